@@ -1,0 +1,1 @@
+"""From collected runs to tables, figures and the report. Never imports torch."""

@@ -1,0 +1,40 @@
+"""Errors that a user can mend: one base class, one sentence of what and where, one of what to do."""
+
+
+class TwinrunError(Exception):
+    """A mistake or fault with a name; the command line prints it without a traceback.
+
+    `message` says what is wrong and where (run id, file, key, value); `hint` says what is allowed or what to do.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class InputError(TwinrunError):
+    """Bad input: params, data, arguments, or a place that cannot be read or written."""
+
+
+class IncompleteError(TwinrunError):
+    """Something that should be there is not there yet, such as a run that has not been trained."""
+
+    exit_code = 3
+
+
+class MismatchError(TwinrunError):
+    """Two things that must be equal differ: fingerprints, digests, records."""
+
+    exit_code = 4
+
+
+class BusyError(TwinrunError):
+    """Another process holds the run."""
+
+    exit_code = 5

@@ -1,0 +1,145 @@
+"""The record of a run: what was computed, apart from what was measured; sealed, so that an edit shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from twinrun.study.errors import MismatchError
+from twinrun.study.files import digest, read_json, sha256_file, write_json
+from twinrun.study.layout import COMPUTED_FILES, MEASURED, RECORD
+
+RECORD_SCHEMA = 1
+CODE_PARTS = ("study", "data", "training")  # the sub-packages that can change a run's bits
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Noise(_Block):
+    """The implementation noise of a run."""
+
+    kind: Literal["none", "native", "reorder", "ulp"]
+    entropy: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None  # replays emulated noise bit for bit
+
+
+class Metrics(_Block):
+    """Test-set metrics of the last epoch; shares in [0, 1], the loss in nats."""
+
+    accuracy: float
+    f1: float  # binary: of class 1; else macro average
+    auc: float | None  # binary: of class 1; else macro one-versus-rest; null when the test set lacks a class
+    loss: float
+
+
+class Record(_Block):
+    """What a run computed: a pure function of code, data, params, device and noise."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    study: str
+    run: str
+    task: str
+    optimizer: str
+    seed: int
+    arm: str
+    replicate: int
+    status: Literal["complete", "diverged"]
+    params_digest: Sha256
+    code_digest: Sha256
+    data_digest: Sha256
+    device: Literal["cpu", "cuda"]
+    noise: Noise
+    flags: dict[str, bool | int | str | None]  # numerics in force, read back from torch
+    parameter_count: int
+    initial_fingerprint: Sha256
+    fingerprints: list[Sha256]  # after each epoch
+    metrics: Metrics | None  # null when the run diverged
+    note: str | None  # why and where it diverged
+    files: dict[str, Sha256]  # the other computed files beside this one
+
+    @property
+    def final_fingerprint(self) -> str:
+        """The fingerprint after the last epoch that ran."""
+        return self.fingerprints[-1] if self.fingerprints else self.initial_fingerprint
+
+
+class Measured(_Block):
+    """What a run measured: never the same twice. `null` means not measured."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    run: str
+    record_sha256: Sha256  # ties this file to its record
+    started: str  # UTC, ISO 8601
+    finished: str
+    train_seconds: float | None  # all epochs, synchronized; null when the run was resumed
+    eval_seconds: float | None
+    total_seconds: float | None
+    energy_joules: float | None
+    energy_note: str | None  # why it was not measured, or from what
+    resumed: bool
+    attempts: int
+    shared: bool  # other runs were running on the machine at the same time
+    host: dict[str, str | int | float | None]
+    versions: dict[str, str]
+    environment: dict[str, str]
+
+
+def seal(body: dict[str, Any]) -> str:
+    """The digest of a record without its own seal."""
+    return digest({key: value for key, value in body.items() if key != "seal"})
+
+
+def write_record(folder: Path, record: Record, measured: Measured) -> None:
+    """Write record.json (sealed) and measured.json into `folder`."""
+    body = record.model_dump(by_alias=True)
+    write_json(folder / RECORD, body | {"seal": seal(body)})
+    bound = measured.model_copy(update={"record_sha256": sha256_file(folder / RECORD)})
+    write_json(folder / MEASURED, bound.model_dump(by_alias=True))
+
+
+def read_record(folder: Path, *, check_files: bool = False) -> Record:
+    """Read the record in `folder`.
+
+    Raises MismatchError when it was edited (its seal is broken), is of another schema, or, with `check_files`,
+    when a file beside it is missing or is not the one that was written.
+    """
+    path = folder / RECORD
+    body = read_json(path)
+    again = "remove the folder and train the run again"
+    if not isinstance(body, dict) or body.get("schema") != RECORD_SCHEMA:
+        found = body.get("schema") if isinstance(body, dict) else type(body).__name__
+        raise MismatchError(f"{path}: record schema {found!r}, this version reads {RECORD_SCHEMA}", again)
+    if body.pop("seal", None) != seal(body):
+        raise MismatchError(f"{path}: the record was changed after it was written (its seal does not fit)", again)
+    try:
+        record = Record.model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise MismatchError(f"{path}: not a record of this version: {where}: {first['msg']}", again) from error
+    if check_files:
+        for name in COMPUTED_FILES:
+            file = folder / name
+            if not file.is_file() or sha256_file(file) != record.files.get(name):
+                raise MismatchError(f"{file}: missing, or not the file that the record names", again)
+    return record
+
+
+def read_measured(folder: Path) -> Measured:
+    """Read what was measured beside the record in `folder`, and check that it belongs to that record."""
+    path = folder / MEASURED
+    again = "remove the folder and train the run again"
+    try:
+        measured = Measured.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise MismatchError(f"{path}: not measurements of this version: {where}: {first['msg']}", again) from error
+    if measured.record_sha256 != sha256_file(folder / RECORD):
+        raise MismatchError(f"{path}: belongs to another record", again)
+    return measured

@@ -1,0 +1,1 @@
+"""One run: the only package that imports torch."""
