@@ -18,9 +18,13 @@ COMPUTED_FILES = (CURVE, PREDICTIONS, HEADS)
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths below the study folder `root` (where params.yaml and dvc.yaml lie)."""
+    """Paths below the study folder `root` (where params.yaml and dvc.yaml lie).
+
+    `out` puts the runs of single experiments and of verification somewhere else.
+    """
 
     root: Path = Path()
+    out: Path | None = None
 
     @property
     def data(self) -> Path:
@@ -33,11 +37,11 @@ class Layout:
 
     def run(self, run: Run) -> Path:
         """The record of one run."""
-        return self.root / "runs" / run.id
+        return (self.out or self.root / "runs") / run.id
 
     def work(self, run: Run) -> Path:
         """Checkpoint, lock and recorded noise of a run in progress; outside DVC's outs."""
-        return self.root / "work" / run.id
+        return (self.out or self.root) / "work" / run.id
 
     @property
     def collected(self) -> Path:

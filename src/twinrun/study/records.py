@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from twinrun.study.errors import MismatchError
-from twinrun.study.files import digest, read_json, sha256_file, write_json
+from twinrun.study.errors import MismatchError, TwinrunError
+from twinrun.study.files import code_digest, digest, read_json, sha256_file, write_json
 from twinrun.study.layout import COMPUTED_FILES, MEASURED, RECORD
 
 RECORD_SCHEMA = 1
@@ -143,3 +143,24 @@ def read_measured(folder: Path) -> Measured:
     if measured.record_sha256 != sha256_file(folder / RECORD):
         raise MismatchError(f"{path}: belongs to another record", again)
     return measured
+
+
+def current_code_digest() -> str:
+    """The digest of the imported package's code, as far as it can change a run's bits."""
+    return code_digest(Path(__file__).parents[1], CODE_PARTS)
+
+
+def state_of(folder: Path, *, params_digest: str, code: str) -> str:
+    """`complete`, `diverged`, `missing`, `other params`, `other code` or `damaged`: what lies in a record folder."""
+    if not (folder / RECORD).is_file():
+        return "missing"
+    try:
+        record = read_record(folder)
+        read_measured(folder)
+    except TwinrunError:
+        return "damaged"
+    if record.params_digest != params_digest:
+        return "other params"
+    if record.code_digest != code:
+        return "other code"
+    return record.status

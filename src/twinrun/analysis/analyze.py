@@ -1,0 +1,147 @@
+"""From the collected study to tables, figures and key numbers: all of them or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from twinrun.analysis import drawing, figures, figures_weights
+from twinrun.analysis.collect import write_csv
+from twinrun.analysis.drawing import Drawn
+from twinrun.analysis.folders import replaced_folder
+from twinrun.analysis.table import Study, load_study
+from twinrun.analysis.tables import Table, missing
+from twinrun.analysis.tables_determinism import determinism_arms_table, determinism_table
+from twinrun.analysis.tables_performance import performance_table, spread_table, summary_table
+from twinrun.analysis.tables_twins import churn_arms_table, churn_table, weights_table
+from twinrun.study.files import digest, write_json
+
+ANALYSIS_SCHEMA = 1
+
+
+def analyze(collected: Path, out: Path) -> None:
+    """Write tables/*.csv, figures/*.svg and *.png, statistics.json and the index analysis.json into `out`.
+
+    Raises what `load_study` raises. The same input gives the same bytes.
+    """
+    study = load_study(collected)
+    tables = build_tables(study)
+    with replaced_folder(out) as folder:
+        for table in tables.values():
+            write_csv(folder / "tables" / f"{table.name}.csv", table.frame)
+        drawn = [
+            _figure_entry(figure, drawing.save(figure, folder / "figures")) for figure in build_figures(study, tables)
+        ]
+        write_json(folder / "statistics.json", key_numbers(study, tables))
+        entries = [_table_entry(table) for table in tables.values()]
+        index = {"schema": ANALYSIS_SCHEMA, "study_digest": study_digest(study), "tables": entries, "figures": drawn}
+        write_json(folder / "analysis.json", index)
+
+
+def study_digest(study: Study) -> str:
+    """SHA-256 of what was computed, in grid order: ties an analysis to the study that it was made from."""
+    return digest([study.info, study.results.to_csv(index=False)])
+
+
+def build_tables(study: Study) -> dict[str, Table]:
+    """Every table of the study by name, in the order of the report."""
+    churn = churn_table(study)
+    tables = [
+        determinism_table(study),
+        determinism_arms_table(study),
+        *(performance_table(study, task) for task in study.tasks),
+        summary_table(study),
+        spread_table(study),
+        churn,
+        churn_arms_table(study, churn.frame),
+        weights_table(study),
+    ]
+    return {table.name: table for table in tables}
+
+
+def build_figures(study: Study, tables: dict[str, Table]) -> list[Drawn]:
+    """Every figure of the study, in the order of the report."""
+    spread, weights = tables["spread"].frame, tables["weights"].frame
+    return [
+        *(figures.sd_figure(study, task, spread) for task in study.tasks),
+        *(figures.difference_figure(study, task, tables[f"performance_{task}"].frame) for task in study.tasks),
+        figures.churn_figure(study, tables["churn"].frame),
+        figures_weights.head_sd_figure(study, weights),
+        *(figures_weights.cosine_figure(study, optimizer, weights) for optimizer in study.optimizers),
+    ]
+
+
+def key_numbers(study: Study, tables: dict[str, Table]) -> dict[str, Any]:
+    """The numbers that a reader or a later study looks up: per task, and per cell `<optimizer>/<seed>`.
+
+    null is a value that is not available; the remark beside it says why.
+    """
+    summary, spread, churn = (tables[name].frame for name in ("summary", "spread", "churn"))
+    determinism, weights = tables["determinism"].frame, tables["weights"].frame
+    result: dict[str, Any] = {}
+    for task in study.tasks:
+        cells = {}
+        performance = tables[f"performance_{task}"].frame
+        for cell in study.cells(task):
+            heads = _of(weights, task, cell.optimizer, cell.seed)
+            last = heads[heads["epoch"] == heads["epoch"].max()] if len(heads) else heads
+            cells[f"{cell.optimizer}/{cell.seed}"] = {
+                "performance": _records(_of(performance, None, cell.optimizer, cell.seed)),
+                "spread": _records(_of(spread, task, cell.optimizer, cell.seed)),
+                "churn": _records(_of(churn, task, cell.optimizer, cell.seed)),
+                "last_heads": _records(last),
+                "determinism": _records(_of(determinism, task, cell.optimizer, cell.seed)),
+            }
+        result[task] = {
+            "title": study.title(task),
+            "n_test": study.info["tasks"][task]["n_test"],
+            "main_metric": study.main_metric(task),
+            "summary": _records(summary[summary["task"] == study.title(task)].drop(columns="task")),
+            "cells": cells,
+        }
+    return {"study": study.info["study"], "runs": len(study.results), "tasks": result}
+
+
+def _of(frame: pd.DataFrame, task: str | None, optimizer: str, seed: int) -> pd.DataFrame:
+    chosen = (frame["optimizer"] == optimizer) & (frame["seed"] == seed)
+    if task is not None:
+        chosen &= frame["task"] == task
+    rest: pd.DataFrame = frame[chosen].drop(columns=["optimizer", "seed", *(["task"] if task else [])])
+    return rest
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    # .item() turns numpy's numbers into Python's, which JSON knows.
+    return [
+        {
+            str(key): None if missing(value) else value.item() if hasattr(value, "item") else value
+            for key, value in row.items()
+        }
+        for row in frame.to_dict("records")
+    ]
+
+
+def _table_entry(table: Table) -> dict[str, Any]:
+    return {
+        "name": table.name,
+        "thesis_name": table.thesis_name,
+        "title": table.title,
+        "caption": table.caption,
+        "notes": list(table.notes),
+        "columns": list(table.frame.columns),
+        "rows": len(table.frame),
+        "file": f"tables/{table.name}.csv",
+    }
+
+
+def _figure_entry(figure: Drawn, files: list[str]) -> dict[str, Any]:
+    return {
+        "name": figure.name,
+        "thesis_name": figure.thesis_name,
+        "title": figure.title,
+        "caption": figure.caption,
+        "alt": figure.alt,
+        "files": [f"figures/{name}" for name in files],
+    }

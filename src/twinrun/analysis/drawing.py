@@ -1,0 +1,123 @@
+"""What every figure shares: style, palette, byte-stable files, and the frame for what is not available."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from twinrun.study.files import write_bytes
+
+WIDTH = 4.6  # inches: at 390 pixels the text is still about 8 pixels high
+DOTS_PER_INCH = 200
+
+# Okabe and Ito's palette, told apart with every common colour blindness; hatches and markers carry it into grey print.
+BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE, BLACK = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000",
+)  # fmt: skip
+OPTIMIZER_STYLES: dict[str, dict[str, str]] = {
+    "adam": {"color": BLUE, "hatch": "", "marker": "o"},
+    "sgd": {"color": VERMILION, "hatch": "///", "marker": "s"},
+}
+SERIES = [(BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (SKY, "P"), (BLACK, "X")]
+GREY = "#666666"
+
+_STYLE: Any = {
+    "font.size": 9,
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same bytes on every machine
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.6,
+    "hatch.color": "white",
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "svg.hashsalt": "twinrun",  # element ids would be random without it
+    "svg.fonttype": "path",
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A finished figure with the words that go with it; `name` is the stem of its files."""
+
+    name: str
+    thesis_name: str
+    title: str
+    caption: str
+    alt: str
+    figure: Figure
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The style of all figures, within this block only."""
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of the common width with a grid of axes, `height` in inches; no global state."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, [list(row) for row in axes]
+
+
+def save(drawn: Drawn, folder: Path) -> list[str]:
+    """Write the figure as SVG and PNG, the same bytes each time; returns the two file names."""
+    names = []
+    for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+        buffer = io.BytesIO()
+        with style():
+            drawn.figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH, metadata=metadata, facecolor="white")
+        names.append(f"{drawn.name}.{kind}")
+        write_bytes(folder / names[-1], buffer.getvalue())
+    return names
+
+
+def not_available(axes: Axes, why: str) -> None:
+    """Say in the frame why there is nothing to draw."""
+    axes.text(0.5, 0.5, f"not available:\n{why}", ha="center", va="center", transform=axes.transAxes, color=GREY)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+
+
+def grouped_positions(groups: int, members: int) -> tuple[list[list[float]], float]:
+    """Centres of the bars of each member over the groups 0, 1, ..., and the width of a bar."""
+    width = 0.8 / max(members, 1)
+    offsets = [(member - (members - 1) / 2) * width for member in range(members)]
+    return [[group + offset for group in range(groups)] for offset in offsets], width
+
+
+def finite_max(values: Sequence[float]) -> float:
+    """The largest finite value, or 0."""
+    return max((float(value) for value in values if math.isfinite(value)), default=0.0)
+
+
+def seed_ticks(axes: Axes, seeds: Sequence[int]) -> None:
+    """Seeds along the x axis, slanted when they would touch."""
+    texts = [str(seed) for seed in seeds]
+    crowded = sum(map(len, texts)) > 40
+    axes.set_xticks(range(len(texts)), texts, rotation=45 if crowded else 0, ha="right" if crowded else "center")
+    axes.grid(False, axis="x")

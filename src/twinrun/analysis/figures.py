@@ -1,0 +1,220 @@
+"""Figures 5.1-5.6 and churn: spread, difference and disagreement of twins at the end of training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from twinrun.analysis import drawing
+from twinrun.analysis.drawing import Drawn
+from twinrun.analysis.table import Study
+from twinrun.analysis.thesis_names import (
+    METRIC_LABELS,
+    OPTIMIZER_LABELS,
+    difference_figure_name,
+    nd_phrase,
+    sd_figure_name,
+)
+
+# An SD of three values is known to a factor of 6: whole whiskers would flatten the bars.
+WHISKER_LIMIT = 3.0
+
+
+def counts(values: pd.Series) -> str:
+    """`n = 3`, or `n = 2 to 3` where cells differ."""
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    return f"n = {low}" if low == high else f"n = {low} to {high}"
+
+
+def span(values: pd.Series, form: str, factor: float = 1.0) -> str:
+    """`0.12 to 0.80`, for alt texts."""
+    known = values.dropna() * factor
+    return f"{known.min():{form}} to {known.max():{form}}" if len(known) else "not available"
+
+
+def _by_seed(frame: pd.DataFrame, seeds: list[int], column: str) -> list[float]:
+    indexed = frame.set_index("seed")[column]
+    return [float(indexed.get(seed, math.nan)) for seed in seeds]
+
+
+def sd_figure(study: Study, task: str, spread: pd.DataFrame) -> Drawn:
+    """Figure 5.1, 5.2 or 5.3 from the frame of `spread_table`: bars per seed and optimizer, one panel per metric."""
+    data = spread[(spread["task"] == task) & (spread["arm"] == "nd")]
+    pair = study.metric_pair(task)
+    with drawing.style():
+        figure, grid = drawing.new_figure(4.6, 2, 1, sharex=True)
+        for metric, (axes,) in zip(pair, grid, strict=True):
+            _sd_panel(axes, data[data["metric"] == metric], study)
+            axes.set_title(f"{METRIC_LABELS[metric]}", loc="left")
+        grid[-1][0].set_xlabel("seed")
+        figure.supylabel("SD of the nd runs (points)", fontsize=9)
+        figure.suptitle(f"{study.title(task)}: spread of identical runs", fontsize=10)
+        _optimizer_legend(grid[0][0], study)
+    alt = "; ".join(
+        f"SD of {METRIC_LABELS[metric]} {span(data.loc[data['metric'] == metric, 'sd_sample'], '.2f', 100)} points"
+        for metric in pair
+    )
+    return Drawn(
+        name=f"sd_{task}",
+        thesis_name=sd_figure_name(study, task),
+        title=f"{study.title(task)}: spread of identical runs",
+        caption=(
+            f"How far runs with the same seed and settings scatter. Bars: sample SD s, with 1/(n-1), over the "
+            f"{nd_phrase(study)} of each seed and optimizer ({counts(data['n'])} per bar), in points (0.01 of a metric "
+            "in [0, 1]). Black ticks: the thesis's SD with 1/n (eq. 5.1). Whiskers: 95 % chi-square interval of the "
+            "SD, s sqrt((n-1)/q), for normal values; a triangle marks one that leaves the frame. Bars differ "
+            "convincingly only where whiskers do not overlap. No bar: no two complete runs."
+        ),
+        alt=f"Bar chart per seed and optimizer; {alt}.",
+        figure=figure,
+    )
+
+
+def _sd_panel(axes: Axes, data: pd.DataFrame, study: Study) -> None:
+    if data["sd_sample"].notna().sum() == 0:
+        drawing.not_available(axes, "no cell with two complete nd runs")
+        return
+    limit = 100 * WHISKER_LIMIT * drawing.finite_max(data["sd_sample"].tolist()) or 1.0
+    places, width = drawing.grouped_positions(len(study.seeds), len(study.optimizers))
+    for optimizer, centres in zip(study.optimizers, places, strict=True):
+        mine = data[data["optimizer"] == optimizer]
+        look = drawing.OPTIMIZER_STYLES[optimizer]
+        columns = ("sd_sample", "sd_population", "sd_low", "sd_high")
+        values, thesis, low, high = ([100 * v for v in _by_seed(mine, study.seeds, name)] for name in columns)
+        axes.bar(centres, values, 0.92 * width, color=look["color"], hatch=look["hatch"])
+        axes.hlines(thesis, [c - 0.3 * width for c in centres], [c + 0.3 * width for c in centres], color="black")
+        axes.vlines(centres, low, [min(v, limit) for v in high], color="#333333", linewidth=1)
+        outside = [centre for centre, value in zip(centres, high, strict=True) if value > limit]
+        axes.plot(outside, [limit] * len(outside), "^", color="#333333", markersize=4, clip_on=False)
+        # A bar of height 0 cannot be seen: it is written.
+        for centre, value in zip(centres, values, strict=True):
+            if value == 0:
+                axes.text(centre, 0.02 * limit, "0", ha="center", va="bottom", fontsize=8)
+    axes.set_ylim(0, limit * 1.02)
+    drawing.seed_ticks(axes, study.seeds)
+
+
+def _optimizer_legend(axes: Axes, study: Study) -> None:
+    handles: list[Any] = []
+    for optimizer in study.optimizers:
+        look = drawing.OPTIMIZER_STYLES[optimizer]
+        handles.append(Patch(facecolor=look["color"], hatch=look["hatch"] * 2, label=OPTIMIZER_LABELS[optimizer]))
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(handles), borderaxespad=0.2)
+
+
+def difference_figure(study: Study, task: str, table: pd.DataFrame) -> Drawn:
+    """Figure 5.4, 5.5 or 5.6 from the frame of `performance_table`: deterministic against free, in percent."""
+    pair = study.metric_pair(task)
+    data = table[table["metric"].isin(pair)]
+    with drawing.style():
+        figure, grid = drawing.new_figure(4.6, 2, 1, sharex=True, sharey=True)
+        for metric, (axes,) in zip(pair, grid, strict=True):
+            _difference_panel(axes, data[data["metric"] == metric], study)
+            axes.set_title(METRIC_LABELS[metric], loc="left")
+        grid[-1][0].set_xlabel("seed")
+        figure.supylabel("100 (det - nd) / nd  (%)", fontsize=9)
+        figure.suptitle(f"{study.title(task)}: deterministic against free", fontsize=10)
+        _optimizer_legend(grid[0][0], study)
+    alt = "; ".join(
+        f"{METRIC_LABELS[metric]} {span(data.loc[data['metric'] == metric, 'difference_percent'], '+.2f')} percent"
+        for metric in pair
+    )
+    return Drawn(
+        name=f"difference_{task}",
+        thesis_name=difference_figure_name(study, task),
+        title=f"{study.title(task)}: deterministic against free runs",
+        caption=(
+            "Difference of the deterministic run (det) from the mean of the "
+            f"{nd_phrase(study)} with the same seed and optimizer, 100 (det - nd) / nd; nd {counts(data['n_nd'])}, "
+            f"det {counts(data['n_det'])}. Grey whiskers around 0: one sample SD of the nd runs, in percent of their "
+            "mean. A single deterministic run is itself one draw: bars of about the whiskers' length are what chance "
+            "gives. No bar: one side is missing."
+        ),
+        alt=f"Bar chart per seed and optimizer of the difference in percent; {alt}.",
+        figure=figure,
+    )
+
+
+def _difference_panel(axes: Axes, data: pd.DataFrame, study: Study) -> None:
+    if data["difference_percent"].notna().sum() == 0:
+        drawing.not_available(axes, "no cell with det and nd runs")
+        return
+    places, width = drawing.grouped_positions(len(study.seeds), len(study.optimizers))
+    for optimizer, centres in zip(study.optimizers, places, strict=True):
+        mine = data[data["optimizer"] == optimizer]
+        look = drawing.OPTIMIZER_STYLES[optimizer]
+        values = _by_seed(mine, study.seeds, "difference_percent")
+        mean, sd = (_by_seed(mine, study.seeds, name) for name in ("mean_nd", "sd_nd"))
+        noise = [100 * s / m if m else math.nan for s, m in zip(sd, mean, strict=True)]
+        axes.bar(centres, values, 0.92 * width, color=look["color"], hatch=look["hatch"])
+        axes.errorbar(centres, [0.0] * len(centres), yerr=noise, fmt="none", ecolor="#777777", capsize=3, elinewidth=1)
+    axes.axhline(0, color="black", linewidth=0.8)
+    drawing.seed_ticks(axes, study.seeds)
+
+
+def churn_figure(study: Study, churn: pd.DataFrame) -> Drawn:
+    """Churn of each cell against its error, with the line on which both are equal."""
+    arms = [arm for arm in dict.fromkeys(churn["arm"]) if arm != "det"] or ["nd"]
+    known = churn[churn["churn"].notna() & churn["arm"].isin(arms)]
+    limit = 100 * 1.08 * max(drawing.finite_max(known["churn"].tolist()), drawing.finite_max(known["error"].tolist()))
+    with drawing.style():
+        figure, grid = drawing.new_figure(3.9 * len(arms) + 0.4, len(arms), 1)
+        for arm, (axes,) in zip(arms, grid, strict=True):
+            mine = known[known["arm"] == arm]
+            if mine.empty or limit == 0:
+                why = "no cell with two complete runs" if mine.empty else "no run errs and no two runs differ"
+                drawing.not_available(axes, why)
+                continue
+            axes.plot([0, limit], [0, limit], color=drawing.GREY, linewidth=0.9, linestyle="--")
+            for index, task in enumerate(study.tasks):
+                colour = drawing.SERIES[index % len(drawing.SERIES)][0]
+                for optimizer in study.optimizers:
+                    points = mine[(mine["task"] == task) & (mine["optimizer"] == optimizer)]
+                    marker = drawing.OPTIMIZER_STYLES[optimizer]["marker"]
+                    filled = colour if optimizer == "adam" else "none"
+                    axes.plot(
+                        100 * points["error"], 100 * points["churn"], marker, color=colour, mfc=filled, markersize=6,
+                        mew=1.4,
+                    )  # fmt: skip
+            axes.set(xlim=(0, limit), ylim=(0, limit), xlabel="test error (%)", ylabel="churn (% of test images)")
+            axes.set_aspect("equal")
+            axes.grid(True, axis="both")
+            axes.set_title(nd_phrase(study) if arm == "nd" else f"arm {arm}", loc="left")
+        figure.legend(handles=_churn_legend(study), loc="outside lower center", ncols=1 if len(study.tasks) > 2 else 2)
+    pairs = int(known["pairs"].sum())
+    return Drawn(
+        name="churn_error",
+        thesis_name="",
+        title="Churn against error",
+        caption=(
+            "One point per cell (task, optimizer, seed). Vertical: churn, the share of test images that two runs of "
+            f"the cell classify differently, mean over all its n(n-1)/2 pairs ({counts(known['n'])} runs, {pairs} "
+            "pairs in all). Horizontal: mean test error of the same runs. On the dashed line twins disagree as often "
+            "as they err, which is what the literature finds for well-trained networks; below it they agree more."
+        ),
+        alt=(
+            f"Scatter of {len(known)} cells: churn {span(known['churn'], '.1f', 100)} percent, error "
+            f"{span(known['error'], '.1f', 100)} percent, churn over error {span(known['churn_over_error'], '.2f')}."
+        ),
+        figure=figure,
+    )
+
+
+def _churn_legend(study: Study) -> list[Line2D]:
+    handles = []
+    for index, task in enumerate(study.tasks):
+        colour = drawing.SERIES[index % len(drawing.SERIES)][0]
+        for optimizer in study.optimizers:
+            handles.append(
+                Line2D(
+                    [], [], linestyle="", marker=drawing.OPTIMIZER_STYLES[optimizer]["marker"], color=colour,
+                    mfc=colour if optimizer == "adam" else "none", mew=1.4, markersize=6,
+                    label=f"{study.title(task)}, {OPTIMIZER_LABELS[optimizer]}",
+                )
+            )  # fmt: skip
+    return handles

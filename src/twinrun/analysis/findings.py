@@ -1,0 +1,144 @@
+"""What the numbers of a study say, in sentences: each carries its number, its n and the table it comes from."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from twinrun.analysis.table import Study
+from twinrun.analysis.thesis_names import METRIC_LABELS, NOISE_WORDS, noise_kinds, table_name
+from twinrun.study.grid import ARMS
+
+Frames = dict[str, pd.DataFrame]
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def design(study: Study) -> list[str]:
+    """What was trained."""
+    grid = study.info["grid"]
+    sizes = " x ".join(
+        _plural(len(grid[key]), noun)
+        for key, noun in (("tasks", "task"), ("optimizers", "optimizer"), ("seeds", "seed"), ("runs", "run"))
+    )
+    devices = " and ".join(
+        {"cpu": "CPUs", "cuda": "CUDA GPUs"}[device] for device in sorted(set(study.results["device"]))
+    )
+    return [
+        f"The same networks were trained again and again under controlled randomness: {sizes} = "
+        f"{_plural(len(study.results), 'run')}, on {devices}.",
+        "A cell is one task, optimizer and seed. All runs of a cell begin with the same settings and seed; its arms "
+        "differ in what is then left free.",
+    ]
+
+
+def arms(study: Study) -> list[tuple[str, str]]:
+    """Each arm with what is free in it and how many runs it has per cell."""
+    words = [NOISE_WORDS[kind] for kind in noise_kinds(study)]
+    result = []
+    for arm in study.arms:
+        count = sum(label.rpartition("_")[0] == arm for label in study.info["grid"]["runs"])
+        noise = f" Here: {'; '.join(words)}." if arm in ("nd", "all") and words else ""
+        result.append((arm, f"{ARMS[arm]} ({_plural(count, 'run')} per cell).{noise}"))
+    return result
+
+
+def determinism(frames: Frames) -> list[str]:
+    """Whether deterministic runs agreed, and whether free ones parted."""
+    table = frames["determinism"]
+    several, none = table[table["n_det"] > 1], table[table["n_det"] == 0]
+    equal = int((several["distinct_det"] == 1).sum())
+    if len(none) == len(table):
+        sentences = ["Not available: this study has no deterministic runs."]
+    elif several.empty:
+        sentences = [
+            "Not verified by this study's own runs: each cell has one deterministic run, and it takes two to compare. "
+            "`twinrun verify` trains them again in fresh processes and compares fingerprints; a study with `det_2` "
+            "in its grid shows it here."
+        ]
+    elif equal == len(several):
+        sentences = [f"Yes: in all {_plural(len(several), 'cell')} the deterministic runs agree to the last bit."]
+    else:
+        sentences = [
+            f"No: in {len(several) - equal} of {_plural(len(several), 'cell')} deterministic runs end with different "
+            "bits. Their differences are no property of the arm; find the cause before you read on."
+        ]
+    free = table[table["n_nd"] > 1]
+    if len(free):
+        apart = int((free["distinct_nd"] == free["n_nd"]).sum())
+        sentences.append(
+            f"The nd runs all end with different weights in {apart} of {_plural(len(free), 'cell')}"
+            + (
+                f"; in the median cell they are apart by the end of epoch {int(free['parted_epoch'].median())}."
+                if apart
+                else "."
+            )
+        )
+    starts = table["same_start"].eq("no").sum()
+    if starts:
+        sentences.append(f"In {_plural(int(starts), 'cell')} det and nd runs do not begin at the same weights.")
+    return sentences
+
+
+def results(study: Study, frames: Frames) -> list[str]:
+    """Spread and difference of the main metric, task by task."""
+    sentences = []
+    spread = frames["spread"]
+    for task in study.tasks:
+        metric = study.main_metric(task)
+        mine = spread[(spread["task"] == task) & (spread["arm"] == "nd") & (spread["metric"] == metric)]
+        sds = 100 * mine["sd_sample"].dropna()
+        compared = frames[f"performance_{task}"]
+        differences = compared.loc[compared["metric"] == metric, "difference_percent"].dropna()
+        if sds.empty:
+            sentences.append(f"{study.title(task)}: spread not available, no cell has two complete nd runs.")
+            continue
+        text = (
+            f"{study.title(task)}: identical nd runs differ in {METRIC_LABELS[metric]} with a median SD of "
+            f"{sds.median():.2f} points ({sds.min():.2f} to {sds.max():.2f} over {_plural(len(sds), 'cell')})"
+        )
+        if len(differences):
+            text += (
+                f"; the deterministic run lies {differences.min():+.2f} to {differences.max():+.2f} % from their mean "
+                f"({table_name(study, task)})"
+            )
+        sentences.append(text + ".")
+    return sentences
+
+
+def churn(study: Study, frames: Frames) -> list[str]:
+    """How often twins disagree, beside how often they err and how often other seeds disagree."""
+    table, sentences = frames["churn_arms"], []
+    for task in study.tasks:
+        mine = table[table["task"] == task]
+        twins = mine[(mine["comparison"] == "nd, same seed") & mine["churn"].notna()]
+        if twins.empty:
+            sentences.append(f"{study.title(task)}: churn not available, no cell has two complete nd runs.")
+            continue
+        other = mine[mine["comparison"].str.endswith("other seeds") & mine["churn"].notna()]
+        text = (
+            f"{study.title(task)}: two nd runs of the same seed disagree on {100 * twins['churn'].mean():.1f} % of the "
+            f"{study.info['tasks'][task]['n_test']} test images, at an error of {100 * twins['error'].mean():.1f} %"
+        )
+        if len(other):
+            text += f"; runs of different seeds disagree on {100 * other['churn'].mean():.1f} %"
+        sentences.append(text + ".")
+    return sentences
+
+
+def weights(study: Study, frames: Frames) -> list[str]:
+    """How similar the heads are at the last checkpoint."""
+    table, sentences = frames["weights"], []
+    for task in study.tasks:
+        mine = table[(table["task"] == task) & (table["arm"] == "nd") & table["cosine_mean"].notna()]
+        if mine.empty:
+            sentences.append(f"{study.title(task)}: not available, no cell has two complete nd runs.")
+            continue
+        last = mine[mine["epoch"] == mine["epoch"].max()]
+        sentences.append(
+            f"{study.title(task)}: after epoch {int(last['epoch'].iloc[0])} the heads of nd twins have a mean cosine "
+            f"similarity of {last['cosine_mean'].mean():.4f}, at the least {last['cosine_min'].min():.4f} "
+            f"({_plural(len(last), 'cell')})."
+        )
+    return sentences

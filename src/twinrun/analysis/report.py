@@ -1,0 +1,155 @@
+"""One self-contained HTML page and a short text version, from the analysis and the collected study."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from twinrun.analysis import findings
+from twinrun.analysis.analyze import ANALYSIS_SCHEMA, study_digest
+from twinrun.analysis.provenance import provenance
+from twinrun.analysis.table import Study, load_study
+from twinrun.analysis.tables import COLUMNS, missing, shown
+from twinrun.analysis.thesis_names import procedural_words
+from twinrun.study.errors import InputError, MismatchError
+from twinrun.study.files import explain_os_error, read_json, write_text
+
+AGAIN = "run `twinrun analyze` again"
+_BACKTICKS = re.compile(r"`([^`]+)`")
+_LONG = 40  # rows; a longer table is folded
+_MAIN_TABLES = ("determinism_arms", "summary", "churn_arms")  # in report.md, beside Tables 5.1-5.3
+
+
+def write_report(analysis: Path, collected: Path, out: Path) -> Path:
+    """Write `out`/index.html and `out`/report.md; returns the path of the page.
+
+    Raises InputError or MismatchError when files are missing or the analysis is that of another study.
+    """
+    study = load_study(collected)
+    index = _read_index(analysis, study)
+    frames = {entry["name"]: _read_table(analysis / entry["file"]) for entry in index["tables"]}
+    environment = Environment(
+        loader=PackageLoader("twinrun.analysis"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["code"] = _code
+    context = _context(study, index, frames, analysis)
+    page = environment.get_template("report.html.j2").render(context)
+    write_text(out / "report.md", _markdown(study, index, frames))
+    write_text(out / "index.html", page)
+    return out / "index.html"
+
+
+def _code(text: str) -> Markup:
+    """Escape `text` and set what stands between backticks as code."""
+    return Markup(_BACKTICKS.sub(r"<code>\1</code>", str(escape(text))))
+
+
+def _read_index(analysis: Path, study: Study) -> dict[str, Any]:
+    path = analysis / "analysis.json"
+    index = read_json(path)
+    if not isinstance(index, dict) or index.get("schema") != ANALYSIS_SCHEMA:
+        raise MismatchError(f"{path}: not an analysis of this version", AGAIN)
+    if index.get("study_digest") != study_digest(study):
+        raise MismatchError(f"{path}: made from another study than {study.folder}", AGAIN)
+    return index
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""], float_precision="round_trip")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file", AGAIN) from error
+    except ValueError as error:
+        raise MismatchError(f"{path}: cannot be read ({' '.join(str(error).split())})", AGAIN) from error
+
+
+def _context(study: Study, index: dict[str, Any], frames: findings.Frames, analysis: Path) -> dict[str, Any]:
+    return {
+        "study": study.info["study"],
+        "procedural": procedural_words(study),
+        "design": findings.design(study),
+        "arms": findings.arms(study),
+        "diverged": study.info["diverged"],
+        "determinism": findings.determinism(frames),
+        "results": findings.results(study, frames),
+        "churn": findings.churn(study, frames),
+        "weights": findings.weights(study, frames),
+        "provenance": provenance(study),
+        "tables": {entry["name"]: _table(entry, frames[entry["name"]]) for entry in index["tables"]},
+        "figures": {entry["name"]: _figure(entry, analysis) for entry in index["figures"]},
+        "tasks": study.tasks,
+        "sd_figures": _in_thesis_order(index, "sd_"),
+        "difference_figures": _in_thesis_order(index, "difference_"),
+        "optimizers": study.optimizers,
+    }
+
+
+def _in_thesis_order(index: dict[str, Any], prefix: str) -> list[str]:
+    """Names of the figures of one kind, Figure 5.1 before 5.2, the ones without a number of their own last."""
+    chosen = [entry for entry in index["figures"] if entry["name"].startswith(prefix)]
+    return [entry["name"] for entry in sorted(chosen, key=lambda entry: entry["thesis_name"])]
+
+
+def _table(entry: dict[str, Any], frame: pd.DataFrame) -> dict[str, Any]:
+    columns = [name for name in frame.columns if name != "remark" or frame[name].notna().any()]
+    head = [
+        {"label": column.label, "meaning": column.meaning, "number": bool(column.form)}
+        for column in (COLUMNS[name] for name in columns)
+    ]
+    rows = [
+        [{"text": shown(name, row[name]), "sort": "" if missing(row[name]) else str(row[name])} for name in columns]
+        for row in frame.to_dict("records")
+    ]
+    return {**entry, "head": head, "body": rows, "folded": len(rows) > _LONG}
+
+
+def _figure(entry: dict[str, Any], analysis: Path) -> dict[str, Any]:
+    path = analysis / next(name for name in entry["files"] if name.endswith(".svg"))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    # As an image, not inline: element ids of two figures would clash on one page.
+    return {**entry, "source": "data:image/svg+xml;base64," + base64.b64encode(content).decode()}
+
+
+def _markdown(study: Study, index: dict[str, Any], frames: findings.Frames) -> str:
+    lines = [f"# Report of the study `{study.info['study']}`", ""]
+    if procedural_words(study):
+        lines += [f"**{procedural_words(study)}**", ""]
+    lines += [*findings.design(study), ""]
+    lines += [f"- `{arm}`: {words}" for arm, words in findings.arms(study)]
+    for title, sentences in (
+        ("Determinism verified?", findings.determinism(frames)),
+        ("Results", findings.results(study, frames)),
+        ("Predictions", findings.churn(study, frames)),
+        ("Weights", findings.weights(study, frames)),
+    ):
+        lines += ["", f"## {title}", "", *(f"- {sentence}" for sentence in sentences)]
+    lines += ["", "## Main tables"]
+    for entry in index["tables"]:
+        if entry["name"] in _MAIN_TABLES or entry["name"].startswith("performance_"):
+            name = f"{entry['thesis_name']}. " if entry["thesis_name"] else ""
+            lines += ["", f"### {name}{entry['title']}", "", *_markdown_table(frames[entry["name"]])]
+            lines += ["", entry["caption"]]
+    lines += ["", "## Provenance", "", *(f"- {what}: {value}" for what, value in provenance(study))]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_table(frame: pd.DataFrame) -> list[str]:
+    columns = [name for name in frame.columns if name != "remark" or frame[name].notna().any()]
+    rule = ["---:" if COLUMNS[name].form else "---" for name in columns]
+    rows = [[COLUMNS[name].label for name in columns], rule]
+    rows += [[shown(name, row[name]) for name in columns] for row in frame.to_dict("records")]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]

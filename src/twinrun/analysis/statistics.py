@@ -1,0 +1,73 @@
+"""Statistics of a few numbers: pure functions on one-dimensional arrays; what is not defined is NaN."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+
+def _values(values: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1:
+        raise ValueError(f"one-dimensional values wanted, got shape {array.shape}")
+    return array
+
+
+def mean(values: ArrayLike) -> float:
+    """Arithmetic mean; NaN without values. Correctly rounded, so that the order of the values does not matter."""
+    array = _values(values)
+    return _sum(array) / array.size if array.size else math.nan
+
+
+def _sum(array: NDArray[np.float64]) -> float:
+    # fsum rounds once: the same bits in any order. It raises for a mix of infinities, which has no sum.
+    return math.fsum(array) if np.isfinite(array).all() else math.nan
+
+
+def _sum_of_squares(values: ArrayLike) -> tuple[int, float]:
+    array = _values(values)
+    # Equal values have no spread; without this, rounding of their mean would show as one.
+    if array.size and np.all(array == array[0]):
+        return array.size, 0.0
+    return array.size, _sum(np.square(array - mean(array)))
+
+
+def population_sd(values: ArrayLike) -> float:
+    """SD with 1/n, as in the thesis's figures (eq. 5.1); NaN without values, 0 for a single one."""
+    n, squares = _sum_of_squares(values)
+    return math.sqrt(squares / n) if n else math.nan
+
+
+def sample_sd(values: ArrayLike) -> float:
+    """SD with 1/(n - 1), whose square is unbiased; NaN for fewer than two values."""
+    n, squares = _sum_of_squares(values)
+    return math.sqrt(squares / (n - 1)) if n > 1 else math.nan
+
+
+def sd_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of the SD of a normal distribution: s sqrt((n-1)/q), q the two chi-square quantiles at n-1.
+
+    (NaN, NaN) for fewer than two values; (0, 0) when all are equal, which says nothing about the true SD.
+    """
+    n, s = len(_values(values)), sample_sd(values)
+    if n < 2 or math.isnan(s):
+        return (math.nan, math.nan)
+    low, high = sd_factors(n, confidence)
+    return (s * low, s * high)
+
+
+def sd_factors(n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """What to multiply a sample SD of `n` >= 2 values by for its chi-square interval; 0.60 and 2.87 at n = 5."""
+    tail = (1 - confidence) / 2
+    upper, lower = float(stats.chi2.isf(tail, n - 1)), float(stats.chi2.ppf(tail, n - 1))
+    return (math.sqrt((n - 1) / upper), math.sqrt((n - 1) / lower))
+
+
+def difference_percent(deterministic: float, free_mean: float) -> float:
+    """100 (det - nd) / nd, as in Tables 5.1-5.3; NaN when the mean of the free runs is 0 or either is missing."""
+    if free_mean == 0 or math.isnan(free_mean) or math.isnan(deterministic):
+        return math.nan
+    return 100 * (deterministic - free_mean) / free_mean

@@ -1,0 +1,308 @@
+"""The `twinrun` command: only wiring; whatever is heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from twinrun.study.errors import InputError, MismatchError, TwinrunError
+from twinrun.study.layout import Layout
+
+if TYPE_CHECKING:  # heavy to import
+    from twinrun.study.grid import Run
+    from twinrun.study.params import Params
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train identical twins of an image classifier and say which differences are noise. "
+    "Run it in the study folder: the one that holds params.yaml.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Make the archives that a study reads.")
+app.add_typer(data_app, name="data")
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="The study's params file.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto; default: the study's execution.device.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Processes at a time; default: one for each core.")]
+DEFAULT_PARAMS = Path("params.yaml")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one sentence and an exit code, not in a traceback."""
+    try:
+        app()
+    except TwinrunError as error:
+        _fail(error)
+    except OSError as error:
+        from twinrun.study.files import explain_os_error
+
+        _fail(explain_os_error(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(error: TwinrunError) -> None:
+    print(f"twinrun: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+def _params(path: Path) -> Params:
+    from twinrun.study.params import read_params
+
+    return read_params(path)
+
+
+@data_app.command("sample")
+def data_sample(out: Annotated[Path, typer.Option(help="Folder for the archives.")] = Path("data")) -> None:
+    """Build the sample study's archives, the same to the byte each time."""
+    from twinrun.data.sample import build_sample
+
+    for name, digest in build_sample(out).items():
+        print(f"{digest}  {out / name}")
+
+
+@app.command()
+def prepare(
+    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks of the study; default: all of its grid.")] = None,
+    params_file: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Decode, resize and pack a task's images once, into prepared/."""
+    from twinrun.data.prepare import prepare as prepare_task
+    from twinrun.launch.progress import Progress
+
+    params = _params(params_file)
+    for task in tasks or params.grid.tasks:
+        if task not in params.tasks:
+            raise InputError(f"task {task!r} is not in {params_file}", f"tasks: {', '.join(params.tasks)}")
+        with Progress(f"prepare {task}", 1) as progress:
+            manifest = prepare_task(task, params.tasks[task].data, Path(), Layout().prepared(task), progress.update)
+        print(f"{task}: {manifest['n_train']} train and {manifest['n_test']} test images, digest {manifest['digest']}")
+
+
+@app.command()
+def plan(params_file: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Check the params and list every run with its index."""
+    for index, run in enumerate(_params(params_file).runs):
+        print(f"{index}\t{run.id}")
+
+
+@app.command()
+def train(
+    run_id: Annotated[str | None, typer.Argument(help="A run's id, such as digits/sgd/42/det_1.")] = None,
+    index: Annotated[int | None, typer.Option(help="The run's index in `twinrun plan`.")] = None,
+    task: Annotated[str | None, typer.Option(help="With --optimizer, --seed and --run: the run by its parts.")] = None,
+    optimizer: Annotated[str | None, typer.Option()] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    label: Annotated[str | None, typer.Option("--run", help="Arm and replicate, such as det_1 or nd_3.")] = None,
+    params_file: ParamsFile = DEFAULT_PARAMS,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the record; default: runs/.")] = None,
+    replay: Annotated[Path | None, typer.Option(help="Record folder whose emulated noise is used again.")] = None,
+    stop_after: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs; needs --out.")] = None,
+    shared: Annotated[bool, typer.Option(help="Other runs share the machine: mark the timings.")] = False,
+) -> None:
+    """Train one run and write its record; go on where an interrupted one stopped."""
+    params = _params(params_file)
+    run = _choose(params, run_id, index, task, optimizer, seed, label)
+    if stop_after and not out:
+        raise InputError("--stop-after needs --out", "a shortened run is no run of the study: put it somewhere else")
+    _enter_clean_environment(deterministic=not run.free_noise)
+    from twinrun.study.records import current_code_digest, read_record
+    from twinrun.training.loop import Options, train_run
+
+    def show(row: dict[str, Any], epochs: int) -> None:
+        metric = params.tasks[run.task].recipe.metric
+        value = "n/a" if row[metric] is None else f"{row[metric]:.4f}"
+        line = f"{run.id} epoch {row['epoch']}/{epochs} train loss {row['train_loss']:.4f} test {metric} {value}"
+        print(line, file=sys.stderr, flush=True)
+
+    options = Options(
+        device=device or params.execution.device,
+        entropy=read_record(replay).noise.entropy if replay else None,
+        stop_after=stop_after,
+        shared=shared,
+        progress=show,
+    )
+    record = train_run(params, run, Layout(Path(), out), current_code_digest(), options)
+    print(f"{record.run} {record.status} {record.final_fingerprint}")
+
+
+def _choose(
+    params: Params,
+    run_id: str | None,
+    index: int | None,
+    task: str | None,
+    optimizer: str | None,
+    seed: int | None,
+    label: str | None,
+) -> Run:
+    parts = {"--task": task, "--optimizer": optimizer, "--seed": seed, "--run": label}
+    given = [name for name, value in parts.items() if value is not None]
+    if (run_id is not None) + (index is not None) + bool(given) != 1:
+        raise InputError("which run?", "give its id, or --index, or --task, --optimizer, --seed and --run")
+    if run_id is not None:
+        return params.find(run_id)
+    if index is not None:
+        if not 0 <= index < len(params.runs):
+            raise InputError(f"--index {index}: the study has the runs 0 to {len(params.runs) - 1}")
+        return params.runs[index]
+    if len(given) < len(parts):
+        raise InputError(f"{', '.join(sorted(set(parts) - set(given)))} is missing")
+    return params.find(f"{task}/{optimizer}/{seed}/{label}")
+
+
+def _enter_clean_environment(deterministic: bool) -> None:
+    """Start this process again with the pinned variables, unless they are so already: libraries read them once."""
+    from twinrun.study.pins import clean_environment, leaks
+
+    if leaks(os.environ, deterministic):
+        command = [sys.executable, "-m", "twinrun", *sys.argv[1:]]
+        os.execve(sys.executable, command, clean_environment(deterministic))
+
+
+@app.command()
+def sweep(
+    jobs: Jobs = None,
+    params_file: ParamsFile = DEFAULT_PARAMS,
+    device: Device = None,
+    record: Annotated[bool, typer.Option(help="Record the completed runs in DVC.")] = True,
+) -> None:
+    """Train every run that is missing, several at a time, then record them in DVC."""
+    from twinrun.launch.processes import usable_cores
+    from twinrun.launch.sweep import sweep as run_sweep
+
+    params = _params(params_file)
+    trained = run_sweep(
+        params, Path(), params_file=params_file, jobs=jobs or usable_cores(), device=device, record=record
+    )
+    print(f"{trained} runs trained, {len(params.runs) - trained} were there already")
+
+
+@app.command()
+def status(params_file: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Say what there is of each run; exit 3 when any is missing."""
+    from collections import Counter
+
+    from twinrun.launch.sweep import FINISHED, states
+    from twinrun.study.errors import IncompleteError
+
+    found = states(_params(params_file), Layout())
+    for run, state in found.items():
+        if state != "complete":
+            print(f"{run.id}\t{state}")
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(found.values()).items()))
+    print(f"{len(found)} runs: {counts}")
+    open_runs = sum(state not in FINISHED for state in found.values())
+    if open_runs:
+        raise IncompleteError(f"{open_runs} runs are to be trained", "`twinrun sweep` trains them")
+
+
+@app.command()
+def collect(
+    params_file: ParamsFile = DEFAULT_PARAMS,
+    check: Annotated[bool, typer.Option(help="Only check that every run is there and fits.")] = False,
+) -> None:
+    """Gather exactly the grid's records into collected/."""
+    from twinrun.analysis.collect import collect as run_collect
+    from twinrun.study.records import current_code_digest
+
+    summary = run_collect(_params(params_file), Layout(), code_digest=current_code_digest(), check_only=check)
+    print(summary)
+
+
+@app.command()
+def analyze() -> None:
+    """Make tables, statistics and figures from collected/."""
+    from twinrun.analysis.analyze import analyze as run_analyze
+
+    layout = Layout()
+    run_analyze(layout.collected, layout.analysis)
+    print(f"tables and figures in {layout.analysis}")
+
+
+@app.command()
+def report() -> None:
+    """Write report/index.html from analysis/ and collected/."""
+    from twinrun.analysis.report import write_report
+
+    layout = Layout()
+    print(write_report(layout.analysis, layout.collected, layout.report))
+
+
+@app.command()
+def verify(
+    ids: Annotated[list[str] | None, typer.Argument(help="Runs; default: every deterministic one.")] = None,
+    params_file: ParamsFile = DEFAULT_PARAMS,
+    first: Annotated[bool, typer.Option(help="One run per task and optimizer is enough.")] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Compare only the first so many epochs.")] = None,
+    replay: Annotated[bool, typer.Option(help="Also replay the runs with emulated noise.")] = False,
+    jobs: Jobs = None,
+    device: Device = None,
+    prefix: Annotated[str, typer.Option(help="Words before the interpreter, such as an emulator's command.")] = "",
+    write_expected: Annotated[bool, typer.Option(help="Note the fingerprints in expected/ instead.")] = False,
+) -> None:
+    """Train again in fresh processes and compare fingerprints with expected/ and the records; exit 4 if any differs."""
+    import shlex
+
+    from twinrun.launch import verify as verifying
+    from twinrun.launch.processes import usable_cores
+    from twinrun.study.errors import IncompleteError
+
+    params = _params(params_file)
+    runs = verifying.select(params, ids or [], first=first, replay=replay)
+    if not runs:
+        raise IncompleteError("no run to verify", "the grid has no det run: name runs, or add det_1 to grid.runs")
+    if write_expected and (ids or first or epochs or replay):
+        raise InputError("--write-expected notes every deterministic run whole", "leave the other choices away")
+    comparisons, records = verifying.verify(
+        params,
+        Path(),
+        runs,
+        params_file=params_file,
+        jobs=jobs or usable_cores(),
+        epochs=epochs,
+        device=device,
+        prefix=shlex.split(prefix),
+    )
+    if write_expected:
+        verifying.write_expected(Layout(), records)
+        print(f"{len(records)} runs noted in {Layout().expected}")
+        return
+    for item in comparisons:
+        outcome = f"differs first at {item.first_difference}" if item.first_difference else "equal"
+        print(f"{item.run}\t{item.against}\t{item.epochs} epochs\t{outcome}")
+    compared = {item.run for item in comparisons}
+    if compared != {run.id for run in runs}:
+        nothing = [run.id for run in runs if run.id not in compared]
+        raise IncompleteError(
+            f"nothing to compare with for {', '.join(nothing)}",
+            "expected/ is for other params, data or device, and the runs are not in runs/: train them first",
+        )
+    different = [item for item in comparisons if item.first_difference]
+    if different:
+        raise MismatchError(
+            f"{len(different)} of {len(comparisons)} comparisons differ, the first: {different[0].run} against "
+            f"{different[0].against} at {different[0].first_difference}",
+            "`twinrun doctor` says what in this machine may change the bits",
+        )
+    print(f"{len(comparisons)} comparisons, all equal to the last bit")
+
+
+@app.command()
+def doctor() -> None:
+    """Say in plain words what this machine can do; exit 2 when a study would fail or differ here."""
+    from twinrun.launch.doctor import examine
+
+    findings = examine(Path())
+    for finding in findings:
+        print(f"[{finding.level:4}] {finding.text}")
+    bad = sum(finding.level == "bad" for finding in findings)
+    if bad:
+        raise InputError(f"{bad} findings would make a study fail or differ here", "they are marked [bad] above")
+    print("this machine can run the study")

@@ -1,0 +1,98 @@
+"""The packed arrays of a task as training reads them: memory-mapped, checked against their manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinrun.study.errors import InputError
+from twinrun.study.files import digest, read_json, sha256_file
+
+PACKED_SCHEMA = 1
+IMAGES = "images.npy"
+LABELS = "labels.npy"
+IDS = "ids.csv"
+MANIFEST = "manifest.json"
+# Up to this size the files themselves are hashed at every start: at 1 GiB that takes about a second.
+HASHED_BYTES = 1 << 30
+_DIGEST_KEYS = ("schema", "classes", "n_train", "n_test", "channel_mean", "channel_std", "files")
+_KEYS = (*_DIGEST_KEYS, "task", "channels", "image_size", "digest")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """images uint8 (n_train + n_test, channels, image_size, image_size), train first; labels int64, read-only.
+
+    channel_mean and channel_std are those of the train images on the 0..1 scale.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    n_train: int
+    n_test: int
+    classes: tuple[str, ...]
+    channels: int
+    image_size: int
+    channel_mean: tuple[float, ...]
+    channel_std: tuple[float, ...]
+    digest: str
+    manifest: dict[str, Any]
+
+
+def data_digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 of what training reads of a packed task: arrays, classes, split, channel statistics; not their source."""
+    return digest({key: manifest[key] for key in _DIGEST_KEYS})
+
+
+def load_packed(folder: Path) -> Packed:
+    """Open the arrays that `twinrun prepare` wrote into `folder`; the images stay on the disk until they are read.
+
+    Raises InputError naming the file when one is missing, damaged, or not the one that the manifest describes.
+    """
+    if not (folder / MANIFEST).exists():
+        raise InputError(f"{folder / MANIFEST}: no such file: the task is not prepared", _remedy(folder))
+    manifest = read_json(folder / MANIFEST)
+    missing = [key for key in _KEYS if key not in manifest] if isinstance(manifest, dict) else list(_KEYS)
+    if missing:
+        raise InputError(f"{folder / MANIFEST}: {missing[0]} is missing in it", _remedy(folder))
+    if manifest["schema"] != PACKED_SCHEMA:
+        message = f"{folder / MANIFEST}: schema {manifest['schema']!r}, but this version reads {PACKED_SCHEMA}"
+        raise InputError(message, _remedy(folder))
+    if manifest["digest"] != data_digest(manifest):
+        raise InputError(f"{folder / MANIFEST}: its digest is not that of its content: it was edited", _remedy(folder))
+    count = manifest["n_train"] + manifest["n_test"]
+    size, channels = manifest["image_size"], manifest["channels"]
+    images = _array(folder / IMAGES, np.uint8, (count, channels, size, size))
+    labels = _array(folder / LABELS, np.int64, (count,))
+    if images.nbytes + labels.nbytes <= HASHED_BYTES:
+        for name in (IMAGES, LABELS):
+            if sha256_file(folder / name) != manifest["files"][name]:
+                message = f"{folder / name}: its SHA-256 is not the recorded one: it was changed or is damaged"
+                raise InputError(message, _remedy(folder))
+    if count and not (labels.min() >= 0 and labels.max() < len(manifest["classes"])):
+        raise InputError(f"{folder / LABELS}: a label is outside 0 to {len(manifest['classes']) - 1}", _remedy(folder))
+    return Packed(
+        images, labels, manifest["n_train"], manifest["n_test"], tuple(manifest["classes"]), channels, size,
+        tuple(manifest["channel_mean"]), tuple(manifest["channel_std"]), manifest["digest"], manifest,
+    )  # fmt: skip
+
+
+def _array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file", _remedy(path.parent)) from error
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a whole .npy file: {error}", _remedy(path.parent)) from error
+    if array.dtype != np.dtype(dtype) or array.shape != shape:
+        wanted = f"{np.dtype(dtype)} {shape}"
+        raise InputError(f"{path}: {array.dtype} {array.shape}, but the manifest says {wanted}", _remedy(path.parent))
+    return array
+
+
+def _remedy(folder: Path) -> str:
+    return f"make it again: twinrun prepare {folder.name}"

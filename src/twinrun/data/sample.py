@@ -1,0 +1,30 @@
+"""The embedded sample data: three archives in the formats of the real data sets, the same bytes everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from twinrun.study.files import sha256_bytes, write_bytes
+
+# What build_sample must give. A change here is a new sample: rebuild data.dvc, datastore/ and expected/ with it.
+SAMPLE_SHA256: dict[str, str] = {}
+
+
+def build_sample(out: Path) -> dict[str, str]:
+    """Write digits.tar.gz, cracks.zip and mammograms.zip into `out`; their SHA-256 by name is returned."""
+    digests = {}
+    for name, build in _builders().items():
+        content = build()
+        write_bytes(out / name, content)
+        digests[name] = sha256_bytes(content)
+    return digests
+
+
+def _builders() -> dict[str, Callable[[], bytes]]:
+    # Imported here: scikit-learn, Pillow and pydicom are slow to import.
+    from twinrun.data.cbis_writer import mammograms_archive
+    from twinrun.data.concrete import cracks_archive
+    from twinrun.data.digits import digits_archive
+
+    return {"digits.tar.gz": digits_archive, "cracks.zip": cracks_archive, "mammograms.zip": mammograms_archive}

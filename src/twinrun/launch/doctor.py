@@ -1,0 +1,118 @@
+"""`twinrun doctor`: what this machine can do, in plain words, and what would spoil a study."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from twinrun.study.pins import leaks
+
+# CUDA 13.0 needs this branch of the Linux driver or a newer one (CUDA 13.0 release notes, table of minimum versions).
+MINIMUM_DRIVER = (580, 0)
+NEEDED_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fact; `level` is `good`, `note` (nothing to do) or `bad` (a study would fail or differ)."""
+
+    level: str
+    text: str
+
+
+def examine(root: Path) -> list[Finding]:
+    """Every finding about this machine and about the study folder `root`."""
+    return [*_processor(), *_gpu(), *_folders(root), *_variables(), *_packages()]
+
+
+def _processor() -> list[Finding]:
+    cores = len(os.sched_getaffinity(0))
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return [Finding("note", "processor: its features cannot be read here")]
+    flags = set(next((line.split(":", 1)[1].split() for line in text.splitlines() if line.startswith("flags")), []))
+    needed = {"avx2", "fma"}
+    if needed <= flags:
+        return [Finding("good", f"processor: {cores} cores, AVX2 and FMA: the expected CPU fingerprints hold here")]
+    lacking = ", ".join(sorted(needed - flags)).upper()
+    return [Finding("bad", f"processor: {cores} cores, without {lacking}: fingerprints will differ from expected/")]
+
+
+def _gpu() -> list[Finding]:
+    if not shutil.which("nvidia-smi"):
+        return [Finding("note", "GPU: no NVIDIA driver here; runs use the CPU, whose implementation noise is emulated")]
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode or not done.stdout.strip():
+        return [Finding("bad", f"GPU: nvidia-smi fails: {' '.join((done.stderr or done.stdout).split())[:200]}")]
+    findings = []
+    for line in done.stdout.strip().splitlines():
+        name, driver, memory = (part.strip() for part in line.split(","))
+        findings.append(judge_driver(name, driver, memory))
+    return findings
+
+
+def judge_driver(name: str, driver: str, memory: str) -> Finding:
+    """Whether a GPU's driver is new enough for the CUDA that torch brings."""
+    version = tuple(int(part) for part in driver.split(".")[:2] if part.isdigit())
+    wanted = ".".join(map(str, MINIMUM_DRIVER))
+    if version >= MINIMUM_DRIVER:
+        return Finding("good", f"GPU: {name}, {memory}, driver {driver}: new enough for CUDA 13.0")
+    return Finding("bad", f"GPU: {name}, driver {driver} is too old for CUDA 13.0, which needs {wanted} or newer")
+
+
+def _folders(root: Path) -> list[Finding]:
+    findings = []
+    free = shutil.disk_usage(root).free
+    level = "good" if free >= NEEDED_BYTES else "bad"
+    findings.append(Finding(level, f"disk: {free / 1e9:.1f} GB free in the study folder, the sample study needs 2"))
+    for folder in (root, Path(os.environ.get("TMPDIR", "/tmp"))):
+        probe = folder / f".twinrun-doctor-{os.getpid()}"
+        try:
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            findings.append(Finding("bad", f"folder {folder}: cannot be written ({error.strerror})"))
+    if not (root / "params.yaml").is_file():
+        findings.append(Finding("bad", f"folder {root.resolve()}: no params.yaml: this is not a study folder"))
+    if not os.environ.get("HOME"):
+        findings.append(Finding("note", "HOME is not set: nothing here needs it"))
+    return findings
+
+
+def _variables() -> list[Finding]:
+    found = {name: value for name, value in leaks(os.environ, True).items() if value is not None}
+    findings = [
+        Finding("note", f"variable {name}={value} would change results; runs ignore it and set their own")
+        for name, value in sorted(found.items())
+    ]
+    if os.environ.get("PYTHONPATH"):
+        findings.append(
+            Finding("note", f"variable PYTHONPATH={os.environ['PYTHONPATH']}: packages from there come first")
+        )
+    if os.environ.get("LD_PRELOAD"):
+        findings.append(
+            Finding("bad", f"variable LD_PRELOAD={os.environ['LD_PRELOAD']}: may replace numerical libraries")
+        )
+    return findings or [Finding("good", "variables: none that would change results")]
+
+
+def _packages() -> list[Finding]:
+    from importlib import metadata
+
+    wanted = {"torch": "2.11.0", "torchvision": "0.26.0"}
+    findings = []
+    for name, version in wanted.items():
+        try:
+            found = metadata.version(name).split("+")[0]
+        except metadata.PackageNotFoundError:
+            found = "not installed"
+        level = "good" if found == version else "bad"
+        findings.append(
+            Finding(level, f"{name}: {found}" + ("" if level == "good" else f", the study needs {version}"))
+        )
+    return findings

@@ -1,0 +1,47 @@
+"""The study's record in DVC: runs that were trained in parallel are committed by one process afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from twinrun.study.errors import InputError
+
+
+def is_dvc_study(root: Path) -> bool:
+    """Whether `root` is under DVC with this project's pipeline."""
+    return (root / ".dvc").is_dir() and (root / "dvc.yaml").is_file()
+
+
+def commit_stages(root: Path, stages: Sequence[str]) -> list[str]:
+    """Record the outs of completed `stages` as they are; return those that DVC did not have yet."""
+    if not stages:
+        return []
+    status = json.loads(_dvc(root, "status", "--json", *stages) or "{}")
+    changed = [stage for stage in stages if stage in status]
+    if changed:
+        _dvc(root, "commit", "--quiet", "--force", *changed)
+    return changed
+
+
+def _dvc(root: Path, *arguments: str) -> str:
+    environment = {"DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str((root / ".dvc" / "tmp" / "site").resolve())}
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root,
+        env=environment | dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = " ".join(done.stderr.split())[-800:]
+        raise InputError(
+            f"dvc {arguments[0]} failed: {said}",
+            "the runs are kept; when the cause is mended, run `twinrun sweep` again",
+        )
+    return done.stdout

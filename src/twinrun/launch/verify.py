@@ -1,0 +1,144 @@
+"""`twinrun verify`: train deterministic runs again in fresh processes and compare every epoch's fingerprint."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twinrun.launch.processes import Finished, train_processes
+from twinrun.launch.progress import Progress
+from twinrun.study.errors import IncompleteError, InputError, MismatchError, TwinrunError
+from twinrun.study.files import read_json, write_json
+from twinrun.study.grid import Run
+from twinrun.study.layout import Layout
+from twinrun.study.params import Params
+from twinrun.study.records import Record, read_record
+
+EXPECTED_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One retrained run against one source of fingerprints (`expected` or `record`)."""
+
+    run: str
+    against: str
+    epochs: int
+    first_difference: str | None  # "initialization", "epoch 3" or None: equal
+
+
+def select(params: Params, ids: Sequence[str], *, first: bool, replay: bool) -> list[Run]:
+    """The named runs, else every deterministic one (and, to replay, every one with emulated noise).
+
+    With `first`, one run per task, optimizer and arm.
+    """
+    if ids:
+        return [params.find(run_id) for run_id in ids]
+    wanted = [run for run in params.runs if not run.free_noise or replay]
+    if not first:
+        return wanted
+    chosen: dict[tuple[str, str, str], Run] = {}
+    for run in wanted:
+        chosen.setdefault((run.task, run.optimizer, run.arm), run)
+    return list(chosen.values())
+
+
+def verify(
+    params: Params,
+    root: Path,
+    runs: list[Run],
+    *,
+    params_file: Path,
+    jobs: int,
+    epochs: int | None,
+    device: str | None,
+    prefix: Sequence[str] = (),
+) -> tuple[list[Comparison], dict[str, Record]]:
+    """Retrain `runs` outside the study folder and compare them with expected/ and with their records.
+
+    Raises IncompleteError when a run cannot be trained. The caller decides what a difference means.
+    """
+    layout = Layout(root)
+    with tempfile.TemporaryDirectory(prefix="twinrun-verify-") as folder:
+        out = Path(folder)
+        options = ["--params", str(params_file), "--out", str(out)]
+        options += ["--device", device] if device else []
+        options += ["--stop-after", str(epochs)] if epochs else []
+
+        def arguments(run: Run) -> list[str]:
+            return [*options, "--replay", str(layout.run(run))] if run.free_noise else options
+
+        with Progress("verify", len(runs)) as progress:
+
+            def note(finished: Finished) -> None:
+                progress.advance(finished.run.id + (" failed" if finished.code else ""))
+
+            finished = train_processes(runs, root=root, jobs=jobs, arguments=arguments, done=note, prefix=prefix)
+        failed = [item for item in finished if item.code]
+        if failed:
+            lines = "\n".join(f"  {item.run.id} (exit {item.code}): {item.message}" for item in failed)
+            raise IncompleteError(f"{len(failed)} of {len(runs)} runs could not be trained again:\n{lines}")
+        again = {run.id: read_record(Layout(root, out).run(run)) for run in runs}
+    expected = read_expected(layout)
+    comparisons = []
+    for run in runs:
+        new = again[run.id]
+        entry = expected.get(run.id)
+        if entry and (entry["params"], entry["data"], entry["device"]) == (
+            new.params_digest, new.data_digest, new.device,
+        ):  # fmt: skip
+            comparisons.append(_compare(new, "expected", entry["initial"], entry["epochs"]))
+        try:
+            old = read_record(layout.run(run))
+        except InputError:
+            continue  # not trained in this folder
+        except TwinrunError as error:
+            raise MismatchError(f"{run.id}: its record cannot be compared: {error.message}", error.hint) from error
+        if (old.params_digest, old.data_digest, old.device) == (new.params_digest, new.data_digest, new.device):
+            comparisons.append(_compare(new, "record", old.initial_fingerprint, old.fingerprints))
+    return comparisons, again
+
+
+def _compare(new: Record, against: str, initial: str, epochs: list[str]) -> Comparison:
+    common = min(len(epochs), len(new.fingerprints))
+    first = None
+    if new.initial_fingerprint != initial:
+        first = "initialization"
+    else:
+        for epoch in range(common):
+            if new.fingerprints[epoch] != epochs[epoch]:
+                first = f"epoch {epoch + 1}"
+                break
+    return Comparison(new.run, against, common, first)
+
+
+def read_expected(layout: Layout) -> dict[str, dict[str, Any]]:
+    """The committed fingerprints by run id; empty when there are none."""
+    if not layout.expected.is_file():
+        return {}
+    content = read_json(layout.expected)
+    if content.get("schema") != EXPECTED_SCHEMA:
+        raise MismatchError(
+            f"{layout.expected}: schema {content.get('schema')!r}, this version reads {EXPECTED_SCHEMA}"
+        )
+    runs: dict[str, dict[str, Any]] = content["runs"]
+    return runs
+
+
+def write_expected(layout: Layout, records: dict[str, Record]) -> None:
+    """Note the fingerprints of deterministic `records` as those to expect from now on."""
+    runs = {
+        run_id: {
+            "params": record.params_digest,
+            "data": record.data_digest,
+            "device": record.device,
+            "initial": record.initial_fingerprint,
+            "epochs": record.fingerprints,
+        }
+        for run_id, record in records.items()
+    }
+    write_json(layout.expected, {"schema": EXPECTED_SCHEMA, "machine": platform.machine(), "runs": runs})

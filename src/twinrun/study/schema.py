@@ -1,0 +1,192 @@
+"""The blocks of a params file: every key with its meaning, range and unit."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from twinrun.study.errors import InputError
+from twinrun.study.grid import parse_label
+
+# DVC joins the axis values of a stage's name and drops colliding ones silently: nothing else may be in them.
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Block(BaseModel):
+    """A mapping of known keys, each of exactly its type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Grid(Block):
+    """Which runs the study has: the product of the four lists, in their order."""
+
+    tasks: Annotated[list[Name], Field(min_length=1)]
+    optimizers: Annotated[list[Literal["adam", "sgd"]], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
+    runs: Annotated[list[str], Field(min_length=1)]
+
+    @field_validator("tasks", "optimizers", "seeds", "runs")
+    @classmethod
+    def _unique(cls, values: list[Any]) -> list[Any]:
+        doubles = sorted({str(value) for value in values if values.count(value) > 1})
+        if doubles:
+            raise ValueError(f"{', '.join(doubles)} stands there twice; every value may stand there once")
+        return values
+
+    @field_validator("runs")
+    @classmethod
+    def _labels(cls, values: list[str]) -> list[str]:
+        for value in values:
+            try:
+                parse_label(value)
+            except InputError as error:
+                raise ValueError(f"{error.message}; {error.hint}") from error
+        return values
+
+
+class Execution(Block):
+    """How every run is executed."""
+
+    device: Literal["cpu", "cuda", "auto"]  # auto: CUDA when there is one
+    noise: Literal["auto", "native", "reorder", "ulp"]  # auto: native on CUDA, reorder on a CPU
+    precision: Literal["fp32", "tf32"]
+    fill_uninitialized_memory: bool  # most of deterministic mode's cost; changes no bits
+
+
+class _Source(Block):
+    source: Annotated[str, Field(min_length=1)]  # archive or unpacked folder, relative to the params file
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None  # of the archive, when known
+    image_size: Annotated[int, Field(ge=8, le=4096)]  # side of the packed square images, pixels
+    procedural: bool = False  # drawn by a program, not photographed: shown wherever results are shown
+
+
+class Cifar10(_Source):
+    """CIFAR-10, python version: its own train and test batches."""
+
+    reader: Literal["cifar10"]
+
+
+class Sdnet2018(_Source):
+    """SDNET2018: tiles in D|P|W / C?|U? folders, split by photo."""
+
+    reader: Literal["sdnet2018"]
+    test_share: Share
+    split_seed: Annotated[int, Field(ge=0)]
+
+
+class CbisDdsm(_Source):
+    """CBIS-DDSM: case-description CSVs and DICOM in TCIA's folders, the publisher's own train and test lists."""
+
+    reader: Literal["cbis_ddsm"]
+    view: Literal["full", "crop"]  # whole mammograms, or the cropped abnormalities
+
+
+class ModelSpec(Block):
+    """The network."""
+
+    name: Literal["preactresnet18", "mobilenet_v3_small", "mobilenet_v3_large", "resnet18", "resnet50"]
+    width: Above = 1.0  # factor on the channels of every layer
+    pretrained: str | None = None  # safetensors or torchvision .pth weights, relative to the params file; width 1 only
+
+    @model_validator(mode="after")
+    def _full_width(self) -> ModelSpec:
+        if self.pretrained and self.width != 1.0:
+            raise ValueError("pretrained weights fit width 1.0 only")
+        if self.pretrained and self.name == "preactresnet18":
+            raise ValueError("there are no pretrained weights for preactresnet18")
+        return self
+
+
+class Augment(Block):
+    """What is drawn anew for every example and epoch."""
+
+    crop_padding: Annotated[int, Field(ge=0, le=64)] = 0  # zero padding before a random crop, pixels
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+
+
+class Recipe(Block):
+    """How a task is trained, whatever the optimizer."""
+
+    epochs: Positive
+    batch_size: Annotated[int, Field(ge=2)]
+    heads_every: Positive  # epochs between two recorded copies of the head
+    augment: Augment = Augment()
+    metric: Literal["accuracy", "f1", "auc"]  # the task's main metric
+
+
+class Exponential(Block):
+    """lr(t) = lr * factor^(t / period_epochs), t in epochs."""
+
+    kind: Literal["exponential"]
+    factor: Annotated[float, Field(gt=0, le=1)]
+    period_epochs: Above = 1.0
+
+
+class Cosine(Block):
+    """lr(t) = lr_min + (lr - lr_min) (1 + cos(pi t / t_max_epochs)) / 2, t in epochs; it rises again after t_max."""
+
+    kind: Literal["cosine"]
+    t_max_epochs: Positive
+    lr_min: NotNegative = 0.0
+
+
+Schedule = Annotated[Exponential | Cosine, Discriminator("kind")]
+
+
+class Adam(Block):
+    """Adam with L2 weight decay added to the gradient."""
+
+    lr: Above
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    eps: Above = 1e-8
+    weight_decay: NotNegative = 0.0
+    schedule: Schedule
+
+
+class Sgd(Block):
+    """SGD with momentum and L2 weight decay."""
+
+    lr: Above
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    nesterov: bool = False
+    weight_decay: NotNegative = 0.0
+    schedule: Schedule
+
+
+class TaskOptimizers(Block):
+    """The settings of each optimizer of the grid."""
+
+    adam: Adam | None = None
+    sgd: Sgd | None = None
+
+
+class Task(Block):
+    """A data set, a model and a recipe."""
+
+    title: Annotated[str, Field(min_length=1)]
+    data: Annotated[Cifar10 | Sdnet2018 | CbisDdsm, Discriminator("reader")]
+    model: ModelSpec
+    recipe: Recipe
+    optimizers: TaskOptimizers
+
+    def optimizer(self, name: str) -> Adam | Sgd:
+        """The settings of that optimizer."""
+        settings: Adam | Sgd | None = getattr(self.optimizers, name)
+        assert settings is not None  # Params checks it for every optimizer of the grid
+        return settings

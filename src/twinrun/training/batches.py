@@ -1,0 +1,96 @@
+"""Batches from packed arrays: loaded once, cropped, flipped and normalized batch by batch on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from twinrun.data.packed import Packed
+from twinrun.study.schema import Recipe
+from twinrun.training.randomness import Noise, Streams
+
+EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (b, 3, h, w) float32, labels (b,) int64, and the order that noise put the examples into, if any."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    order: NDArray[np.int64] | None
+
+
+class Batches:
+    """The training and test batches of one task on one device."""
+
+    def __init__(self, packed: Packed, recipe: Recipe, streams: Streams, noise: Noise, device: torch.device) -> None:
+        self.recipe, self.streams, self.noise, self.device = recipe, streams, noise, device
+        self.size, self.padding = packed.image_size, recipe.augment.crop_padding
+        self.train_count = packed.n_train
+        shape = (1, packed.channels, 1, 1)
+        mean = torch.tensor(packed.channel_mean, dtype=torch.float64).view(shape)
+        std = torch.tensor(packed.channel_std, dtype=torch.float64).view(shape)
+        self.scale = (1 / (255 * std)).float().to(device)
+        self.shift = (mean / std).float().to(device)
+        images, labels = packed.images, torch.from_numpy(np.array(packed.labels))
+        self.test_images = torch.from_numpy(np.array(images[packed.n_train :])).to(device)
+        self.test_labels = labels[packed.n_train :].to(device)
+        train = np.zeros((packed.n_train, packed.channels, *[self.size + 2 * self.padding] * 2), np.uint8)
+        inside = slice(self.padding, self.padding + self.size)
+        train[:, :, inside, inside] = images[: packed.n_train]
+        self.train_labels = labels[: packed.n_train].to(device)
+        # Every crop of every image as a view: indexing it copies just the crops that are wanted.
+        self.crops = torch.from_numpy(train).to(device).unfold(2, self.size, 1).unfold(3, self.size, 1)
+
+    def train(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch; drawn in full before the first, so that nothing waits for the CPU after."""
+        order = self.streams.order(epoch, self.train_count)
+        bounds = batch_bounds(self.train_count, self.recipe.batch_size)
+        orders = self.noise.orders(epoch, [stop - start for start, stop in bounds])
+        for (start, stop), within in zip(bounds, orders, strict=True):
+            if within is not None:
+                order[start:stop] = order[start:stop][within]
+        drawn = self.streams.augmentation(epoch, self.train_count)
+        choices = self.padding * 2 + 1
+        columns = {
+            "index": order,
+            # Disjoint bits of each example's word.
+            "row": (drawn & np.uint64(0xFFFF)) % np.uint64(choices),
+            "column": (drawn >> np.uint64(16) & np.uint64(0xFFFF)) % np.uint64(choices),
+            "horizontal": drawn >> np.uint64(32) & np.uint64(1),
+            "vertical": drawn >> np.uint64(33) & np.uint64(1),
+        }
+        # One transfer for the whole epoch; the drawn columns are put into the order of the batches.
+        table = np.stack([v if k == "index" else v[order].astype(np.int64) for k, v in columns.items()])
+        on_device = torch.from_numpy(table).to(self.device)
+        for (start, stop), within in zip(bounds, orders, strict=True):
+            index, row, column, horizontal, vertical = on_device[:, start:stop]
+            images = self.crops[index, :, row, column]
+            if self.recipe.augment.horizontal_flip:
+                images = torch.where(horizontal.bool().view(-1, 1, 1, 1), images.flip(3), images)
+            if self.recipe.augment.vertical_flip:
+                images = torch.where(vertical.bool().view(-1, 1, 1, 1), images.flip(2), images)
+            yield Batch(self.normalize(images), self.train_labels[index], within)
+
+    def test(self) -> Iterator[Batch]:
+        """The test set in its prepared order."""
+        for start in range(0, len(self.test_labels), EVALUATION_BATCH):
+            part = slice(start, start + EVALUATION_BATCH)
+            yield Batch(self.normalize(self.test_images[part]), self.test_labels[part], None)
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """Bytes to zero mean and unit variance per channel; gray becomes three equal channels."""
+        return (images.float() * self.scale - self.shift).expand(-1, 3, -1, -1)
+
+
+def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
+    """[start, stop) of each batch; a last batch of one joins its neighbour, for batch statistics need two."""
+    starts = list(range(0, count, batch_size))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], count], strict=True))

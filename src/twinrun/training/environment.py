@@ -1,0 +1,60 @@
+"""What a run notes about the machine and the software that it ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from twinrun.study.pins import CUBLAS, PINNED
+
+_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydicom", "safetensors")
+
+
+def host_facts(device: torch.device) -> dict[str, str | int | float | None]:
+    """Processor, memory, operating system, and the GPU with its driver where one is used."""
+    facts: dict[str, str | int | float | None] = {
+        "hostname": platform.node(),
+        "system": platform.platform(),
+        "cpu": cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "gpu": None,
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        facts |= {
+            "gpu": properties.name,
+            "gpu_uuid": str(properties.uuid),
+            "gpu_memory_bytes": properties.total_memory,
+            "gpu_capability": f"{properties.major}.{properties.minor}",
+        }
+    return facts
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what can change the bits or the speed."""
+    found = {name: metadata.version(name) for name in _PACKAGES}
+    found |= {"python": platform.python_version(), "cuda": str(torch.version.cuda)}
+    if torch.backends.cudnn.is_available():
+        found["cudnn"] = str(torch.backends.cudnn.version())
+    return found
+
+
+def environment_variables() -> dict[str, str]:
+    """The controlled variables and those that choose devices, as they are."""
+    names = (*PINNED, CUBLAS, "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID")
+    return {name: os.environ[name] for name in names if name in os.environ}

@@ -1,0 +1,234 @@
+"""One run, from its four streams to its record: read it top-down.
+
+twinrun train digits/sgd/42/det_1           # in the study folder; writes runs/digits/sgd/42/det_1/
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from twinrun.data.packed import load_packed
+from twinrun.study.errors import InputError
+from twinrun.study.files import digest
+from twinrun.study.grid import Run
+from twinrun.study.layout import Layout
+from twinrun.study.params import Params
+from twinrun.study.records import Noise as NoiseRecord
+from twinrun.study.records import Record
+from twinrun.training import outcome
+from twinrun.training.batches import Batches
+from twinrun.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from twinrun.training.energy import EnergyMeter
+from twinrun.training.fingerprint import fingerprint
+from twinrun.training.metrics import evaluate_metrics
+from twinrun.training.models import build_model, head
+from twinrun.training.numerics import set_numerics
+from twinrun.training.optimizers import build_optimizer, learning_rate, set_learning_rate
+from twinrun.training.randomness import Noise, StreamDropout, Streams, seed_global_generators, take_over_dropout
+from twinrun.training.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to execute a run; nothing here may change its bits, but for `device`, `entropy` and `stop_after`."""
+
+    device: str = "auto"
+    entropy: str | None = None  # replays the emulated noise of another run
+    stop_after: int | None = None  # epochs; a prefix of the run, for verification
+    shared: bool = False  # others run on the machine at the same time: timings are marked
+    checkpoint_seconds: float = 5.0  # least time between two checkpoints
+    progress: Callable[[dict[str, Any], int], None] = field(default=lambda row, epochs: None)
+
+
+def train_run(params: Params, run: Run, layout: Layout, code: str, options: Options) -> Record:
+    """Train one run and write its record; resume it where an interrupted one left a checkpoint.
+
+    Raises BusyError when another process holds the run, InputError for a device, data or replay that is not there.
+    """
+    task = params.tasks[run.task]
+    device_name = choose_device(options.device)
+    device = torch.device(device_name)
+    packed = load_packed(layout.prepared(run.task))
+    with Workspace(layout.work(run)) as workspace:
+        started, clock, meter = datetime.now(UTC), time.perf_counter(), EnergyMeter()
+        flags = set_numerics(
+            deterministic=not run.free_noise,
+            precision=params.execution.precision,
+            fill_uninitialized_memory=params.execution.fill_uninitialized_memory,
+        )
+        kind = noise_kind(params, run, device_name)
+        identity = digest([run.id, params.run_digest(run), code, packed.digest, device_name, kind, options.entropy])
+        attempt = workspace.begin(identity, needs_entropy=kind in ("reorder", "ulp") and not options.entropy)
+        noise = Noise(kind, options.entropy or attempt.entropy)
+        streams = Streams.of(run)
+
+        streams.seed_initialization()
+        model = build_model(task.model, len(packed.classes), layout.root)
+        dropouts = take_over_dropout(model)
+        noise.disturb(model)
+        initial = fingerprint(model)
+        model.to(device)
+        settings = task.optimizer(run.optimizer)
+        optimizer = build_optimizer(settings, model)
+        batches = Batches(packed, task.recipe, streams, noise, device)
+
+        progress = load_checkpoint(workspace.checkpoint, attempt.identity, model, optimizer)
+        resumed = progress is not None
+        if progress is None:
+            progress = Progress(attempt.identity, 0, [], head_copy(model, 0), {"train": 0.0, "eval": 0.0})
+        epochs = min(task.recipe.epochs, options.stop_after or task.recipe.epochs)
+        note, predictions, saved = None, outcome.no_predictions(len(packed.classes)), time.perf_counter()
+        if resumed and progress.epoch == epochs:  # interrupted between the last epoch and the record
+            predictions = evaluate(model, batches)
+        for epoch in range(progress.epoch, epochs):
+            rate = learning_rate(settings, epoch)
+            set_learning_rate(optimizer, rate)
+            begin = synchronized(device)
+            train_loss = train_epoch(model, optimizer, batches, dropouts, streams, epoch)
+            middle = synchronized(device)
+            predictions = evaluate(model, batches)
+            end = synchronized(device)
+            progress.seconds["train"] += middle - begin
+            progress.seconds["eval"] += end - middle
+            row: dict[str, Any] = {"epoch": epoch + 1, "learning_rate": rate, "train_loss": train_loss}
+            row["fingerprint"] = fingerprint(model)
+            progress.epoch = epoch + 1
+            progress.rows.append(row)
+            if not (math.isfinite(train_loss) and np.isfinite(predictions.losses).all()):
+                note = f"the loss was not finite in epoch {epoch + 1}"
+                predictions = outcome.no_predictions(len(packed.classes))
+                break
+            row |= evaluate_metrics(*predictions).model_dump()
+            if (epoch + 1) % task.recipe.heads_every == 0 or epoch + 1 == epochs:
+                progress.heads |= head_copy(model, epoch + 1)
+            options.progress(row, epochs)
+            if time.perf_counter() - saved >= options.checkpoint_seconds:
+                save_checkpoint(workspace.checkpoint, progress, model, optimizer)
+                saved = time.perf_counter()
+
+        result = outcome.Outcome(
+            record=Record(
+                study=params.study,
+                run=run.id,
+                task=run.task,
+                optimizer=run.optimizer,
+                seed=run.seed,
+                arm=run.arm,
+                replicate=run.replicate,
+                status="diverged" if note else "complete",
+                params_digest=params.run_digest(run),
+                code_digest=code,
+                data_digest=packed.digest,
+                device=device_name,
+                noise=NoiseRecord(kind=kind, entropy=noise.entropy),
+                flags=flags,
+                parameter_count=sum(parameter.numel() for parameter in model.parameters()),
+                initial_fingerprint=initial,
+                fingerprints=[row["fingerprint"] for row in progress.rows],
+                metrics=None if note else evaluate_metrics(*predictions),
+                note=note,
+                files={},
+            ),
+            curve=progress.rows,
+            predictions=predictions,
+            heads=progress.heads,
+            seconds=None if resumed else progress.seconds | {"total": time.perf_counter() - clock},
+            energy=(None, "not measured: the run was resumed") if resumed else meter.joules(),
+            started=started,
+            attempts=attempt.number,
+            shared=options.shared,
+            device=device,
+        )
+        record = outcome.publish(layout.run(run), result)
+        workspace.finish()
+    return record
+
+
+def train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    dropouts: list[StreamDropout],
+    streams: Streams,
+    epoch: int,
+) -> float:
+    """One pass over the training set; the mean loss over its examples. The device is waited for at the end only."""
+    # Nothing of ours draws from these generators; a user's model may.
+    seed_global_generators("dropout", streams.dropout, epoch)
+    for dropout in dropouts:
+        dropout.start_epoch(streams.dropout, epoch)
+    model.train()
+    losses, sizes = [], []
+    for batch in batches.train(epoch):
+        for dropout in dropouts:
+            dropout.order = batch.order
+        loss = functional.cross_entropy(model(batch.images), batch.labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+        sizes.append(len(batch.labels))
+    values = torch.stack(losses).tolist()
+    return math.fsum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Batches) -> outcome.Predictions:
+    """Class probabilities, labels and cross-entropy of every test example, in the prepared order."""
+    model.eval()
+    probabilities, labels, losses = [], [], []
+    for batch in batches.test():
+        logits = model(batch.images).float()
+        probabilities.append(functional.softmax(logits, dim=1))
+        losses.append(functional.cross_entropy(logits, batch.labels, reduction="none"))
+        labels.append(batch.labels)
+    return outcome.Predictions(*(torch.cat(parts).cpu().numpy() for parts in (probabilities, labels, losses)))
+
+
+def head_copy(model: nn.Module, epoch: int) -> dict[str, torch.Tensor]:
+    """The head's weight and bias, named by epoch."""
+    _, layer = head(model)
+    state = {"weight": layer.weight, "bias": layer.bias}
+    return {
+        f"{epoch:05d}/{name}": tensor.detach().cpu().clone() for name, tensor in state.items() if tensor is not None
+    }
+
+
+def choose_device(name: str) -> Literal["cpu", "cuda"]:
+    """The device that `auto`, `cpu` or `cuda` means here; InputError when CUDA is asked for and absent."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if name not in ("auto", "cuda"):
+        raise InputError(f"device {name!r} is not known", "cpu, cuda or auto")
+    if not torch.cuda.is_available():
+        raise InputError("device cuda: torch sees no CUDA device", "`twinrun doctor` says why; or use --device cpu")
+    return "cuda"
+
+
+def noise_kind(params: Params, run: Run, device: str) -> Literal["none", "native", "reorder", "ulp"]:
+    """The implementation noise of that run on that device."""
+    if not run.free_noise:
+        return "none"
+    kind = params.execution.noise
+    if kind == "auto":
+        return "native" if device == "cuda" else "reorder"
+    if kind == "native" and device == "cpu":
+        raise InputError("execution.noise native: a single-threaded CPU run has none", "use auto, reorder or ulp")
+    return kind
+
+
+def synchronized(device: torch.device) -> float:
+    """The clock, once the device has done all its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

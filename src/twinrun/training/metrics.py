@@ -1,0 +1,51 @@
+"""Test-set metrics from predictions, in exact arithmetic, so that equal predictions give equal metrics anywhere."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinrun.study.records import Metrics
+
+
+def evaluate_metrics(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], losses: NDArray[np.float32]
+) -> Metrics:
+    """Metrics of `probabilities` (n, classes) against `labels` (n,), with the cross-entropy of each example (n,)."""
+    classes = probabilities.shape[1]
+    predicted = probabilities.argmax(axis=1)
+    if classes == 2:
+        f1, auc = f1_score(predicted == 1, labels == 1), auc_score(probabilities[:, 1], labels == 1)
+    else:
+        f1 = math.fsum(f1_score(predicted == c, labels == c) for c in range(classes)) / classes
+        parts = [auc_score(probabilities[:, c], labels == c) for c in range(classes)]
+        auc = None if None in parts else math.fsum(part for part in parts if part is not None) / classes
+    return Metrics(
+        accuracy=int((predicted == labels).sum()) / len(labels),
+        f1=f1,
+        auc=auc,
+        loss=math.fsum(losses.tolist()) / len(losses),
+    )
+
+
+def f1_score(predicted: NDArray[np.bool_], actual: NDArray[np.bool_]) -> float:
+    """2 TP / (2 TP + FP + FN); 0 where nothing is positive and nothing was predicted so."""
+    both = int((predicted & actual).sum())
+    either = int(predicted.sum()) + int(actual.sum())
+    return 2 * both / either if either else 0.0
+
+
+def auc_score(scores: NDArray[np.float32], actual: NDArray[np.bool_]) -> float | None:
+    """Area under the ROC curve (Mann-Whitney U over n1 n0, ties count half); None when one class is absent."""
+    positive, negative = int(actual.sum()), int((~actual).sum())
+    if not positive or not negative:
+        return None
+    _, group = np.unique(scores, return_inverse=True)
+    positives = np.bincount(group, weights=actual).astype(np.int64)
+    negatives = np.bincount(group, weights=~actual).astype(np.int64)
+    below = np.cumsum(negatives) - negatives
+    doubled = int((positives * (2 * below + negatives)).sum())
+    return float(Fraction(doubled, 2 * positive * negative))

@@ -1,0 +1,97 @@
+"""The networks of a study by name, with a width factor; initialized from whatever the global generators hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from twinrun.study.errors import InputError
+from twinrun.study.schema import ModelSpec
+from twinrun.training.preact import PreActResNet18
+
+
+def build_model(spec: ModelSpec, classes: int, root: Path = Path()) -> nn.Module:
+    """The network for (n, 3, h, w) images; `root` is the folder that `spec.pretrained` is relative to."""
+    if spec.name == "preactresnet18":
+        return PreActResNet18(classes, spec.width)
+    # torchvision takes a second to import: only for runs that need it.
+    import torchvision.models as zoo
+
+    if spec.name.startswith("mobilenet"):
+        model: nn.Module = getattr(zoo, spec.name)(width_mult=spec.width, num_classes=classes)
+    else:
+        block, depths = {
+            "resnet18": (zoo.resnet.BasicBlock, (2, 2, 2, 2)),
+            "resnet50": (zoo.resnet.Bottleneck, (3, 4, 6, 3)),
+        }[spec.name]
+        model = ThinResNet(block, depths, classes, spec.width)
+    if spec.pretrained:
+        _load_body(model, root / spec.pretrained)
+    return model
+
+
+class ThinResNet(nn.Module):
+    """torchvision's ResNet with scaled channels: its blocks, its parameter names, and at width 1 its function."""
+
+    def __init__(self, block: Any, depths: tuple[int, ...], classes: int, width: float) -> None:
+        super().__init__()
+        stem, *planes = (max(4, round(width * base)) for base in (64, 64, 128, 256, 512))
+        self.conv1 = nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        incoming = stem
+        for stage, (plane, depth) in enumerate(zip(planes, depths, strict=True)):
+            outgoing, layers = plane * block.expansion, []
+            for position in range(depth):
+                stride = 2 if stage and not position else 1
+                adapt = None
+                if stride != 1 or incoming != outgoing:
+                    adapt = nn.Sequential(
+                        nn.Conv2d(incoming, outgoing, 1, stride, bias=False), nn.BatchNorm2d(outgoing)
+                    )
+                layers.append(block(incoming, plane, stride, adapt))
+                incoming = outgoing
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))  # as torchvision names them
+        self.fc = nn.Linear(incoming, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for stage in range(1, 5):
+            x = self.get_submodule(f"layer{stage}")(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def head(model: nn.Module) -> tuple[str, nn.Linear]:
+    """Name and module of the last linear layer: the classification head."""
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise InputError("the model has no linear layer, so its head cannot be recorded")
+    return linear[-1]
+
+
+def _load_body(model: nn.Module, path: Path) -> None:
+    """Load every weight but the head's, whose number of classes is the study's own."""
+    if not path.is_file():
+        raise InputError(f"model.pretrained: {path}: no such file")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    own, (head_name, _) = model.state_dict(), head(model)
+    own_head = {f"{head_name}.weight", f"{head_name}.bias"}
+    wrong = sorted(k for k in own if k not in own_head and (k not in state or state[k].shape != own[k].shape))
+    if wrong:
+        raise InputError(
+            f"model.pretrained: {path} does not fit the model: {', '.join(wrong[:5])}",
+            "weights of the same architecture at width 1 are needed",
+        )
+    model.load_state_dict({k: own[k] if k in own_head else state[k] for k in own})

@@ -1,0 +1,53 @@
+"""Adam and SGD as the params say, and the learning rate of each epoch by the thesis's formulas."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+from torch.optim import SGD, Adam, Optimizer
+
+from twinrun.study import schema
+
+
+def build_optimizer(settings: schema.Adam | schema.Sgd, model: nn.Module) -> Optimizer:
+    """The optimizer; fused, because the plain CPU implementation takes its square roots from MKL, whose bits vary."""
+    if isinstance(settings, schema.Adam):
+        return Adam(
+            model.parameters(),
+            lr=settings.lr,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+    return SGD(
+        model.parameters(),
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+def learning_rate(settings: schema.Adam | schema.Sgd, epoch: int) -> float:
+    """The rate of an epoch, counted from 0 (thesis, equations 2.1 and 2.2).
+
+    Rounded to nine digits: the last bits of cos and pow differ between C libraries, and would change every weight.
+    """
+    schedule = settings.schedule
+    if isinstance(schedule, schema.Exponential):
+        rate = settings.lr * schedule.factor ** (epoch / schedule.period_epochs)
+    else:
+        rate = (
+            schedule.lr_min
+            + (settings.lr - schedule.lr_min) * (1 + math.cos(math.pi * epoch / schedule.t_max_epochs)) / 2
+        )
+    return float(f"{rate:.9g}")
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Use `rate` from now on."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

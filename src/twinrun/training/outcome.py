@@ -1,0 +1,104 @@
+"""What a run leaves behind: its files written beside the target and put there in one step."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+
+from twinrun.study.files import explain_os_error, sha256_file, write_bytes, write_text
+from twinrun.study.layout import COMPUTED_FILES, CURVE, HEADS, PREDICTIONS
+from twinrun.study.records import Measured, Record, write_record
+from twinrun.training.environment import environment_variables, host_facts, versions
+
+CURVE_COLUMNS = ("epoch", "learning_rate", "train_loss", "accuracy", "f1", "auc", "loss", "fingerprint")
+
+
+class Predictions(NamedTuple):
+    """Of every test example: class probabilities (n, classes) float32, label (n,) int64, cross-entropy (n,) float32."""
+
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    losses: NDArray[np.float32]
+
+
+def no_predictions(classes: int) -> Predictions:
+    """What a diverged run predicts."""
+    return Predictions(np.zeros((0, classes), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run, before it is written."""
+
+    record: Record  # its `files` are filled in when they are written
+    curve: list[dict[str, Any]]
+    predictions: Predictions
+    heads: dict[str, torch.Tensor]
+    seconds: dict[str, float] | None
+    energy: tuple[float | None, str]
+    started: datetime
+    attempts: int
+    shared: bool
+    device: torch.device
+
+
+def publish(folder: Path, result: Outcome) -> Record:
+    """Write the record folder whole or not at all, in place of an older one; return the record as written."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        write_text(temporary / CURVE, _curve_text(result.curve))
+        buffer = io.BytesIO()
+        # Uncompressed: zlib's output differs between its versions. numpy gives every member the same fixed date.
+        np.savez(buffer, probabilities=result.predictions.probabilities, labels=result.predictions.labels)
+        write_bytes(temporary / PREDICTIONS, buffer.getvalue())
+        write_bytes(temporary / HEADS, save(result.heads))
+        files = {name: sha256_file(temporary / name) for name in COMPUTED_FILES}
+        record = result.record.model_copy(update={"files": files})
+        seconds = result.seconds or {}
+        measured = Measured(
+            run=record.run,
+            record_sha256="0" * 64,
+            started=result.started.isoformat(timespec="seconds"),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            train_seconds=seconds.get("train"),
+            eval_seconds=seconds.get("eval"),
+            total_seconds=seconds.get("total"),
+            energy_joules=result.energy[0],
+            energy_note=result.energy[1],
+            resumed=result.seconds is None,
+            attempts=result.attempts,
+            shared=result.shared,
+            host=host_facts(result.device),
+            versions=versions(),
+            environment=environment_variables(),
+        )
+        write_record(temporary, record, measured)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return record
+
+
+def _curve_text(rows: list[dict[str, Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, CURVE_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:  # repr round-trips every float
+        writer.writerow({key: repr(v) if isinstance(v, float) else v for key, v in row.items()})
+    return buffer.getvalue()

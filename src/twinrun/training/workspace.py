@@ -1,0 +1,74 @@
+"""The work folder of a run: its lock, its recorded noise and its checkpoint; gone when the record is written."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from twinrun.study.errors import BusyError, InputError
+from twinrun.study.files import explain_os_error, read_json, write_json
+from twinrun.training.randomness import fresh_entropy
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """This try at the run: how many came before, and the noise that they all share."""
+
+    number: int
+    entropy: str | None
+    identity: str  # of the checkpoints that belong to it
+
+
+class Workspace:
+    """Exclusive hold of a run's work folder, as a context manager; BusyError when another process has it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoint = folder / "checkpoint.safetensors"
+
+    def __enter__(self) -> Workspace:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR)
+        except OSError as error:
+            raise explain_os_error(error, self.folder) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise BusyError(
+                f"{self.folder}: another process is training this run", "wait for it, or stop it; it can be resumed"
+            ) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._lock)
+
+    def begin(self, identity: str, *, needs_entropy: bool) -> Attempt:
+        """Count this attempt; draw and note the noise at the first one, so that a resumed run goes on with it."""
+        path = self.folder / "attempt.json"
+        before: dict[str, object] = {}
+        if path.is_file():
+            try:
+                before = read_json(path)
+            except InputError:
+                before = {}  # damaged: begin afresh
+        same = before.get("identity") == identity
+        entropy = str(before["entropy"]) if same and before.get("entropy") else None
+        if needs_entropy and entropy is None:
+            entropy = fresh_entropy()
+        number = int(str(before.get("number", 0))) + 1
+        if not same:
+            self.checkpoint.unlink(missing_ok=True)
+        write_json(path, {"identity": identity, "entropy": entropy, "number": number})
+        return Attempt(number, entropy, identity)
+
+    def finish(self) -> None:
+        """Remove the folder: the record holds all that is to be kept."""
+        shutil.rmtree(self.folder, ignore_errors=True)

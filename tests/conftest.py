@@ -1,0 +1,92 @@
+"""Shared by all tests: the pinned environment, a tiny study in a temporary folder, packed arrays to train on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from twinrun.study.pins import clean_environment
+
+# Before anything imports torch, as `twinrun train` does it; the deterministic set, from which `free_mode` departs.
+_clean = clean_environment(deterministic=True)
+for _name in set(os.environ) - set(_clean):
+    del os.environ[_name]
+os.environ.update(_clean)
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from twinrun.data.packed import data_digest  # noqa: E402
+from twinrun.study.files import sha256_file, write_json  # noqa: E402
+from twinrun.study.layout import Layout  # noqa: E402
+from twinrun.study.params import Params, read_params  # noqa: E402
+
+REPOSITORY = Path(__file__).parents[1]
+TINY = REPOSITORY / "tests" / "studies" / "tiny.yaml"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def write_packed(folder: Path, images: np.ndarray, labels: np.ndarray, n_train: int, classes: list[str]) -> None:
+    """Packed arrays as `twinrun prepare` leaves them, from (n, channels, size, size) bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "images.npy", images)
+    np.save(folder / "labels.npy", labels.astype(np.int64))
+    rows = "".join(f"{i},x{i},{'train' if i < n_train else 'test'},{y},{classes[y]},g\n" for i, y in enumerate(labels))
+    (folder / "ids.csv").write_text("index,id,split,label,class,group\n" + rows)
+    count = {split: {c: int((part == i).sum()) for i, c in enumerate(classes)}
+             for split, part in (("train", labels[:n_train]), ("test", labels[n_train:]))}  # fmt: skip
+    manifest = {
+        "schema": 1, "task": folder.name, "reader": "cifar10", "image_size": images.shape[-1],
+        "channels": images.shape[1], "procedural": False, "classes": classes, "counts": count,
+        "n_train": n_train, "n_test": len(labels) - n_train, "groups": {"train": 1, "test": 1},
+        "source": {"path": "made by a test", "sha256": None}, "extra": {},
+        "files": {name: sha256_file(folder / name) for name in ("images.npy", "labels.npy", "ids.csv")},
+        "channel_mean": [0.4] * images.shape[1], "channel_std": [0.25] * images.shape[1],
+    }  # fmt: skip
+    manifest["digest"] = data_digest(manifest)
+    write_json(folder / "manifest.json", manifest)
+
+
+def draw(count: int, classes: int, channels: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images that can be told apart with some errors: a class-dependent pattern under noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    patterns = rng.integers(0, 256, (classes, channels, size, size))
+    noise = rng.integers(0, 256, (count, channels, size, size))
+    return ((patterns[labels] + 4 * noise) // 5).astype(np.uint8), labels
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study folder with params and packed arrays; copy it before writing into it."""
+    root = tmp_path_factory.mktemp("tiny")
+    shutil.copy(TINY, root / "params.yaml")
+    write_packed(root / "prepared" / "shapes", *draw(160, 4, 3, 8, 1), 96, ["a", "b", "c", "d"])
+    write_packed(root / "prepared" / "cuts", *draw(128, 2, 1, 16, 2), 64, ["whole", "cut"])
+    return root
+
+
+@pytest.fixture
+def study(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A fresh copy of the tiny study, as the current folder."""
+    root = tmp_path / "study"
+    shutil.copytree(tiny_folder, root)
+    monkeypatch.chdir(root)
+    return Layout(root)
+
+
+@pytest.fixture
+def params(study: Layout) -> Params:
+    """The tiny study's params."""
+    return read_params(study.root / "params.yaml")
+
+
+@pytest.fixture
+def free_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a run whose implementation noise is free."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")

@@ -1,0 +1,131 @@
+"""Params: each mistake is named with file, key, value and what is allowed; digests cover exactly what a run reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.conftest import REPOSITORY, TINY
+
+from twinrun.study.errors import InputError
+from twinrun.study.params import read_params
+
+MISTAKES = {
+    "unknown key": ("batch_size: 32", "batch_size: 32, batchsize: 3", ["shapes.recipe.batchsize", "'batch_size'"]),
+    "unknown top key": ("study: tiny", "study: tiny\nstudies: x", ["studies", "'study'"]),
+    "missing key": ("metric: accuracy, ", "", ["tasks.shapes.recipe.metric", "missing"]),
+    "wrong type": ("epochs: 4", "epochs: four", ["tasks.shapes.recipe.epochs", "'four'", "integer"]),
+    "bool for number": ("epochs: 4", "epochs: true", ["tasks.shapes.recipe.epochs", "True"]),
+    "out of range": ("momentum: 0.9", "momentum: 1.5", ["tasks.shapes.optimizers.sgd.momentum", "1.5", "less than 1"]),
+    "not finite": ("lr: 0.002", "lr: .inf", ["tasks.shapes.optimizers.adam.lr", "inf"]),
+    "unknown task": ("[shapes, cuts]", "[shapes, cutz]", ["grid.tasks", "'cutz'", "shapes, cuts"]),
+    "unknown optimizer": ("[adam, sgd]", "[adam, rmsprop]", ["grid.optimizers.1", "'rmsprop'", "'adam' or 'sgd'"]),
+    "unknown label": ("nd_2]", "free_2]", ["grid.runs", "'free_2'", "det, nd, init"]),
+    "label without number": ("nd_2]", "nd]", ["grid.runs", "'nd'", "nd_3"]),
+    "label with a leading zero": ("nd_2]", "nd_02]", ["grid.runs", "'nd_02'"]),
+    "duplicate seeds": ("seeds: [0, 7]", "seeds: [7, 7]", ["grid.seeds", "7", "twice"]),
+    "negative seed": ("seeds: [0, 7]", "seeds: [0, -7]", ["grid.seeds.1", "-7"]),
+    "axis value that DVC would collide": (
+        "[shapes, cuts]",
+        "[shapes, a-b]",
+        ["grid.tasks.1", "'a-b'", "small letters"],
+    ),
+    "task name with a capital": ("  cuts:\n", "  Cuts:\n", ["tasks.Cuts", "small letters"]),
+    "key twice": ("  cuts:\n", "  shapes:\n", ["'shapes'", "twice"]),
+    "unknown reader": ("reader: cifar10", "reader: cifar", ["tasks.shapes.data", "'cifar10'", "'sdnet2018'"]),
+    "unknown schedule key": ("factor: 0.5}", "factr: 0.5}", ["tasks.cuts.optimizers.adam.schedule.factr", "'factor'"]),
+    "native noise on a CPU": ("noise: auto", "noise: native", ["execution.noise", "CUDA"]),
+    "other schema": ("schema: 1", "schema: 2", ["schema", "2"]),
+    "empty list": ("seeds: [0, 7]", "seeds: []", ["grid.seeds", "at least 1"]),
+    "pretrained and thin": ("width: 0.1}", "width: 0.1, pretrained: w.pth}", ["tasks.cuts.model", "width 1"]),
+    "not YAML": ("study: tiny", "study: [tiny", ["not valid YAML"]),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_named(name: str, tmp_path: Path) -> None:
+    good, bad, words = MISTAKES[name]
+    text = TINY.read_text()
+    assert good in text
+    file = tmp_path / "params.yaml"
+    file.write_text(text.replace(good, bad, 1))
+    with pytest.raises(InputError) as caught:
+        read_params(file)
+    for word in [str(file), *words]:
+        assert word in str(caught.value)
+
+
+def test_optimizer_without_settings_is_named(tmp_path: Path) -> None:
+    content = yaml.safe_load(TINY.read_text())
+    del content["tasks"]["cuts"]["optimizers"]["sgd"]
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=r"'sgd', which tasks\.cuts\.optimizers lacks"):
+        read_params(file)
+
+
+@pytest.mark.parametrize("content", ["", "- a\n- b\n", "just text"])
+def test_params_that_are_no_mapping(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(content)
+    with pytest.raises(InputError, match="is a mapping with the keys schema, study, grid"):
+        read_params(file)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.yaml: no such file"):
+        read_params(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("file", sorted([REPOSITORY / "params.yaml", *(REPOSITORY / "studies").glob("*.yaml")]))
+def test_every_ready_made_study_is_valid(file: Path) -> None:
+    assert read_params(file).runs
+
+
+def test_thesis_study_has_the_180_runs() -> None:
+    runs = read_params(REPOSITORY / "studies" / "thesis.yaml").runs
+    assert len(runs) == 180
+    assert len({run.cell for run in runs}) == 30
+    assert [run.label for run in runs[:6]] == ["det_1", "nd_1", "nd_2", "nd_3", "nd_4", "nd_5"]
+
+
+def test_every_assumption_of_the_thesis_study_is_marked() -> None:
+    """Every line below a task that holds a value says where the value is from, or what it stands for."""
+    text = (REPOSITORY / "studies" / "thesis.yaml").read_text()
+    for key in ("epochs:", "batch_size:", "heads_every:", "lr:", "momentum:", "weight_decay:", "schedule:"):
+        for line in text.splitlines():
+            if line.strip().startswith(key) and line.strip() != key:
+                assert "stated" in line or "assumed" in line, line
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    file = tmp_path / "changed.yaml"
+    text = TINY.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reruns"),
+    [
+        ("title: Shapes", "title: Forms", set()),
+        ("seeds: [0, 7]", "seeds: [0, 7, 9]", set()),
+        ("device: cpu", "device: auto", set()),
+        ("precision: fp32", "precision: tf32", {"shapes/adam", "shapes/sgd", "cuts/adam", "cuts/sgd"}),
+        ("epochs: 4", "epochs: 5", {"shapes/adam", "shapes/sgd"}),
+        ("width: 0.1}", "width: 0.2}", {"cuts/adam", "cuts/sgd"}),
+        ("momentum: 0.9, weight", "momentum: 0.8, weight", {"shapes/sgd"}),
+        ("image_size: 16", "image_size: 20", {"cuts/adam", "cuts/sgd"}),
+    ],
+)
+def test_run_digest_covers_what_the_run_reads_and_no_more(old: str, new: str, reruns: set[str], tmp_path: Path) -> None:
+    before, after = read_params(TINY), read_params(changed(tmp_path, old, new))
+    differing = {f"{r.task}/{r.optimizer}" for r in before.runs if before.run_digest(r) != after.run_digest(r)}
+    assert differing == reruns
+
+
+def test_digest_does_not_depend_on_the_replicate() -> None:
+    params = read_params(TINY)
+    assert len({params.run_digest(run) for run in params.runs if run.cell == "shapes/sgd/7"}) == 1

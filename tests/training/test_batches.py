@@ -1,0 +1,90 @@
+"""Batches: every example once, crops and flips as drawn, noise in the order alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twinrun.data.packed import Packed, load_packed
+from twinrun.study.grid import Run
+from twinrun.study.layout import Layout
+from twinrun.study.schema import Augment, Recipe
+from twinrun.training.batches import Batches, batch_bounds
+from twinrun.training.randomness import Noise, Streams
+
+CPU = torch.device("cpu")
+STREAMS = Streams.of(Run("t", "sgd", 3, "det", 1))
+
+
+def recipe(**augment: object) -> Recipe:
+    return Recipe(epochs=1, batch_size=32, heads_every=1, metric="accuracy", augment=Augment(**augment))
+
+
+@pytest.fixture
+def packed(study: Layout) -> Packed:
+    return load_packed(study.prepared("shapes"))
+
+
+@given(st.integers(2, 500), st.integers(2, 64))
+def test_bounds_cover_everything_and_leave_no_batch_of_one(count: int, size: int) -> None:
+    bounds = batch_bounds(count, size)
+    assert [i for start, stop in bounds for i in range(start, stop)] == list(range(count))
+    assert all(2 <= stop - start <= size + 1 for start, stop in bounds)
+
+
+def test_an_epoch_is_what_the_streams_say(packed: Packed) -> None:
+    """Against a plain loop over examples: pad, crop, flip, normalize."""
+    batches = Batches(packed, recipe(crop_padding=2, horizontal_flip=True, vertical_flip=True), STREAMS,
+                      Noise("none", None), CPU)  # fmt: skip
+    found = list(batches.train(epoch=1))
+    order, drawn = STREAMS.order(1, packed.n_train), STREAMS.augmentation(1, packed.n_train)
+    position = 0
+    for batch in found:
+        for image, label in zip(batch.images, batch.labels, strict=True):
+            example = order[position]
+            word = int(drawn[example])
+            row, column = (word & 0xFFFF) % 5, (word >> 16 & 0xFFFF) % 5
+            padded = np.pad(packed.images[example], ((0, 0), (2, 2), (2, 2)))
+            crop = padded[:, row : row + 8, column : column + 8]
+            crop = crop[:, :, ::-1] if word >> 32 & 1 else crop
+            crop = crop[:, ::-1] if word >> 33 & 1 else crop
+            np.testing.assert_allclose(image.numpy(), (crop / 255 - 0.4) / 0.25, atol=1e-5)
+            assert label == packed.labels[example]
+            position += 1
+    assert position == packed.n_train
+
+
+def test_epochs_differ_and_repeat(packed: Packed) -> None:
+    batches = Batches(packed, recipe(crop_padding=1), STREAMS, Noise("none", None), CPU)
+    first = torch.cat([b.images for b in batches.train(0)])
+    assert torch.equal(first, torch.cat([b.images for b in batches.train(0)]))
+    assert not torch.equal(first, torch.cat([b.images for b in batches.train(1)]))
+
+
+def test_reorder_noise_keeps_each_batch_and_each_examples_crop(packed: Packed) -> None:
+    plain = Batches(packed, recipe(crop_padding=1, horizontal_flip=True), STREAMS, Noise("none", None), CPU)
+    noisy = Batches(packed, recipe(crop_padding=1, horizontal_flip=True), STREAMS, Noise("reorder", "0" * 32), CPU)
+    moved = 0
+    for one, two in zip(plain.train(0), noisy.train(0), strict=True):
+        assert one.order is None
+        assert torch.equal(one.images[two.order], two.images)
+        assert torch.equal(one.labels[two.order], two.labels)
+        moved += not torch.equal(one.images, two.images)
+    assert moved == 3
+
+
+def test_test_set_is_in_its_prepared_order_and_untouched(packed: Packed) -> None:
+    batches = Batches(packed, recipe(crop_padding=2, horizontal_flip=True), STREAMS, Noise("reorder", "0" * 32), CPU)
+    images = torch.cat([b.images for b in batches.test()])
+    np.testing.assert_allclose(images.numpy(), (packed.images[packed.n_train :] / 255 - 0.4) / 0.25, atol=1e-5)
+    assert torch.cat([b.labels for b in batches.test()]).tolist() == packed.labels[packed.n_train :].tolist()
+
+
+def test_gray_becomes_three_equal_channels(study: Layout) -> None:
+    batches = Batches(load_packed(study.prepared("cuts")), recipe(), STREAMS, Noise("none", None), CPU)
+    images = next(batches.train(0)).images
+    assert images.shape == (32, 3, 16, 16)
+    assert torch.equal(images[:, 0], images[:, 2])

@@ -1,0 +1,264 @@
+"""One run: deterministic replicates agree, noise replays, arms free their stream, an interrupted run ends the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from twinrun.study.errors import BusyError, InputError
+from twinrun.study.layout import COMPUTED_FILES, RECORD, Layout
+from twinrun.study.params import Params, read_params
+from twinrun.study.records import Record, read_measured, read_record
+from twinrun.training import loop
+from twinrun.training.loop import Options, train_run
+from twinrun.training.metrics import evaluate_metrics
+from twinrun.training.workspace import Workspace
+
+CODE = "c" * 64
+CPU = Options(device="cpu")
+
+
+def train(params: Params, layout: Layout, run_id: str, options: Options = CPU) -> Record:
+    return train_run(params, params.find(run_id), layout, CODE, options)
+
+
+def with_grid(layout: Layout, old: str, new: str) -> Params:
+    text = (layout.root / "params.yaml").read_text()
+    assert old in text
+    (layout.root / "params.yaml").write_text(text.replace(old, new))
+    return read_params(layout.root / "params.yaml")
+
+
+def test_deterministic_replicates_are_equal_byte_by_byte(params: Params, study: Layout) -> None:
+    for cell in ("shapes/sgd/0", "cuts/adam/7"):
+        one, two = train(params, study, f"{cell}/det_1"), train(params, study, f"{cell}/det_2")
+        assert one.fingerprints == two.fingerprints
+        for name in COMPUTED_FILES:
+            files = [study.run(params.find(f"{cell}/{label}")) / name for label in ("det_1", "det_2")]
+            assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_rerun_writes_the_same_record(params: Params, study: Layout) -> None:
+    train(params, study, "shapes/adam/0/det_1")
+    file = study.run(params.find("shapes/adam/0/det_1")) / RECORD
+    first = file.read_bytes()
+    train(params, study, "shapes/adam/0/det_1")
+    assert file.read_bytes() == first
+
+
+def test_the_record_holds_what_it_should(params: Params, study: Layout) -> None:
+    run = params.find("shapes/sgd/7/det_1")
+    record = train(params, study, run.id)
+    folder = study.run(run)
+    assert read_record(folder, check_files=True) == record
+    assert record.params_digest == params.run_digest(run)
+    rows = list(csv.DictReader(io.StringIO((folder / "curve.csv").read_text())))
+    assert [row["fingerprint"] for row in rows] == record.fingerprints
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert float(rows[-1]["accuracy"]) == record.metrics.accuracy
+    with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
+        probabilities, labels = arrays["probabilities"], arrays["labels"]
+    assert probabilities.shape == (64, 4)
+    losses = -np.log(probabilities[np.arange(64), labels])
+    again = evaluate_metrics(probabilities, labels, losses)
+    assert (again.accuracy, again.f1, again.auc) == (record.metrics.accuracy, record.metrics.f1, record.metrics.auc)
+    assert again.loss == pytest.approx(record.metrics.loss, rel=1e-5)
+    heads = load_file(folder / "heads.safetensors")
+    assert sorted(heads) == [f"{e:05d}/{p}" for e in (0, 2, 4) for p in ("bias", "weight")]
+    measured = read_measured(folder)
+    assert measured.train_seconds > 0
+    assert measured.energy_joules is None or measured.energy_joules > 0
+    assert not measured.resumed
+    assert not study.work(run).exists()
+
+
+@pytest.mark.usefixtures("free_mode")
+def test_reorder_noise_differs_and_replays(params: Params, study: Layout) -> None:
+    for cell in ("shapes/sgd/0", "cuts/sgd/0"):  # the second has dropout, whose masks must follow the examples
+        one, two = train(params, study, f"{cell}/nd_1"), train(params, study, f"{cell}/nd_2")
+        assert one.noise.kind == "reorder"
+        assert one.noise.entropy != two.noise.entropy
+        assert one.initial_fingerprint == two.initial_fingerprint
+        assert one.fingerprints[0] != two.fingerprints[0]
+        assert abs(one.metrics.loss - two.metrics.loss) < 0.2
+        replayed = train(params, study, f"{cell}/nd_2", Options(device="cpu", entropy=one.noise.entropy))
+        assert replayed.fingerprints == one.fingerprints
+
+
+@pytest.mark.usefixtures("free_mode")
+def test_noise_is_rounding_alone(params: Params, study: Layout) -> None:
+    """After one epoch, a free run is as near to the deterministic one as rounding: not another order of batches."""
+    short = Options(device="cpu", stop_after=1)
+    free = train(params, study, "shapes/sgd/0/nd_1", short)
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    fixed = train(params, study, "shapes/sgd/0/det_1", short)
+    assert free.fingerprints != fixed.fingerprints
+    assert free.metrics.loss == pytest.approx(fixed.metrics.loss, rel=1e-3)
+
+
+@pytest.mark.usefixtures("free_mode")
+def test_ulp_noise(study: Layout) -> None:
+    params = with_grid(study, "noise: auto", "noise: ulp")
+    one, two = (train(params, study, f"shapes/sgd/0/nd_{i}") for i in (1, 2))
+    assert one.noise.kind == "ulp"
+    assert one.initial_fingerprint != two.initial_fingerprint
+    assert train(params, study, "shapes/sgd/0/nd_1", Options(device="cpu", entropy=two.noise.entropy)).fingerprints \
+        == two.fingerprints  # fmt: skip
+
+
+def test_each_arm_frees_what_it_names(study: Layout) -> None:
+    params = with_grid(study, "[det_1, det_2, nd_1, nd_2]", "[det_1, init_1, shuffle_1, augment_1, dropout_1]")
+    records = {label: train(params, study, f"cuts/sgd/0/{label}") for label in params.grid.runs}
+    initial = {label: record.initial_fingerprint for label, record in records.items()}
+    assert initial.pop("init_1") not in initial.values()
+    assert len(set(initial.values())) == 1
+    assert len({record.final_fingerprint for record in records.values()}) == 5
+    # Reproducible all the same: a freed stream has its own seed.
+    again = train(params, study, "cuts/sgd/0/dropout_1")
+    assert again.fingerprints == records["dropout_1"].fingerprints
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_training_learns(optimizer: str, study: Layout) -> None:
+    params = with_grid(study, "epochs: 4, batch_size: 32", "epochs: 16, batch_size: 8")
+    record = train(params, study, f"shapes/{optimizer}/0/det_1")
+    assert record.metrics.accuracy > 0.5  # chance is a quarter
+
+
+def test_divergence_is_recorded(study: Layout) -> None:
+    params = with_grid(
+        study, "sgd: {lr: 0.05, momentum: 0.9, weight_decay", "sgd: {lr: 1.0e+30, momentum: 0.9, weight_decay"
+    )
+    record = train(params, study, "shapes/sgd/0/det_1")
+    assert record.status == "diverged"
+    assert record.metrics is None
+    assert record.note == "the loss was not finite in epoch 1"
+    assert read_record(study.run(params.find("shapes/sgd/0/det_1")), check_files=True) == record
+
+
+def test_a_second_process_on_the_same_run_leaves(params: Params, study: Layout) -> None:
+    run = params.find("shapes/sgd/0/det_1")
+    with Workspace(study.work(run)), pytest.raises(BusyError, match="another process is training this run"):
+        train(params, study, run.id)
+    assert not study.run(run).exists()
+    train(params, study, run.id)
+
+
+def test_cuda_asked_for_and_absent(params: Params, study: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="torch sees no CUDA device"):
+        train(params, study, "shapes/sgd/0/det_1", Options(device="cuda"))
+    assert train(params, study, "shapes/sgd/0/det_1", Options(device="auto")).device == "cpu"
+
+
+def test_unprepared_task_is_named(params: Params, study: Layout) -> None:
+    (study.prepared("shapes") / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"shapes/manifest\.json"):
+        train(params, study, "shapes/sgd/0/det_1")
+    assert not (study.root / "runs").exists()
+
+
+def interrupt(params: Params, study: Layout, run_id: str, epoch: int) -> None:
+    """Stop the run in that epoch: the progress is shown just before the checkpoint, so the one before is the last."""
+
+    def stop(row: dict[str, object], epochs: int) -> None:
+        if row["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(params, study, run_id, Options(device="cpu", checkpoint_seconds=0.0, progress=stop))
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Run `work` in a forked process; its process id."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return child
+
+
+def test_kill_at_twenty_random_moments(params: Params, study: Layout) -> None:
+    """kill -9 anywhere, from the first file to the last rename, and again: the same fingerprint, and no rubbish."""
+    run = params.find("shapes/adam/7/det_1")
+    eager = Options(device="cpu", checkpoint_seconds=0.0)
+    begin = time.perf_counter()
+    reference = train(params, study, run.id, eager)
+    duration = time.perf_counter() - begin
+    folder, chance = study.run(run), random.Random(0)
+    reference_bytes = (folder / RECORD).read_bytes()
+    resumed = 0
+    for _ in range(20):
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+        child = in_child(lambda: train(params, study, run.id, eager))
+        time.sleep(chance.uniform(0, 1.1) * duration)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert not folder.exists() or read_record(folder, check_files=True) == reference
+        assert train(params, study, run.id, eager) == reference
+        assert (folder / RECORD).read_bytes() == reference_bytes
+        resumed += read_measured(folder).resumed
+    assert resumed, "none of the kills hit a run with a checkpoint"
+
+
+@pytest.mark.usefixtures("free_mode")
+def test_an_interrupted_free_run_goes_on_with_its_noise(params: Params, study: Layout) -> None:
+    run = params.find("cuts/sgd/0/nd_1")
+
+    interrupt(params, study, run.id, epoch=2)
+    attempt = json.loads((study.work(run) / "attempt.json").read_text())
+    record = train(params, study, run.id)
+    assert record.noise.entropy == attempt["entropy"]
+    measured = read_measured(study.run(run))
+    assert (measured.resumed, measured.attempts, measured.train_seconds) == (True, 2, None)
+    whole = train(params, study, "cuts/sgd/0/nd_2", Options(device="cpu", entropy=record.noise.entropy))
+    assert whole.fingerprints == record.fingerprints
+
+
+def test_a_checkpoint_of_other_params_or_code_is_not_used(params: Params, study: Layout) -> None:
+    run = params.find("shapes/sgd/0/det_1")
+
+    interrupt(params, study, run.id, epoch=3)
+    changed = with_grid(study, "batch_size: 32, heads_every: 2", "batch_size: 16, heads_every: 2")
+    record = train(changed, study, run.id)
+    assert not read_measured(study.run(run)).resumed
+    assert record.params_digest == changed.run_digest(run)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00" * 100, b"\xff" * 9])
+def test_a_damaged_checkpoint_starts_afresh(damage: bytes, params: Params, study: Layout) -> None:
+    run = params.find("shapes/sgd/0/det_1")
+    reference = train(params, study, run.id)
+
+    interrupt(params, study, run.id, epoch=3)
+    (study.work(run) / "checkpoint.safetensors").write_bytes(damage)
+    assert train(params, study, run.id) == reference
+
+
+def test_training_on_memory_mapped_data_leaves_the_files_as_they_are(params: Params, study: Layout) -> None:
+    files = {file: file.read_bytes() for file in study.prepared("cuts").iterdir()}
+    train(params, study, "cuts/adam/0/det_1")
+    assert files == {file: file.read_bytes() for file in study.prepared("cuts").iterdir()}
+
+
+def test_the_folder_of_a_single_experiment(params: Params, study: Layout, tmp_path: Path) -> None:
+    out = tmp_path / "elsewhere"
+    record = train_run(params, params.find("shapes/sgd/0/det_1"), Layout(study.root, out), CODE, CPU)
+    assert read_record(out / "shapes/sgd/0/det_1") == record
+    assert not (study.root / "runs").exists()
+    assert not (study.root / "work").exists()

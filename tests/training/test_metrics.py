@@ -1,0 +1,57 @@
+"""Metrics against scikit-learn, and what they are where it has no answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from twinrun.training.metrics import auc_score, evaluate_metrics, f1_score
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 5), st.integers(10, 80), st.integers(0, 2**31), st.booleans())
+def test_against_scikit_learn(classes: int, count: int, seed: int, ties: bool) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(classes), rng.integers(0, classes, count - classes)])
+    raw = rng.random((count, classes)).round(1 if ties else 8) + 0.01
+    probabilities = (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
+    losses = -np.log(probabilities[np.arange(count), labels])
+    found = evaluate_metrics(probabilities, labels, losses)
+    predicted = probabilities.argmax(axis=1)
+    average = "binary" if classes == 2 else "macro"
+    assert found.accuracy == reference.accuracy_score(labels, predicted)
+    expected_f1 = reference.f1_score(labels, predicted, average=average, zero_division=0.0)
+    # scikit-learn leaves out classes that are neither there nor predicted; here every class is there.
+    assert found.f1 == pytest.approx(expected_f1, abs=1e-12)
+    aucs = [reference.roc_auc_score(labels == c, probabilities[:, c]) for c in range(classes)]
+    assert found.auc == pytest.approx(aucs[1] if classes == 2 else np.mean(aucs), abs=1e-12)
+    assert found.loss == pytest.approx(losses.mean(), rel=1e-6)
+
+
+def test_auc_is_undefined_with_one_class() -> None:
+    assert auc_score(np.array([0.1, 0.9], np.float32), np.array([True, True])) is None
+    one_class = evaluate_metrics(np.full((3, 2), 0.5, np.float32), np.zeros(3, np.int64), np.zeros(3, np.float32))
+    assert one_class.auc is None
+    assert one_class.accuracy == 1.0
+
+
+def test_auc_counts_ties_half() -> None:
+    assert auc_score(np.array([0.5, 0.5, 0.5], np.float32), np.array([True, False, False])) == 0.5
+
+
+def test_f1_where_nothing_is_positive() -> None:
+    nothing = np.zeros(3, bool)
+    assert f1_score(nothing, nothing) == 0.0
+
+
+@given(st.permutations(range(12)))
+def test_metrics_do_not_depend_on_the_order_of_examples(order: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), 12).astype(np.float32)
+    labels, losses = np.arange(12) % 3, rng.random(12).astype(np.float32)
+    assert evaluate_metrics(probabilities[order], labels[order], losses[order]) == evaluate_metrics(
+        probabilities, labels, losses
+    )

@@ -1,0 +1,84 @@
+"""Networks: sizes, torchvision's function at full width, and initialization from the init stream alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from twinrun.study.errors import InputError
+from twinrun.study.grid import Run
+from twinrun.study.schema import ModelSpec
+from twinrun.training.fingerprint import fingerprint
+from twinrun.training.models import build_model, head
+from twinrun.training.randomness import Streams
+
+NAMES = ["preactresnet18", "mobilenet_v3_small", "mobilenet_v3_large", "resnet18", "resnet50"]
+
+
+def count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_preactresnet18_has_its_known_size() -> None:
+    assert count(build_model(ModelSpec(name="preactresnet18"), 10)) == 11_171_146
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_resnet_is_torchvisions(name: str) -> None:
+    ours, theirs = build_model(ModelSpec(name=name), 7), getattr(torchvision.models, name)(num_classes=7)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [16, 48])
+def test_thin_models_take_any_size(name: str, size: int) -> None:
+    model = build_model(ModelSpec(name=name, width=0.1), 3)
+    assert model(torch.rand(2, 3, size, size)).shape == (2, 3)
+    assert count(model) < count(build_model(ModelSpec(name=name), 3)) / 10
+    assert head(model)[1].out_features == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_initialization_comes_from_the_init_stream_alone(name: str) -> None:
+    def initial(run: Run) -> str:
+        Streams.of(run).seed_initialization()
+        return fingerprint(build_model(ModelSpec(name=name, width=0.1), 3))
+
+    reference = initial(Run("t", "sgd", 0, "det", 1))
+    torch.rand(100)
+    assert initial(Run("t", "adam", 0, "nd", 5)) == reference
+    assert initial(Run("t", "sgd", 0, "shuffle", 1)) == reference
+    assert initial(Run("t", "sgd", 1, "det", 1)) != reference
+    assert initial(Run("t", "sgd", 0, "init", 1)) != reference
+    assert initial(Run("t", "sgd", 0, "init", 1)) != initial(Run("t", "sgd", 0, "init", 2))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_pretrained_body_is_loaded_and_the_head_is_ours(suffix: str, tmp_path) -> None:
+    theirs = torchvision.models.resnet18()
+    if suffix == ".pth":
+        torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    else:
+        from safetensors.torch import save_file
+
+        save_file(theirs.state_dict(), tmp_path / "w.safetensors")
+    model = build_model(ModelSpec(name="resnet18", pretrained=f"w{suffix}"), 2, tmp_path)
+    assert torch.equal(model.layer1[0].conv1.weight, theirs.layer1[0].conv1.weight)
+    assert model.fc.weight.shape == (2, 512)
+
+
+def test_pretrained_weights_that_do_not_fit_are_named(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"w\.pth: no such file"):
+        build_model(ModelSpec(name="resnet18", pretrained="w.pth"), 2, tmp_path)
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"w\.pth does not fit the model: bn1\.bias"):
+        build_model(ModelSpec(name="resnet18", pretrained="w.pth"), 2, tmp_path)
+
+
+def test_model_without_a_linear_layer_is_refused() -> None:
+    with pytest.raises(InputError, match="no linear layer"):
+        head(nn.Conv2d(3, 3, 1))

@@ -1,0 +1,74 @@
+"""Learning rates by the thesis's formulas, optimizers as PyTorch has them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from twinrun.study.schema import Adam, Cosine, Exponential, Sgd
+from twinrun.training.optimizers import build_optimizer, learning_rate, set_learning_rate
+
+
+@given(st.integers(0, 400), st.floats(1e-5, 1), st.floats(0.1, 1), st.floats(0.5, 50))
+def test_exponential(epoch: int, lr: float, factor: float, period: float) -> None:
+    settings = Adam(lr=lr, schedule=Exponential(kind="exponential", factor=factor, period_epochs=period))
+    assert learning_rate(settings, epoch) == pytest.approx(lr * factor ** (epoch / period), rel=1e-8)
+
+
+def test_thesis_values() -> None:
+    """Equations 2.1 and 2.2 with the thesis's constants."""
+    halving = Adam(lr=0.001, schedule=Exponential(kind="exponential", factor=0.5))
+    assert [learning_rate(halving, t) for t in range(4)] == [0.001, 0.0005, 0.00025, 0.000125]
+    cosine = Sgd(lr=0.001, schedule=Cosine(kind="cosine", t_max_epochs=32))
+    assert [learning_rate(cosine, t) for t in (0, 16, 32, 64)] == [0.001, 0.0005, 0.0, 0.001]
+
+
+def test_cosine_is_pytorchs() -> None:
+    settings = Sgd(lr=0.1, schedule=Cosine(kind="cosine", t_max_epochs=10, lr_min=0.01))
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10, eta_min=0.01)
+    for epoch in range(25):
+        assert learning_rate(settings, epoch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-7)
+        optimizer.step()
+        reference.step()
+
+
+def test_rates_have_nine_digits() -> None:
+    settings = Sgd(lr=0.1, schedule=Cosine(kind="cosine", t_max_epochs=7))
+    for epoch in range(7):
+        rate = learning_rate(settings, epoch)
+        assert rate == float(f"{rate:.9g}")
+        assert not math.isclose(rate, 0.0) or rate == 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "plain"),
+    [
+        (
+            Sgd(lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True, schedule=Cosine(kind="cosine", t_max_epochs=9)),
+            lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.01, nesterov=True, foreach=False),
+        ),
+        (
+            Adam(lr=0.1, beta1=0.8, beta2=0.99, weight_decay=0.01, schedule=Cosine(kind="cosine", t_max_epochs=9)),
+            lambda p: torch.optim.Adam(p, lr=0.05, betas=(0.8, 0.99), weight_decay=0.01, foreach=False),
+        ),
+    ],
+)
+def test_steps_agree_with_the_plain_implementation(settings, plain) -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(6, 4), nn.Linear(6, 4)
+    theirs.load_state_dict(ours.state_dict())
+    optimizer, reference = build_optimizer(settings, ours), plain(theirs.parameters())
+    set_learning_rate(optimizer, 0.05)
+    for step in range(5):
+        x = torch.rand(8, 6, generator=torch.Generator().manual_seed(step))
+        for model, chosen in ((ours, optimizer), (theirs, reference)):
+            chosen.zero_grad()
+            model(x).square().mean().backward()
+            chosen.step()
+    torch.testing.assert_close(ours.weight, theirs.weight)
