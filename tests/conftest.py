@@ -58,7 +58,7 @@ def draw(count: int, classes: int, channels: int, size: int, seed: int) -> tuple
     labels = np.arange(count) % classes
     patterns = rng.integers(0, 256, (classes, channels, size, size))
     noise = rng.integers(0, 256, (count, channels, size, size))
-    return ((patterns[labels] + 4 * noise) // 5).astype(np.uint8), labels
+    return ((3 * patterns[labels] + 2 * noise) // 5).astype(np.uint8), labels
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,12 @@ def build_tables(study: Study) -> dict[str, Table]:
         churn_arms_table(study, churn.frame),
         weights_table(study),
     ]
-    return {table.name: table for table in tables}
+    procedural = [task for task in study.tasks if study.info["tasks"][task]["procedural"]]
+    note = f"Procedural images: {', '.join(procedural)}."
+    return {
+        table.name: replace(table, notes=(*table.notes, note)) if procedural and "task" in table.frame else table
+        for table in tables
+    }
 
 
 def build_figures(study: Study, tables: dict[str, Table]) -> list[Drawn]:

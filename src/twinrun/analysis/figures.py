@@ -67,8 +67,8 @@ def sd_figure(study: Study, task: str, spread: pd.DataFrame) -> Drawn:
             f"How far runs with the same seed and settings scatter. Bars: sample SD s, with 1/(n-1), over the "
             f"{nd_phrase(study)} of each seed and optimizer ({counts(data['n'])} per bar), in points (0.01 of a metric "
             "in [0, 1]). Black ticks: the thesis's SD with 1/n (eq. 5.1). Whiskers: 95 % chi-square interval of the "
-            "SD, s sqrt((n-1)/q), for normal values; a triangle marks one that leaves the frame. Bars differ "
-            "convincingly only where whiskers do not overlap. No bar: no two complete runs."
+            "SD, s sqrt((n-1)/q), for normal values; a triangle marks one that leaves the frame. Where "
+            "whiskers overlap widely, unequal bars prove nothing. No bar: no two complete runs."
         ),
         alt=f"Bar chart per seed and optimizer; {alt}.",
         figure=figure,

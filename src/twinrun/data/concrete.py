@@ -123,16 +123,15 @@ def _cracks(bits: Bits) -> tuple[Grid, np.ndarray]:
     while True:
         _crack(bits, depth)
         seen = (depth >= 14).reshape(ROWS, TILE, COLUMNS, TILE).sum(axis=(1, 3))
-        if 100 * int((seen >= 24).sum()) >= 30 * ROWS * COLUMNS:
+        if 100 * int((seen >= 24).sum()) >= 36 * ROWS * COLUMNS:
             return depth, seen >= 24
 
 
 def _crack(bits: Bits, depth: Grid) -> None:
     """One meandering line whose width and darkness change on its way; it may fork."""
-    pending = [
-        (bits.between(0, HEIGHT) << 10, bits.between(0, WIDTH) << 10, bits.between(0, 63), bits.between(170, 340))
-    ]
-    width, dark = bits.between(14, 34), bits.between(34, 110)
+    start = bits.between(0, HEIGHT) << 10, bits.between(0, WIDTH) << 10
+    pending = [(*start, bits.between(0, TURN - 1), bits.between(170, 340))]
+    width, dark = bits.between(20, 44), bits.between(60, 140)
     while pending:
         y, x, heading, steps = pending.pop()
         turns = bits.grid(256, steps, 3).tolist()
@@ -141,8 +140,8 @@ def _crack(bits: Bits, depth: Grid) -> None:
             # Small turns most of the time, a sharp one now and then, drawn back to the main direction.
             heading += (turn % 3) - 1 if turn < 216 else (turn % 13) - 6
             heading += (home > heading) - (home < heading) if turn % 5 == 0 else 0
-            width = min(max(width + change % 3 - 1, 12), 40)
-            dark = min(max(dark + (change >> 2) % 5 - 2, 18), 120)
+            width = min(max(width + change % 3 - 1, 14), 48)
+            dark = min(max(dark + (change >> 2) % 5 - 2, 30), 150)
             y, x = y + sine(heading), x + cosine(heading)
             stamp(depth, y >> 6, x >> 6, width, dark)
             if fork == 0 and len(pending) < 2:

@@ -98,6 +98,7 @@ def deflate(data: bytes, distances: tuple[int, ...]) -> bytes:
 def _pack(
     values: NDArray[np.uint8], literal: NDArray[np.bool_], places: list[int], codes: list[int], widths: list[int]
 ) -> bytes:
+    """The bits of one block: literals where `literal`, and the references with these codes at their places."""
     size = len(values)
     table = np.array([_symbol(number) for number in range(256)], np.int64)
     code, width = np.zeros(size + 2, np.int64), np.zeros(size + 2, np.int64)

@@ -29,17 +29,20 @@ def examine(root: Path) -> list[Finding]:
 
 
 def _processor() -> list[Finding]:
-    cores = len(os.sched_getaffinity(0))
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        return [judge_processor(Path("/proc/cpuinfo").read_text())]
     except OSError:
         return [Finding("note", "processor: its features cannot be read here")]
-    flags = set(next((line.split(":", 1)[1].split() for line in text.splitlines() if line.startswith("flags")), []))
-    needed = {"avx2", "fma"}
-    if needed <= flags:
-        return [Finding("good", f"processor: {cores} cores, AVX2 and FMA: the expected CPU fingerprints hold here")]
-    lacking = ", ".join(sorted(needed - flags)).upper()
-    return [Finding("bad", f"processor: {cores} cores, without {lacking}: fingerprints will differ from expected/")]
+
+
+def judge_processor(cpuinfo: str) -> Finding:
+    """Whether the processor has the instructions that the pinned numerics use."""
+    flags = set(next((line.split(":", 1)[1].split() for line in cpuinfo.splitlines() if line.startswith("flags")), []))
+    lacking = ", ".join(sorted({"avx2", "fma"} - flags)).upper()
+    if lacking:
+        return Finding("bad", f"processor: without {lacking}: fingerprints will differ from those in expected/")
+    cores = len(os.sched_getaffinity(0))
+    return Finding("good", f"processor: {cores} cores, AVX2 and FMA: the fingerprints in expected/ hold here")
 
 
 def _gpu() -> list[Finding]:

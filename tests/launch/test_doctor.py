@@ -1,0 +1,65 @@
+"""What the doctor finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from twinrun.launch import doctor
+from twinrun.launch.doctor import Finding, examine, judge_driver, judge_processor
+
+
+def texts(findings: list[Finding], level: str) -> str:
+    return "\n".join(finding.text for finding in findings if finding.level == level)
+
+
+def test_a_good_machine(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").touch()
+    findings = examine(tmp_path)
+    assert texts(findings, "bad") == ""
+    good = texts(findings, "good")
+    assert "AVX2" in good
+    assert "torch: 2.11.0" in good
+    assert "torchvision: 0.26.0" in good
+
+
+@pytest.mark.parametrize(("driver", "level"), [("580.65.06", "good"), ("591.1", "good"), ("575.57.08", "bad")])
+def test_driver(driver: str, level: str) -> None:
+    finding = judge_driver("H200", driver, "143771 MiB")
+    assert finding.level == level
+    assert driver in finding.text
+    assert "CUDA 13.0" in finding.text
+
+
+def test_variables_that_leak_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    monkeypatch.setenv("LD_PRELOAD", "/nothing.so")
+    monkeypatch.delenv("HOME")
+    findings = examine(tmp_path)
+    assert "NVIDIA_TF32_OVERRIDE=1" in texts(findings, "note")
+    assert "OMP_NUM_THREADS=8" in texts(findings, "note")
+    assert "HOME is not set" in texts(findings, "note")
+    assert "LD_PRELOAD=/nothing.so" in texts(findings, "bad")
+
+
+def test_an_old_processor() -> None:
+    finding = judge_processor("processor : 0\nflags : fpu sse4_2 avx\n")
+    assert finding.level == "bad"
+    assert "without AVX2, FMA" in finding.text
+
+
+def test_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = doctor.shutil.disk_usage(tmp_path)._replace(free=10**9)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage)
+    assert "1.0 GB free" in texts(examine(tmp_path), "bad")
+
+
+def test_a_driver_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real process that fails as nvidia-smi does without a kernel module."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed because it could not communicate' >&2; exit 9\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert "GPU: nvidia-smi fails: NVIDIA-SMI has failed" in texts(examine(tmp_path), "bad")

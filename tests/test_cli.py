@@ -1,0 +1,199 @@
+"""The command line: exit codes, one clear sentence for each mistake, no traceback."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.conftest import REPOSITORY
+
+from twinrun.cli import main
+from twinrun.study.layout import Layout
+from twinrun.study.records import read_record
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Runs `twinrun ARGS` in this process: exit code, output, errors."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["twinrun", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def process(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "twinrun", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+COMMANDS = ["data", "prepare", "plan", "train", "sweep", "status", "collect", "analyze", "report", "verify", "doctor"]
+
+
+def test_help_names_every_command(cli: Cli) -> None:
+    code, out, _ = cli("--help")
+    assert code == 0
+    assert all(command in out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(command: str, cli: Cli) -> None:
+    code, out, _ = cli(command, "--help")
+    assert code == 0
+    assert "Usage" in out
+
+
+def test_plan_lists_the_grid(cli: Cli, study: Layout) -> None:
+    code, out, _ = cli("plan")
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) == 32
+    assert lines[0] == "0\tshapes/adam/0/det_1"
+    assert lines[-1] == "31\tcuts/sgd/7/nd_2"
+
+
+def test_plan_of_the_thesis(cli: Cli) -> None:
+    code, out, _ = cli("plan", "--params", str(REPOSITORY / "studies" / "thesis.yaml"))
+    assert code == 0
+    assert len(out.splitlines()) == 180
+    assert out.splitlines()[179] == "179\tcbis_ddsm/sgd/180698/nd_5"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plan", "--params", "none.yaml"], ["none.yaml: no such file", "--params"]),
+        (["prepare", "shape"], ["'shape'", "shapes, cuts"]),
+        (["train"], ["which run?", "--index"]),
+        (["train", "shapes/sgd/0/det_9"], ["'shapes/sgd/0/det_9'", "nearest is shapes/sgd/0/det_"]),
+        (["train", "--index", "32"], ["--index 32", "0 to 31"]),
+        (["train", "--task", "shapes", "--seed", "0"], ["--optimizer, --run is missing"]),
+        (["train", "--task", "shapes", "--optimizer", "adm", "--seed", "0", "--run", "det_1"], ["adm"]),
+        (["train", "shapes/sgd/0/det_1", "--index", "1"], ["which run?"]),
+        (["train", "shapes/sgd/0/det_1", "--stop-after", "1"], ["--stop-after needs --out"]),
+        (["train", "shapes/sgd/0/det_1", "--device", "gpu"], ["device 'gpu' is not known", "cpu, cuda or auto"]),
+        (["train", "shapes/sgd/0/det_1", "--replay", "nothing"], ["nothing/record.json: no such file"]),
+        (["verify", "--write-expected", "--first"], ["--write-expected"]),
+        (["verify", "shapes/sgd/0/det_9"], ["det_9"]),
+    ],
+)
+def test_mistakes_exit_2_with_one_sentence(arguments: list[str], words: list[str], cli: Cli, study: Layout) -> None:
+    code, _, err = cli(*arguments)
+    assert code == 2
+    assert err.startswith("twinrun: ")
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+
+
+def test_bad_params_stop_everything_before_it_runs(cli: Cli, study: Layout) -> None:
+    file = study.root / "params.yaml"
+    file.write_text(file.read_text().replace("momentum: 0.9", "momentums: 0.9"))
+    for command in (["plan"], ["train", "--index", "0"], ["sweep"], ["status"], ["prepare"], ["verify"], ["collect"]):
+        code, _, err = cli(*command)
+        assert code == 2
+        assert "did you mean 'momentum'" in err
+    assert {path.name for path in study.root.iterdir()} == {"params.yaml", "prepared"}
+
+
+def test_train_three_ways_gives_the_same_run(study: Layout, cli: Cli) -> None:
+    """By id, by index and by its parts; the first from a shell whose variables would change the bits."""
+    leaky = {"OMP_NUM_THREADS": "2", "ATEN_CPU_CAPABILITY": "default", "CUBLAS_WORKSPACE_CONFIG": ":0:0", "PATH": ""}
+    command = [sys.executable, "-m", "twinrun", "train", "shapes/adam/7/det_2"]
+    done = subprocess.run(command, cwd=study.root, env=leaky, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first = read_record(study.root / "runs/shapes/adam/7/det_2")
+    assert done.stdout == f"shapes/adam/7/det_2 complete {first.final_fingerprint}\n"
+    assert "epoch 4/4" in done.stderr
+    assert cli("train", "--index", "5", "--out", "two")[0] == 0
+    parts = ["--task", "shapes", "--optimizer", "adam", "--seed", "7", "--run", "det_2"]
+    assert cli("train", *parts, "--out", "three")[0] == 0
+    for folder in ("two", "three"):
+        assert read_record(study.root / folder / "shapes/adam/7/det_2") == first
+
+
+def test_status_counts_and_exits_3(study: Layout, cli: Cli) -> None:
+    assert cli("train", "shapes/sgd/0/det_1")[0] == 0
+    record = study.root / "runs/shapes/sgd/0/det_1/record.json"
+    code, out, err = cli("status")
+    assert code == 3
+    assert "32 runs: 1 complete, 31 missing" in out
+    assert "31 runs are to be trained" in err
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"seed": 1}))
+    assert "shapes/sgd/0/det_1\tdamaged" in cli("status")[1]
+
+
+def test_a_folder_that_is_no_study(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = cli("sweep")
+    assert code == 2
+    assert "params.yaml: no such file" in err
+    code, out, _ = cli("doctor")
+    assert code == 2
+    assert "this is not a study folder" in out
+
+
+def test_home_unset(study: Layout) -> None:
+    command = [sys.executable, "-m", "twinrun", "train", "shapes/sgd/0/det_1"]
+    done = subprocess.run(command, cwd=study.root, env={}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def isolated(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script in `folder` with mounts of its own."""
+    return subprocess.run(
+        ["unshare", "--mount", "--map-root-user", "sh", "-ec", script],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_disk_full(study: Layout) -> None:
+    """A file system of 64 kB: a clear sentence, no half-written record, and with more space the run goes on."""
+    train = f"{sys.executable} -m twinrun train shapes/sgd/0/det_1 --out out"
+    script = f"""
+        mkdir out
+        mount -t tmpfs -o size=64k tmpfs out
+        head -c 49152 /dev/zero > out/filler
+        {train} || echo code $?
+        test ! -e out/shapes/sgd/0/det_1
+        rm out/filler
+        {train}
+    """
+    done = isolated(study.root, script)
+    assert "the disk is full" in done.stderr
+    assert "free some space" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0, done.stderr
+    first, last = done.stdout.splitlines()
+    assert first == "code 2"
+    assert last.startswith("shapes/sgd/0/det_1 complete ")
+
+
+def test_read_only_folder(study: Layout) -> None:
+    root = shlex.quote(str(study.root))
+    script = f"""
+        cd /
+        mount --bind {root} {root}
+        mount -o remount,ro,bind {root}
+        cd {root}
+        {sys.executable} -m twinrun train --index 0
+    """
+    done = isolated(study.root, script)
+    assert done.returncode == 2
+    assert "the file system is read-only" in done.stderr
+    assert "--out" in done.stderr
+    assert "Traceback" not in done.stderr
