@@ -202,3 +202,8 @@ def write_run(params: Params, layout: Layout, spec: Synthetic, run: Run, **chang
     )
     write_record(folder, record, measured)
     return record
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder` with its bytes."""
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}

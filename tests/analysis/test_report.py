@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import CODE, Synthetic, write_study
-from test_collect import snapshot
+from synthetic import CODE, Synthetic, snapshot, write_study
 
 from twinrun.analysis.analyze import analyze, build_tables
 from twinrun.analysis.collect import collect
@@ -20,6 +19,9 @@ from twinrun.analysis.table import load_study
 from twinrun.analysis.tables import missing
 from twinrun.study.errors import TwinrunError
 from twinrun.study.layout import Layout
+
+# A layout that collapsed, a deprecated call or a mean of nothing would show as a warning only.
+pytestmark = pytest.mark.filterwarnings("error")
 
 SAMPLE = Synthetic(n_test=80, epochs=3, diverged=frozenset({"cracks/adam/42/nd_2"}))
 
@@ -134,6 +136,7 @@ DEGENERATE: dict[str, dict[str, Any]] = {
     "one class": {"classes": 1, "no_auc": True},
     "ties": {"ties": True},
     "all runs of a task diverged": {"diverged": frozenset(f"digits/adam/3/{run}" for run in ("det_1", "nd_1", "nd_2"))},
+    "five seeds": {"seeds": (0, 42, 314, 3407, 180698), "optimizers": ("adam", "sgd")},
     "CUDA": {"noise": "native"},
 }
 

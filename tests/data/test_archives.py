@@ -26,7 +26,9 @@ def write_zip(path: Path, members: dict[str, bytes] = MEMBERS) -> Path:
 
 
 def write_tar(path: Path, members: dict[str, bytes] = MEMBERS) -> Path:
-    with tarfile.open(path, "w:" + {".gz": "gz", ".tgz": "gz", ".xz": "xz", ".bz2": "bz2"}.get(path.suffix, "")) as archive:
+    with tarfile.open(
+        path, "w:" + {".gz": "gz", ".tgz": "gz", ".xz": "xz", ".bz2": "bz2"}.get(path.suffix, "")
+    ) as archive:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -66,10 +68,8 @@ def test_truncated_archive_is_named(name: str, tmp_path: Path) -> None:
     for length in (0, 1, 5, 300, len(whole) // 2, len(whole) - 1 if name != "x.tar" else 11 * 512):
         cut = tmp_path / f"cut-{name}"
         cut.write_bytes(whole[:length])
-        with pytest.raises(InputError, match=f"cut-{name}") as caught, open_archive(cut) as archive:
-            for member in archive.names:
-                archive.read(member)
-        assert "not a whole archive" in caught.value.message
+        with pytest.raises(InputError, match=f"cut-{name}: not a whole archive"):
+            open_archive(cut)
 
 
 def test_tar_cut_between_two_members(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def read_manifests(params: Params, layout: Layout) -> dict[str, dict[str, Any]]:
         raise IncompleteError(f"not prepared yet: {', '.join(absent)}", "run `twinrun prepare`, or `make study`")
     manifests = {task: read_json(path) for task, path in paths.items()}
     for task, manifest in manifests.items():
-        for key in ("classes", "n_test", "counts", "digest"):
+        for key in ("classes", "n_test", "digest"):
             if not isinstance(manifest, dict) or key not in manifest:
                 raise MismatchError(f"{paths[task]}: {key!r} is missing", f"run `twinrun prepare --task {task}` again")
     return manifests

@@ -51,7 +51,9 @@ def collect(params: Params, layout: Layout, *, code_digest: str, check_only: boo
     found = read_runs(params, layout, manifests, code_digest)
     if not check_only:
         with replaced_folder(layout.collected) as folder:
-            tasks = {task: _write_arrays(folder / task, layout, found, manifests[task], task) for task in manifests}
+            tasks = {
+                task: _write_task(folder / task, params, layout, found, manifests[task], task) for task in manifests
+            }
             write_json(folder / "study.json", _study(params, found, tasks, code_digest))
             write_csv(folder / "results.csv", pd.DataFrame([_result(one) for one in found]))
             write_csv(folder / "curves.csv", _curves(found))
@@ -90,8 +92,8 @@ def _parameter_count(found: list[Found], task: str) -> int:
     return next(one.record.parameter_count for one in found if one.run.task == task)
 
 
-def _write_arrays(
-    folder: Path, layout: Layout, found: list[Found], manifest: dict[str, Any], task: str
+def _write_task(
+    folder: Path, params: Params, layout: Layout, found: list[Found], manifest: dict[str, Any], task: str
 ) -> dict[str, Any]:
     """Write the arrays of one task run by run, so that memory holds one run at a time; returns what describes them."""
     folder.mkdir(parents=True)
@@ -100,6 +102,8 @@ def _write_arrays(
     epochs = model.head_epochs if model else ()
     shapes = model.head_shapes if model else {}
     size = sum(int(np.prod(shape)) for shape in shapes.values())
+    # Either may know it: what is procedural must never be shown as photographs.
+    procedural = params.tasks[task].data.procedural or bool(manifest.get("procedural", False))
     n_test, n_classes = manifest["n_test"], len(manifest["classes"])
     shape = (len(runs), n_test, n_classes)
     probabilities = open_memmap(folder / "probabilities.npy", mode="w+", dtype=np.float32, shape=shape)
@@ -128,8 +132,8 @@ def _write_arrays(
         "classes": manifest["classes"],
         "n_train": manifest.get("n_train"),
         "n_test": n_test,
-        "counts": manifest["counts"],
-        "procedural": bool(manifest.get("procedural", False)),
+        "counts": manifest.get("counts"),
+        "procedural": procedural,
         "data_digest": manifest["digest"],
         "head_epochs": list(epochs),
         "head_shapes": shapes,

@@ -98,8 +98,8 @@ def save(drawn: Drawn, folder: Path) -> list[str]:
 def not_available(axes: Axes, why: str) -> None:
     """Say in the frame why there is nothing to draw."""
     axes.text(0.5, 0.5, f"not available:\n{why}", ha="center", va="center", transform=axes.transAxes, color=GREY)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    # Not set_ticks([]), which would take the ticks of the panels that share this one's axes.
+    axes.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
     axes.grid(False)
 
 

@@ -90,7 +90,8 @@ def _sd_panel(axes: Axes, data: pd.DataFrame, study: Study) -> None:
         axes.hlines(thesis, [c - 0.3 * width for c in centres], [c + 0.3 * width for c in centres], color="black")
         axes.vlines(centres, low, [min(v, limit) for v in high], color="#333333", linewidth=1)
         outside = [centre for centre, value in zip(centres, high, strict=True) if value > limit]
-        axes.plot(outside, [limit] * len(outside), "^", color="#333333", markersize=4, clip_on=False)
+        if outside:  # an empty unclipped line would upset the layout
+            axes.plot(outside, [limit] * len(outside), "^", color="#333333", markersize=4, clip_on=False)
         # A bar of height 0 cannot be seen: it is written.
         for centre, value in zip(centres, values, strict=True):
             if value == 0:

@@ -30,13 +30,20 @@ def head_sd_figure(study: Study, weights: pd.DataFrame) -> Drawn:
                 for index, seed in enumerate(study.seeds):
                     colour, marker = drawing.SERIES[index % len(drawing.SERIES)]
                     line = mine[mine["seed"] == seed]
-                    axes.plot(line["epoch"], line["head_sd"], color=colour, marker=marker, markersize=3)
+                    axes.plot(
+                        line["epoch"],
+                        line["head_sd"],
+                        color=colour,
+                        marker=marker,
+                        markersize=3,
+                        markevery=_every(line),
+                    )
                 axes.set_ylim(0, top)
                 axes.yaxis.set_major_formatter(FormatStrFormatter("%.3g"))
                 axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         figure.supxlabel("epoch", fontsize=9)
         figure.supylabel("mean SD of a head weight", fontsize=9)
-        figure.legend(handles=_seed_legend(study.seeds), loc="outside upper center", ncols=min(5, len(study.seeds)))
+        figure.legend(handles=_seed_legend(study.seeds), loc="outside upper center", ncols=min(3, len(study.seeds)))
     return Drawn(
         name="head_sd",
         thesis_name="Figure 5.10",
@@ -53,6 +60,11 @@ def head_sd_figure(study: Study, weights: pd.DataFrame) -> Drawn:
         ),
         figure=figure,
     )
+
+
+def _every(line: pd.DataFrame) -> int:
+    """A marker at about eight checkpoints: more would hide the line."""
+    return max(1, len(line) // 8)
 
 
 def _short(study: Study, task: str) -> str:
@@ -86,11 +98,13 @@ def cosine_figure(study: Study, optimizer: str, weights: pd.DataFrame) -> Drawn:
                 axes.yaxis.set_major_locator(MaxNLocator(4))
                 axes.ticklabel_format(axis="y", useOffset=False)
                 if mine.empty:
-                    axes.text(0.5, 0.5, "not\navailable", ha="center", va="center", transform=axes.transAxes)
+                    drawing.not_available(axes, "fewer than\ntwo runs")
                     continue
                 axes.fill_between(mine["epoch"], mine["cosine_min"], mine["cosine_max"], color=colour, alpha=0.25, lw=0)
                 axes.plot(mine["epoch"], mine["cosine_min"], color=colour, linewidth=0.7, linestyle=":")
-                axes.plot(mine["epoch"], mine["cosine_mean"], color=colour, marker="o", markersize=2.5)
+                axes.plot(
+                    mine["epoch"], mine["cosine_mean"], color=colour, marker="o", markersize=2.5, markevery=_every(mine)
+                )
         figure.supxlabel("epoch", fontsize=9)
         figure.supylabel("cosine similarity", fontsize=9)
     name = OPTIMIZER_LABELS[optimizer]

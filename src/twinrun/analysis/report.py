@@ -67,7 +67,7 @@ def _read_index(analysis: Path, study: Study) -> dict[str, Any]:
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""], float_precision="round_trip")
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", AGAIN) from error
     except ValueError as error:

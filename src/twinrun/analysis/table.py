@@ -154,7 +154,6 @@ def _frame(path: Path, text: tuple[str, ...], needed: tuple[str, ...]) -> pd.Dat
             dtype=dict.fromkeys(text, "str"),
             keep_default_na=False,
             na_values=[""],
-            float_precision="round_trip",
         )
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", AGAIN) from error

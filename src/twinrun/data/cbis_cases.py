@@ -106,7 +106,8 @@ def _parse(archive: Archive, name: str, abnormality: str, split: Split) -> list[
         if not any(cells):
             continue
         if len(cells) != len(header):
-            raise InputError(f"{where}: row {number}: {len(cells)} fields where the header has {len(header)}")
+            message = f"{where}: row {number}: {len(cells)} fields where the header has {len(header)}"
+            raise InputError(message, "fetch the CSV file again")
         row = dict(zip(header, cells, strict=True))
         for column, allowed in _VALUES.items():
             if row[column] not in allowed:

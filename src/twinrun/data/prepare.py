@@ -40,6 +40,8 @@ def prepare(task: str, data: DataBlock, root: Path, out: Path, progress: Progres
         with open_archive(root / data.source, data.sha256) as archive:
             index = read_index(data, archive)
             counts = _count(task, index)
+            # A killed process may have had the same number, as the first one in every container has.
+            shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             facts = _pack(index, data.image_size, temporary, progress)
             manifest = _describe(task, data, index, counts, archive.sha256, temporary) | facts
@@ -223,6 +225,11 @@ def _swap(temporary: Path, out: Path) -> None:
         temporary.rename(out)
         return
     old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    shutil.rmtree(old, ignore_errors=True)
     out.rename(old)
-    temporary.rename(out)
+    try:
+        temporary.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
     shutil.rmtree(old, ignore_errors=True)

@@ -8,7 +8,11 @@ from pathlib import Path
 from twinrun.study.files import sha256_bytes, write_bytes
 
 # What build_sample must give. A change here is a new sample: rebuild data.dvc, datastore/ and expected/ with it.
-SAMPLE_SHA256: dict[str, str] = {}
+SAMPLE_SHA256: dict[str, str] = {
+    "digits.tar.gz": "01e156e6d0fffc00198934c546391025f719886e8de8688166f10574688f6dfe",
+    "cracks.zip": "d3ebe89b94fe01d041e6a790ac6e0e555c534c4711b759af044d2fc796f28e1a",
+    "mammograms.zip": "df59279a56c1ee1e80118bace4e6e394b603f8ae55b58b7623e5f6b417871ef2",
+}
 
 
 def build_sample(out: Path) -> dict[str, str]:

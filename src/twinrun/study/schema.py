@@ -100,6 +100,7 @@ class ModelSpec(Block):
 
     name: Literal["preactresnet18", "mobilenet_v3_small", "mobilenet_v3_large", "resnet18", "resnet50"]
     width: Above = 1.0  # factor on the channels of every layer
+    norm_momentum: Annotated[float, Field(gt=0, le=1)] | None = None  # of batch normalization; null: the model's own
     pretrained: str | None = None  # safetensors or torchvision .pth weights, relative to the params file; width 1 only
 
     @model_validator(mode="after")

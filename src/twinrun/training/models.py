@@ -15,22 +15,31 @@ from twinrun.training.preact import PreActResNet18
 
 def build_model(spec: ModelSpec, classes: int, root: Path = Path()) -> nn.Module:
     """The network for (n, 3, h, w) images; `root` is the folder that `spec.pretrained` is relative to."""
+    model = _architecture(spec, classes)
+    if spec.norm_momentum is not None:
+        # MobileNetV3's own 0.01 averages over hundreds of steps: too slow for a run that has but a hundred.
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = spec.norm_momentum
+    if spec.pretrained:
+        _load_body(model, root / spec.pretrained)
+    return model
+
+
+def _architecture(spec: ModelSpec, classes: int) -> nn.Module:
     if spec.name == "preactresnet18":
         return PreActResNet18(classes, spec.width)
     # torchvision takes a second to import: only for runs that need it.
     import torchvision.models as zoo
 
     if spec.name.startswith("mobilenet"):
-        model: nn.Module = getattr(zoo, spec.name)(width_mult=spec.width, num_classes=classes)
-    else:
-        block, depths = {
-            "resnet18": (zoo.resnet.BasicBlock, (2, 2, 2, 2)),
-            "resnet50": (zoo.resnet.Bottleneck, (3, 4, 6, 3)),
-        }[spec.name]
-        model = ThinResNet(block, depths, classes, spec.width)
-    if spec.pretrained:
-        _load_body(model, root / spec.pretrained)
-    return model
+        mobilenet: nn.Module = getattr(zoo, spec.name)(width_mult=spec.width, num_classes=classes)
+        return mobilenet
+    block, depths = {
+        "resnet18": (zoo.resnet.BasicBlock, (2, 2, 2, 2)),
+        "resnet50": (zoo.resnet.Bottleneck, (3, 4, 6, 3)),
+    }[spec.name]
+    return ThinResNet(block, depths, classes, spec.width)
 
 
 class ThinResNet(nn.Module):

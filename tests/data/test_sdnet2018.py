@@ -1,0 +1,128 @@
+"""The SDNET2018 reader: names of the real tree, and a split that keeps the tiles of a photo together."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from twinrun.data.archives import open_archive
+from twinrun.data.readers import Index
+from twinrun.data.sdnet2018 import choose_photos, index_sdnet2018
+from twinrun.study.errors import InputError
+
+photo_sets = st.sets(st.builds(lambda kind, number: f"{kind}{number}", st.sampled_from("DPW"), st.integers(1, 9999)))
+
+
+def jpeg(value: int = 90, size: int = 8) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((size, size, 3), value, np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def write_tree(folder: Path, names: list[str]) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(jpeg())
+    return folder
+
+
+def index_of(folder: Path, share: float = 0.5, seed: int = 0) -> Index:
+    with open_archive(folder) as archive:
+        return index_sdnet2018(archive, share, seed)
+
+
+@given(photo_sets, st.floats(0.01, 0.99), st.integers(0, 99))
+def test_choice_of_photos(photos: set[str], share: float, seed: int) -> None:
+    chosen = choose_photos(photos, share, seed)
+    assert chosen <= photos
+    assert chosen == choose_photos(sorted(photos, reverse=True), share, seed)
+    for kind in "DPW":
+        members = {photo for photo in photos if photo[0] == kind}
+        held_out = len(members & chosen)
+        assert abs(held_out - share * len(members)) <= 1
+        if len(members) >= 2:
+            assert 0 < held_out < len(members)
+
+
+def test_choice_is_fixed_for_good() -> None:
+    photos = [f"D{number}" for number in range(7001, 7011)]
+    assert sorted(choose_photos(photos, 0.3, 0)) == FIXED[0]
+    assert sorted(choose_photos(photos, 0.3, 1)) == FIXED[1]
+
+
+FIXED = [["D7005", "D7006", "D7010"], ["D7002", "D7006", "D7007"]]
+
+
+def test_names_of_the_real_tree(tmp_path: Path) -> None:
+    tree = write_tree(
+        tmp_path / "x",
+        ["S/D/CD/7001-115.jpg", "S/D/UD/7039-110_2.jpg", "S/P/CP/007-173.jpg", "S/P/UP/008-1.jpg",
+         "S/W/CW/7133-99.jpg", "S/W/UW/7070-50.JPG", "S/D/CD/._7001-115.jpg", "S/D/UD/Thumbs.db"],
+    )  # fmt: skip
+    found = {example.id: (example.label, example.group) for example in index_of(tree).examples}
+    assert found == {
+        "D/CD/7001-115": (1, "D7001"), "D/UD/7039-110_2": (0, "D7039"), "P/CP/007-173": (1, "P007"),
+        "P/UP/008-1": (0, "P008"), "W/CW/7133-99": (1, "W7133"), "W/UW/7070-50": (0, "W7070"),
+    }  # fmt: skip
+
+
+def test_bad_trees(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no tiles of SDNET2018"):
+        index_of(write_tree(tmp_path / "a", ["D/XD/7001-1.jpg"]))
+    with pytest.raises(InputError, match=r"D/CD/photo\.jpg: no photo number"):
+        index_of(write_tree(tmp_path / "b", ["D/CD/photo.jpg"]))
+    with pytest.raises(InputError, match="the same tile"):
+        index_of(write_tree(tmp_path / "c", ["a/D/CD/7001-1.jpg", "b/D/CD/7001-1.jpg"]))
+
+
+def test_image_that_does_not_decode(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "x", ["D/CD/7001-1.jpg", "D/UD/7002-1.jpg"])
+    for content in (b"", b"no image", jpeg(size=64)[:400]):
+        (tree / "D/CD/7001-1.jpg").write_bytes(content)
+        with open_archive(tree) as archive:
+            index = index_sdnet2018(archive, 0.5, 0)
+            example = next(example for example in index.examples if example.label)
+            with pytest.raises(InputError, match=r"D/CD/7001-1\.jpg does not decode as an image"):
+                index.load(example)
+
+
+def check_photos_stay_together(index: Index) -> None:
+    sides = defaultdict(set)
+    for example in index.examples:
+        sides[example.group].add(example.split)
+    assert all(len(split) == 1 for split in sides.values())
+
+
+def test_sample_photos_stay_together(sample: Path) -> None:
+    index = index_of(sample / "cracks.zip", 0.25)
+    assert len(index.examples) == 18 * 48
+    check_photos_stay_together(index)
+    for kind in "DPW":
+        assert len({e.group for e in index.examples if e.split == "test" and e.group[0] == kind}) == 2
+
+
+def test_real_tiles(real_data: Path, tmp_path: Path) -> None:
+    for name in ("cracks.tar.xz", "cracks-pw-sample.tar.xz"):
+        if not (real_data / name).exists():
+            pytest.skip(f"{name} is not in TWINRUN_REAL_DATA")
+    with open_archive(real_data / "cracks-pw-sample.tar.xz") as archive:
+        index = index_sdnet2018(archive, 0.25, 0)
+        assert len(index.examples) == 9
+        assert all(index.load(example).shape == (256, 256, 3) for example in index.examples)
+    with tarfile.open(real_data / "cracks.tar.xz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    with open_archive(tmp_path) as archive:
+        index = index_sdnet2018(archive, 0.25, 0)
+        assert index.load(index.examples[0]).shape == (256, 256, 3)
+    assert sum(example.label for example in index.examples) == 2025
+    assert len(index.examples) == 6000
+    assert len({example.group for example in index.examples}) == 54
+    check_photos_stay_together(index)

@@ -1,0 +1,72 @@
+"""Sweeping: failures are named and the rest is kept; an interrupt stops the children; only current runs count."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
+
+from twinrun.launch.processes import Finished, train_processes
+from twinrun.launch.sweep import states
+from twinrun.study.layout import Layout
+from twinrun.study.params import Params, read_params
+
+
+@pytest.fixture
+def small(study: Layout) -> Params:
+    """Four runs of the tiny study."""
+    file = study.root / "params.yaml"
+    text = file.read_text().replace("tasks: [shapes, cuts]", "tasks: [shapes]").replace("[0, 7]", "[0]")
+    file.write_text(text.replace("[det_1, det_2, nd_1, nd_2]", "[det_1, nd_1]"))
+    return read_params(file)
+
+
+@pytest.mark.slow
+def test_a_failed_run_is_named_and_the_others_are_kept(small: Params, study: Layout, cli: Cli) -> None:  # noqa: F811
+    blocked = study.root / "runs/shapes/adam/0"
+    blocked.mkdir(parents=True)
+    (blocked / "det_1").write_text("a file where a folder should be")
+    code, _, err = cli("sweep", "--jobs", "2")
+    assert code == 3
+    assert "1 of 4 runs failed" in err
+    assert "shapes/adam/0/det_1 (exit 2)" in err
+    assert "a file stands where a folder should be" in err
+    assert list(states(small, study).values()) == ["missing", "complete", "complete", "complete"]
+    (blocked / "det_1").unlink()
+    assert cli("sweep")[1] == "1 runs trained, 3 were there already\n"
+
+
+@pytest.mark.slow
+def test_an_interrupt_stops_the_children(small: Params, study: Layout) -> None:
+    sweep = subprocess.Popen([sys.executable, "-m", "twinrun", "sweep", "--jobs", "2"], cwd=study.root,
+                             stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    deadline = time.monotonic() + 60
+    while len(children := psutil.Process(sweep.pid).children()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(children) == 2
+    os.kill(sweep.pid, signal.SIGINT)
+    assert sweep.wait(30) == 130
+    gone, alive = psutil.wait_procs(children, timeout=10)
+    assert len(gone) == 2
+    assert not alive
+
+
+def test_every_run_gets_its_own_environment(small: Params, study: Layout) -> None:
+    """The command before the interpreter is a real process: it prints what it was given."""
+    seen: list[Finished] = []
+    script = 'echo "$CUBLAS_WORKSPACE_CONFIG $OMP_NUM_THREADS $@" >&2; exit 1'
+    train_processes(
+        small.runs, root=study.root, jobs=2, arguments=lambda run: ["--mark", run.label], done=seen.append,
+        prefix=["sh", "-c", script, "sh"],
+    )  # fmt: skip
+    assert len(seen) == 4
+    for finished in seen:
+        fixed = ":4096:8 1 " if finished.run.arm == "det" else "1 "  # the message is stripped
+        assert finished.message.startswith(fixed)
+        assert finished.message.endswith(f"-m twinrun train {finished.run.id} --mark {finished.run.label}")
