@@ -213,7 +213,7 @@ def collect(
     from twinrun.study.records import current_code_digest
 
     summary = run_collect(_params(params_file), Layout(), code_digest=current_code_digest(), check_only=check)
-    print(summary)
+    print(summary.sentence)
 
 
 @app.command()

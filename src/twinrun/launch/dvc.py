@@ -21,7 +21,8 @@ def commit_stages(root: Path, stages: Sequence[str]) -> list[str]:
     """Record the outs of completed `stages` as they are; return those that DVC did not have yet."""
     if not stages:
         return []
-    status = json.loads(_dvc(root, "status", "--json", *stages) or "{}")
+    # The group and not its stages: DVC looks through the whole pipeline again for each name that it is given.
+    status = json.loads(_dvc(root, "status", "--json", "train") or "{}")
     changed = [stage for stage in stages if stage in status]
     if changed:
         _dvc(root, "commit", "--quiet", "--force", *changed)
