@@ -1,0 +1,172 @@
+"""The pipeline under DVC, on a tiny study of real digits and cracks: what runs, what does not, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.conftest import REPOSITORY
+
+from twinrun.data.sample import SAMPLE_SHA256
+from twinrun.study.files import sha256_file
+from twinrun.study.params import read_params
+
+BINARIES = Path(sys.executable).parent
+STUDY = """
+schema: 1
+study: pipeline
+grid: {tasks: [cracks, digits], optimizers: [sgd, adam], seeds: [0], runs: [det_1, nd_1]}
+execution: {device: cpu, noise: auto, precision: fp32, fill_uninitialized_memory: false}
+tasks:
+  cracks:
+    title: Cracks (procedural images)
+    data: {reader: sdnet2018, source: data/cracks.zip, image_size: 16, procedural: true, test_share: 0.25, split_seed: 0}
+    model: {name: preactresnet18, width: 0.0625}
+    recipe: {epochs: 1, batch_size: 128, heads_every: 1, metric: f1}
+    optimizers: &both
+      sgd: {lr: 0.05, momentum: 0.9, schedule: {kind: cosine, t_max_epochs: 2}}
+      adam: {lr: 0.002, schedule: {kind: exponential, factor: 0.5}}
+  digits:
+    title: Digits
+    data: {reader: cifar10, source: data/digits.tar.gz, image_size: 8}
+    model: {name: preactresnet18, width: 0.0625}
+    recipe: {epochs: 1, batch_size: 128, heads_every: 1, metric: accuracy}
+    optimizers: *both
+"""  # noqa: E501
+
+
+class Checkout:
+    """A copy of what a fresh clone holds, with its own small study."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("src", "datastore", ".dvc", "dvc.yaml", "data.dvc", ".dvcignore", ".gitignore"):
+            source = REPOSITORY / name
+            ignore = shutil.ignore_patterns("__pycache__", "tmp", "cache", "config.local")
+            if source.is_dir():
+                shutil.copytree(source, root / name, ignore=ignore)
+            else:
+                shutil.copy(source, root / name)
+        self.write(STUDY)
+        subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+
+    def write(self, text: str) -> None:
+        (self.root / "params.yaml").write_text(text)
+
+    def run(self, *command: str, code: int = 0) -> str:
+        environment = os.environ | {
+            "PATH": f"{BINARIES}:/usr/bin:/bin", "PYTHONPATH": str(self.root / "src"), "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": str(self.root / ".dvc/tmp/site"), "GIT_CEILING_DIRECTORIES": str(self.root.parent),
+        }  # fmt: skip
+        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == code, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def changed(self) -> set[str]:
+        return set(json.loads(self.run("dvc", "status", "--json")))
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A study that was pulled, trained in parallel, recorded and reported; tests that spoil it mend it again."""
+    checkout = Checkout(tmp_path_factory.mktemp("clone"))
+    checkout.run("dvc", "pull", "--quiet", "data.dvc")
+    checkout.run("dvc", "repro", "--quiet", "prepare")
+    checkout.run("twinrun", "sweep", "--jobs", "2")
+    checkout.run("dvc", "repro")
+    return checkout
+
+
+@pytest.mark.parametrize("file", [REPOSITORY / "params.yaml", REPOSITORY / "studies" / "thesis.yaml"], ids=str)
+def test_stage_names_equal_the_grid(file: Path, tmp_path: Path) -> None:
+    """DVC drops colliding matrix keys without a word: so its list is held against ours."""
+    checkout = Checkout(tmp_path / "clone")
+    checkout.write(file.read_text())
+    listed = [line.split()[0] for line in checkout.run("dvc", "stage", "list").splitlines()]
+    params = read_params(file)
+    assert [name for name in listed if name.startswith("train@")] == [run.stage for run in params.runs]
+    assert [name for name in listed if name.startswith("prepare@")] == [f"prepare@{t}" for t in params.grid.tasks]
+
+
+def test_the_embedded_remote_holds_the_sample_archives(checkout: Checkout) -> None:
+    assert {file.name: sha256_file(file) for file in (checkout.root / "data").iterdir()} == SAMPLE_SHA256
+
+
+@pytest.mark.slow
+def test_parallel_runs_are_recorded_and_nothing_is_left_to_do(checkout: Checkout) -> None:
+    assert checkout.changed() == set()
+    assert (checkout.root / "report" / "index.html").stat().st_size > 10_000
+    assert checkout.run("twinrun", "sweep") == "0 runs trained, 8 were there already\n"
+    assert "Data and pipelines are up to date" in checkout.run("dvc", "repro")
+
+
+@pytest.mark.slow
+def test_a_comment_in_the_command_line_reruns_nothing(checkout: Checkout) -> None:
+    module = checkout.root / "src/twinrun/cli.py"
+    text = module.read_text()
+    module.write_text(text + "# a comment\n")
+    assert checkout.changed() == set()
+    assert "8 complete" in checkout.run("twinrun", "status")
+    module.write_text(text)
+
+
+@pytest.mark.slow
+def test_a_change_to_one_task_touches_that_task_alone(checkout: Checkout) -> None:
+    checkout.write(STUDY.replace("image_size: 8}", "image_size: 10}"))
+    changed = checkout.changed()
+    assert {name.split("-")[0] for name in changed if name.startswith("train@")} == {"train@digits"}
+    assert not {name for name in changed if "cracks" in name}
+    checkout.write(STUDY)
+    assert checkout.changed() == set()
+
+
+@pytest.mark.slow
+def test_a_change_to_one_optimizer_touches_its_runs_alone(checkout: Checkout) -> None:
+    content = yaml.safe_load(STUDY)
+    content["tasks"]["digits"]["optimizers"] = json.loads(json.dumps(content["tasks"]["digits"]["optimizers"]))
+    content["tasks"]["digits"]["optimizers"]["adam"]["lr"] = 0.003
+    checkout.write(yaml.safe_dump(content, sort_keys=False))
+    trains = {name for name in checkout.changed() if name.startswith("train@")}
+    assert trains == {"train@digits-adam-0-det_1", "train@digits-adam-0-nd_1"}
+    checkout.write(STUDY)
+
+
+@pytest.mark.slow
+def test_stale_runs_of_a_larger_grid_are_not_collected(checkout: Checkout) -> None:
+    before = (checkout.root / "collected" / "results.csv").read_bytes()
+    checkout.write(STUDY.replace("[det_1, nd_1]", "[det_1]"))
+    checkout.run("twinrun", "collect")
+    rows = (checkout.root / "collected" / "results.csv").read_text().splitlines()
+    assert len(rows) == 1 + 4
+    checkout.write(STUDY)
+    checkout.run("twinrun", "collect")
+    assert (checkout.root / "collected" / "results.csv").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_serial_dvc_and_a_parallel_sweep_give_the_same_files(checkout: Checkout, tmp_path: Path) -> None:
+    """One stage run by `dvc repro` itself, in another folder: byte for byte what the sweep recorded."""
+    other = Checkout(tmp_path / "other clone")  # a path with a space
+    other.run("dvc", "pull", "--quiet", "data.dvc")
+    other.run("dvc", "repro", "--quiet", "train@digits-sgd-0-det_1")
+    folder = "runs/digits/sgd/0/det_1"
+    for name in ("record.json", "curve.csv", "predictions.npz", "heads.safetensors"):
+        assert (other.root / folder / name).read_bytes() == (checkout.root / folder / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_collected_study_without_one_run_is_refused_and_the_rest_stays(checkout: Checkout) -> None:
+    folder = checkout.root / "runs/digits/sgd/0/nd_1"
+    moved = checkout.root / "moved"
+    folder.rename(moved)
+    said = checkout.run("twinrun", "collect", "--check", code=3)
+    assert "digits/sgd/0/nd_1" in said
+    assert "twinrun sweep" in said
+    moved.rename(folder)
+    checkout.run("twinrun", "collect", "--check")
