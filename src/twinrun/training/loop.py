@@ -67,7 +67,18 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
             fill_uninitialized_memory=params.execution.fill_uninitialized_memory,
         )
         kind = noise_kind(params, run, device_name)
-        identity = digest([run.id, params.run_digest(run), code, packed.digest, device_name, kind, options.entropy])
+        identity = digest(
+            [
+                run.id,
+                params.run_digest(run),
+                code,
+                packed.digest,
+                device_name,
+                kind,
+                options.entropy,
+                options.stop_after,
+            ]
+        )
         attempt = workspace.begin(identity, needs_entropy=kind in ("reorder", "ulp") and not options.entropy)
         noise = Noise(kind, options.entropy or attempt.entropy)
         streams = Streams.of(run)

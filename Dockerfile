@@ -1,0 +1,21 @@
+# The image of the study: read-only, without network at run time, for any user id.
+#   docker build --tag twinrun .
+#   docker run --rm --network=none --read-only --tmpfs /tmp -v "$PWD:/study" -u $(id -u):$(id -g) twinrun dvc repro
+ARG BASE_IMAGE=debian:bookworm-slim@sha256:96e378d7e6531ac9a15ad505478fcc2e69f371b10f5cdf87857c4b8188404716
+FROM ${BASE_IMAGE}
+
+ARG COMMIT=unknown
+LABEL org.opencontainers.image.title="twinrun" \
+      org.opencontainers.image.description="Train identical twins of an image classifier and say which differences are noise" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.revision="${COMMIT}"
+
+COPY . /opt/twinrun/study
+RUN /opt/twinrun/study/container/install.sh
+
+# For the NVIDIA container toolkit. No variable that changes results stands here: Apptainer could not override it.
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+WORKDIR /study
+USER 1000:1000
+ENTRYPOINT ["/opt/twinrun/study/container/entrypoint.sh"]
