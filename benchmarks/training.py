@@ -14,8 +14,8 @@ from pathlib import Path
 
 from twinrun.study.pins import clean_environment, leaks
 
-if leaks(os.environ, deterministic=True):
-    os.execve(sys.executable, [sys.executable, *sys.argv], clean_environment(deterministic=True))
+if leaks(os.environ):
+    os.execve(sys.executable, [sys.executable, *sys.argv], clean_environment())
 
 import torch
 from torch.nn import functional
@@ -40,7 +40,7 @@ class Ours:
     def __init__(self, params: Params, task: str, optimizer: str) -> None:
         run = next(r for r in params.runs if (r.task, r.optimizer, r.arm) == (task, optimizer, "det"))
         self.streams, spec = Streams.of(run), params.tasks[task]
-        packed = load_packed(Layout().prepared(task))
+        packed = load_packed(Layout().prepared(task), params.data_params_digest(task))
         self.streams.seed_initialization()
         self.model = build_model(spec.model, len(packed.classes))
         self.dropouts = take_over_dropout(self.model)
@@ -67,7 +67,8 @@ class Bare:
     """What one writes without this project: float tensors in memory, a random order, forward, backward, step."""
 
     def __init__(self, params: Params, task: str, optimizer: str) -> None:
-        spec, packed = params.tasks[task], load_packed(Layout().prepared(task))
+        spec = params.tasks[task]
+        packed = load_packed(Layout().prepared(task), params.data_params_digest(task))
         self.images = torch.from_numpy(packed.images[: packed.n_train].copy()).float().div(255).sub(0.5).div(0.25)
         self.images = self.images.expand(-1, 3, -1, -1).contiguous()
         self.labels = torch.from_numpy(packed.labels[: packed.n_train].copy())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from twinrun.study.pins import clean_environment
 
-# Before anything imports torch, as `twinrun train` does it; the deterministic set, from which `free_mode` departs.
-_clean = clean_environment(deterministic=True)
+# Before anything imports torch, as `twinrun train` does it.
+_clean = clean_environment()
 for _name in set(os.environ) - set(_clean):
     del os.environ[_name]
 os.environ.update(_clean)
@@ -45,6 +45,7 @@ def write_packed(folder: Path, images: np.ndarray, labels: np.ndarray, n_train: 
         "channels": images.shape[1], "procedural": False, "classes": classes, "counts": count,
         "n_train": n_train, "n_test": len(labels) - n_train, "groups": {"train": 1, "test": 1},
         "source": {"path": "made by a test", "sha256": None}, "extra": {},
+        "params_digest": read_params(TINY).data_params_digest(folder.name),
         "files": {name: sha256_file(folder / name) for name in ("images.npy", "labels.npy", "ids.csv")},
         "channel_mean": [0.4] * images.shape[1], "channel_std": [0.25] * images.shape[1],
     }  # fmt: skip
@@ -84,9 +85,3 @@ def study(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def params(study: Layout) -> Params:
     """The tiny study's params."""
     return read_params(study.root / "params.yaml")
-
-
-@pytest.fixture
-def free_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of a run whose implementation noise is free."""
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")

@@ -106,13 +106,15 @@ def train(
     replay: Annotated[Path | None, typer.Option(help="Record folder whose emulated noise is used again.")] = None,
     stop_after: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs; needs --out.")] = None,
     shared: Annotated[bool, typer.Option(help="Other runs share the machine: mark the timings.")] = False,
+    unless_done: Annotated[bool, typer.Option(help="Do nothing when the run is there already.")] = False,
 ) -> None:
     """Train one run and write its record; go on where an interrupted one stopped."""
     params = _params(params_file)
     run = _choose(params, run_id, index, task, optimizer, seed, label)
-    if stop_after and not out:
-        raise InputError("--stop-after needs --out", "a shortened run is no run of the study: put it somewhere else")
-    _enter_clean_environment(deterministic=not run.free_noise)
+    if (stop_after or replay) and (not out or out.resolve() == Path("runs").resolve()):
+        option = "--stop-after" if stop_after else "--replay"
+        raise InputError(f"{option} needs --out", "it makes no run of the study: put it somewhere else than runs/")
+    _enter_clean_environment()
     from twinrun.study.records import current_code_digest, read_record
     from twinrun.training.loop import Options, train_run
 
@@ -124,9 +126,10 @@ def train(
 
     options = Options(
         device=device or params.execution.device,
-        entropy=read_record(replay).noise.entropy if replay else None,
+        replay=read_record(replay).noise if replay else None,
         stop_after=stop_after,
         shared=shared,
+        unless_done=unless_done,
         progress=show,
     )
     record = train_run(params, run, Layout(Path(), out), current_code_digest(), options)
@@ -157,13 +160,13 @@ def _choose(
     return params.find(f"{task}/{optimizer}/{seed}/{label}")
 
 
-def _enter_clean_environment(deterministic: bool) -> None:
+def _enter_clean_environment() -> None:
     """Start this process again with the pinned variables, unless they are so already: libraries read them once."""
     from twinrun.study.pins import clean_environment, leaks
 
-    if leaks(os.environ, deterministic):
+    if leaks(os.environ):
         command = [sys.executable, "-m", "twinrun", *sys.argv[1:]]
-        os.execve(sys.executable, command, clean_environment(deterministic))
+        os.execve(sys.executable, command, clean_environment())
 
 
 @app.command()
@@ -189,8 +192,9 @@ def status(params_file: ParamsFile = DEFAULT_PARAMS) -> None:
     """Say what there is of each run; exit 3 when any is missing."""
     from collections import Counter
 
-    from twinrun.launch.sweep import FINISHED, states
+    from twinrun.launch.sweep import states
     from twinrun.study.errors import IncompleteError
+    from twinrun.study.records import FINISHED
 
     found = states(_params(params_file), Layout())
     for run, state in found.items():
@@ -255,7 +259,7 @@ def verify(
     from twinrun.study.errors import IncompleteError
 
     params = _params(params_file)
-    runs = verifying.select(params, ids or [], first=first, replay=replay)
+    runs = verifying.select(params, Layout(), ids or [], first=first, replay=replay)
     if not runs:
         raise IncompleteError("no run to verify", "the grid has no det run: name runs, or add det_1 to grid.runs")
     if write_expected and (ids or first or epochs or replay):

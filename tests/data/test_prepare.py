@@ -19,12 +19,21 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from twinrun.data import prepare as module
-from twinrun.data.packed import load_packed
+from twinrun.data.packed import Packed, load_packed
 from twinrun.data.prepare import channel_moments, fit_square, prepare
 from twinrun.data.readers import DataBlock
 from twinrun.study.errors import InputError
 from twinrun.study.files import sha256_file
 from twinrun.study.schema import CbisDdsm, Cifar10, Sdnet2018
+
+
+def load(folder: Path) -> Packed:
+    """The packed arrays, whatever params they were made for."""
+    try:
+        made_for = json.loads((folder / "manifest.json").read_text())["params_digest"]
+    except (FileNotFoundError, TypeError):
+        made_for = "unknown"
+    return load_packed(folder, made_for)
 
 
 def digits(source: str = "digits.tar.gz", size: int = 16, sha256: str | None = None) -> Cifar10:
@@ -76,7 +85,7 @@ def test_what_is_packed(sample: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "c" / "manifest.json").read_text()) == manifest
     assert manifest["procedural"] is True
     assert manifest["groups"] == {"train": 12, "test": 6}
-    packed = load_packed(tmp_path / "c")
+    packed = load(tmp_path / "c")
     assert packed.images.shape == (864, 3, 32, 32)
     assert (packed.n_train, packed.n_test, packed.classes) == (576, 288, ("uncracked", "cracked"))
     assert packed.digest == manifest["digest"]
@@ -95,12 +104,12 @@ def test_what_is_packed(sample: Path, tmp_path: Path) -> None:
 
 def test_identity_when_the_size_fits(sample: Path, tmp_path: Path) -> None:
     prepare("d", digits(size=32), sample, tmp_path / "d")
-    images = load_packed(tmp_path / "d").images
+    images = load(tmp_path / "d").images
     assert np.array_equal(images[:, 0], images[:, 2])
     assert np.array_equal(images[:, :, ::4, ::4], images[:, :, 3::4, 3::4])
     # Halving nearest-neighbour blocks of 4 loses nothing either.
     prepare("d", digits(size=16), sample, tmp_path / "d")
-    assert np.array_equal(load_packed(tmp_path / "d").images, images[:, :, ::2, ::2])
+    assert np.array_equal(load(tmp_path / "d").images, images[:, :, ::2, ::2])
 
 
 @given(
@@ -155,7 +164,7 @@ def test_failures_leave_nothing(sample: Path, tmp_path: Path) -> None:
 def test_failure_keeps_the_older_folder(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = prepare("d", digits(), sample, tmp_path / "d")
     failing(cracks("digits.tar.gz"), sample, tmp_path / "d", "no tiles of SDNET2018")
-    assert load_packed(tmp_path / "d").digest == old["digest"]
+    assert load(tmp_path / "d").digest == old["digest"]
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -163,9 +172,9 @@ def test_failure_keeps_the_older_folder(sample: Path, tmp_path: Path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(module.os, "fsync", full)
         failing(cracks(), sample, tmp_path / "d", "d: the disk is full")
-    assert load_packed(tmp_path / "d").digest == old["digest"]
+    assert load(tmp_path / "d").digest == old["digest"]
     prepare("d", cracks(), sample, tmp_path / "d")
-    assert load_packed(tmp_path / "d").digest != old["digest"]
+    assert load(tmp_path / "d").digest != old["digest"]
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
 
@@ -177,12 +186,12 @@ def folder(sample: Path, tmp_path: Path) -> Path:
 
 def refused(folder: Path, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        load_packed(folder)
+        load(folder)
     assert "twinrun prepare d" in caught.value.hint
 
 
 def test_packed_files_that_were_touched(folder: Path) -> None:
-    load_packed(folder)
+    load(folder)
     images, labels, manifest = (folder / name for name in ("images.npy", "labels.npy", "manifest.json"))
     whole = images.read_bytes()
     images.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.conftest import REPOSITORY
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
 from twinrun.launch.verify import read_expected, select
 from twinrun.study.files import read_json, write_json
 from twinrun.study.layout import Layout
-from twinrun.study.params import Params
+from twinrun.study.params import Params, read_params
 
 RUN = "shapes/sgd/0/det_1"
 
 
-def test_selection(params: Params) -> None:
-    assert len(select(params, [], first=False, replay=False)) == 16
-    assert len(select(params, [], first=False, replay=True)) == 32
-    assert [run.id for run in select(params, [], first=True, replay=False)] == [
+def test_selection(params: Params, study: Layout) -> None:
+    assert len(select(params, study, [], first=False, replay=False)) == 16
+    assert len(select(params, study, [], first=False, replay=True)) == 16  # no noise is recorded yet
+    assert [run.id for run in select(params, study, [], first=True, replay=False)] == [
         "shapes/adam/0/det_1", "shapes/sgd/0/det_1", "cuts/adam/0/det_1", "cuts/sgd/0/det_1",
     ]  # fmt: skip
-    assert [run.id for run in select(params, [RUN], first=True, replay=False)] == [RUN]
+    assert [run.id for run in select(params, study, [RUN], first=True, replay=False)] == [RUN]
 
 
 @pytest.mark.slow
@@ -46,6 +47,7 @@ def test_verify_against_record_and_expected(study: Layout, cli: Cli) -> None:  #
 
     # A fingerprint that is not reached any more is named with its epoch; a shorter look does not see it.
     expected = read_json(study.expected)
+    good = list(expected["runs"][RUN]["epochs"])
     expected["runs"][RUN]["epochs"][2] = "0" * 64
     write_json(study.expected, expected)
     code, out, err = cli("verify")
@@ -56,12 +58,21 @@ def test_verify_against_record_and_expected(study: Layout, cli: Cli) -> None:  #
     assert code == 0
     assert f"{RUN}\texpected\t2 epochs\tequal" in out
 
-    # Fingerprints of other params are not compared with.
-    expected["runs"][RUN]["params"] = "0" * 64
-    write_json(study.expected, expected)
-    code, out, _ = cli("verify")
-    assert code == 0
-    assert "expected" not in out
+    # A list that ends early, or goes on longer, is a difference too.
+    for epochs in (good[:3], [*good, "0" * 64]):
+        expected["runs"][RUN]["epochs"] = epochs
+        write_json(study.expected, expected)
+        code, out, _ = cli("verify")
+        assert code == 4
+        assert f"differs first at epoch {min(len(epochs), 4) + 1}" in out
+
+    # Fingerprints that were noted with other params or data are refused: nothing would be compared.
+    for key in ("params", "data"):
+        write_json(study.expected, {**expected, "runs": {RUN: expected["runs"][RUN] | {key: "0" * 64}}})
+        code, _, err = cli("verify")
+        assert code == 4
+        assert f"{RUN} was noted with other {key} than it has now" in err
+    study.expected.unlink()
 
     # A record that was edited is said to be so, not compared with.
     record = study.root / "runs" / RUN / "record.json"
@@ -81,3 +92,18 @@ def test_expected_of_another_schema(study: Layout) -> None:
     write_json(study.expected, {"schema": 9, "runs": {}})
     with pytest.raises(Exception, match="schema 9"):
         read_expected(study)
+
+
+def test_expected_is_that_of_the_sample_study() -> None:
+    """Else verification would have nothing to compare with; and its runs end between chance and perfect."""
+    params, noted = read_params(REPOSITORY / "params.yaml"), read_expected(Layout(REPOSITORY))
+    deterministic = [run for run in params.runs if run.arm == "det"]
+    assert set(noted) == {run.id for run in deterministic}
+    # Chance: 0.1 for digits; F1 of a coin 0.45 at 40 % positives; AUC 0.5.
+    bounds = {"digits": (0.8, 0.999), "cracks": (0.55, 0.95), "mammograms": (0.6, 0.95)}
+    for run in deterministic:
+        entry = noted[run.id]
+        assert entry["params"] == params.run_digest(run), run.id
+        assert len(entry["epochs"]) == params.tasks[run.task].recipe.epochs
+        low, high = bounds[run.task]
+        assert low < entry["metrics"][params.tasks[run.task].recipe.metric] < high, run.id

@@ -38,7 +38,12 @@ MISTAKES = {
     "native noise on a CPU": ("noise: auto", "noise: native", ["execution.noise", "CUDA"]),
     "other schema": ("schema: 1", "schema: 2", ["schema", "2"]),
     "empty list": ("seeds: [0, 7]", "seeds: []", ["grid.seeds", "at least 1"]),
-    "pretrained and thin": ("width: 0.1}", "width: 0.1, pretrained: w.pth}", ["tasks.cuts.model", "width 1"]),
+    "pretrained and thin": (
+        "width: 0.1}",
+        "width: 0.1, pretrained: w, pretrained_sha256: abcdef01}",
+        ["tasks.cuts.model", "1.0"],
+    ),
+    "pretrained without digest": ("width: 0.1}", "pretrained: w.pth}", ["tasks.cuts.model", "pretrained_sha256"]),
     "not YAML": ("study: tiny", "study: [tiny", ["not valid YAML"]),
 }
 

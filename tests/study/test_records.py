@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from twinrun.study.errors import InputError, MismatchError
 from twinrun.study.files import sha256_file, write_json
 from twinrun.study.layout import COMPUTED_FILES, MEASURED, RECORD
 from twinrun.study.records import (
+    Expected,
     Measured,
     Metrics,
     Noise,
@@ -109,10 +111,17 @@ def test_missing_record_is_named(tmp_path: Path) -> None:
 
 
 def test_states(folder: Path) -> None:
-    same = {"params_digest": "a" * 64, "code": "b" * 64}
-    assert state_of(folder, **same) == "complete"
-    assert state_of(folder / "none", **same) == "missing"
-    assert state_of(folder, params_digest="0" * 64, code="b" * 64) == "other params"
-    assert state_of(folder, params_digest="a" * 64, code="0" * 64) == "other code"
-    edit(folder / RECORD, seed=1)
-    assert state_of(folder, **same) == "damaged"
+    expected = Expected("a" * 64, "b" * 64, "c" * 64, ("cpu",), 2)
+    assert state_of(folder, expected) == "complete"
+    assert state_of(folder / "none", expected) == "missing"
+    for change, state in (
+        ({"params_digest": "0" * 64}, "other params"),
+        ({"code_digest": "0" * 64}, "other code"),
+        ({"data_digest": "0" * 64}, "other data"),
+        ({"data_digest": None}, "other data"),
+        ({"devices": ("cuda",)}, "other device"),
+        ({"epochs": 3}, "other length"),
+    ):
+        assert state_of(folder, dataclasses.replace(expected, **change)) == state
+    (folder / COMPUTED_FILES[0]).unlink()
+    assert state_of(folder, expected) == "damaged"

@@ -7,15 +7,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import TINY
 
 from twinrun.data.packed import Packed, load_packed
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
+from twinrun.study.params import read_params
 from twinrun.study.schema import Augment, Recipe
 from twinrun.training.batches import Batches, batch_bounds
 from twinrun.training.randomness import Noise, Streams
 
 CPU = torch.device("cpu")
+PARAMS = read_params(TINY)
 STREAMS = Streams.of(Run("t", "sgd", 3, "det", 1))
 
 
@@ -25,7 +28,7 @@ def recipe(**augment: object) -> Recipe:
 
 @pytest.fixture
 def packed(study: Layout) -> Packed:
-    return load_packed(study.prepared("shapes"))
+    return load_packed(study.prepared("shapes"), PARAMS.data_params_digest("shapes"))
 
 
 @given(st.integers(2, 500), st.integers(2, 64))
@@ -84,7 +87,13 @@ def test_test_set_is_in_its_prepared_order_and_untouched(packed: Packed) -> None
 
 
 def test_gray_becomes_three_equal_channels(study: Layout) -> None:
-    batches = Batches(load_packed(study.prepared("cuts")), recipe(), STREAMS, Noise("none", None), CPU)
+    batches = Batches(
+        load_packed(study.prepared("cuts"), read_params(TINY).data_params_digest("cuts")),
+        recipe(),
+        STREAMS,
+        Noise("none", None),
+        CPU,
+    )
     images = next(batches.train(0)).images
     assert images.shape == (32, 3, 16, 16)
     assert torch.equal(images[:, 0], images[:, 2])

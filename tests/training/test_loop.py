@@ -70,8 +70,7 @@ def test_the_record_holds_what_it_should(params: Params, study: Layout) -> None:
     with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
         probabilities, labels = arrays["probabilities"], arrays["labels"]
     assert probabilities.shape == (64, 4)
-    losses = -np.log(probabilities[np.arange(64), labels])
-    again = evaluate_metrics(probabilities, labels, losses)
+    again = evaluate_metrics(probabilities, labels, np.log(probabilities.astype(np.float64)))
     assert (again.accuracy, again.f1, again.auc) == (record.metrics.accuracy, record.metrics.f1, record.metrics.auc)
     assert again.loss == pytest.approx(record.metrics.loss, rel=1e-5)
     heads = load_file(folder / "heads.safetensors")
@@ -83,7 +82,6 @@ def test_the_record_holds_what_it_should(params: Params, study: Layout) -> None:
     assert not study.work(run).exists()
 
 
-@pytest.mark.usefixtures("free_mode")
 def test_reorder_noise_differs_and_replays(params: Params, study: Layout) -> None:
     for cell in ("shapes/sgd/0", "cuts/sgd/0"):  # the second has dropout, whose masks must follow the examples
         one, two = train(params, study, f"{cell}/nd_1"), train(params, study, f"{cell}/nd_2")
@@ -92,28 +90,25 @@ def test_reorder_noise_differs_and_replays(params: Params, study: Layout) -> Non
         assert one.initial_fingerprint == two.initial_fingerprint
         assert one.fingerprints[0] != two.fingerprints[0]
         assert abs(one.metrics.loss - two.metrics.loss) < 0.2
-        replayed = train(params, study, f"{cell}/nd_2", Options(device="cpu", entropy=one.noise.entropy))
+        replayed = train(params, study, f"{cell}/nd_2", Options(device="cpu", replay=one.noise))
         assert replayed.fingerprints == one.fingerprints
 
 
-@pytest.mark.usefixtures("free_mode")
 def test_noise_is_rounding_alone(params: Params, study: Layout) -> None:
     """After one epoch, a free run is as near to the deterministic one as rounding: not another order of batches."""
     short = Options(device="cpu", stop_after=1)
     free = train(params, study, "shapes/sgd/0/nd_1", short)
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     fixed = train(params, study, "shapes/sgd/0/det_1", short)
     assert free.fingerprints != fixed.fingerprints
     assert free.metrics.loss == pytest.approx(fixed.metrics.loss, rel=1e-3)
 
 
-@pytest.mark.usefixtures("free_mode")
 def test_ulp_noise(study: Layout) -> None:
     params = with_grid(study, "noise: auto", "noise: ulp")
     one, two = (train(params, study, f"shapes/sgd/0/nd_{i}") for i in (1, 2))
     assert one.noise.kind == "ulp"
     assert one.initial_fingerprint != two.initial_fingerprint
-    assert train(params, study, "shapes/sgd/0/nd_1", Options(device="cpu", entropy=two.noise.entropy)).fingerprints \
+    assert train(params, study, "shapes/sgd/0/nd_1", Options(device="cpu", replay=two.noise)).fingerprints \
         == two.fingerprints  # fmt: skip
 
 
@@ -145,6 +140,44 @@ def test_divergence_is_recorded(study: Layout) -> None:
     assert record.metrics is None
     assert record.note == "the loss was not finite in epoch 1"
     assert read_record(study.run(params.find("shapes/sgd/0/det_1")), check_files=True) == record
+
+
+def test_replay_of_what_is_not_there_is_refused(params: Params, study: Layout) -> None:
+    one = train(params, study, "shapes/sgd/0/nd_1")
+    with pytest.raises(InputError, match="its noise here is none, which cannot replay a record with reorder noise"):
+        train(params, study, "shapes/sgd/0/det_1", Options(device="cpu", replay=one.noise))
+    for kind in ("ulp", "native", "none"):
+        other = one.noise.model_copy(update={"kind": kind})
+        with pytest.raises(InputError, match=f"cannot replay a record with {kind} noise"):
+            train(params, study, "shapes/sgd/0/nd_1", Options(device="cpu", replay=other))
+
+
+def test_emulated_noise_is_free_in_an_otherwise_deterministic_run(params: Params, study: Layout) -> None:
+    free, fixed = train(params, study, "shapes/sgd/0/nd_1"), train(params, study, "shapes/sgd/0/det_1")
+    assert free.flags == fixed.flags
+    assert free.flags["deterministic_algorithms"]
+
+
+def test_data_prepared_for_other_params_are_refused(study: Layout) -> None:
+    params = with_grid(study, "image_size: 8}", "image_size: 12}")
+    with pytest.raises(InputError, match="prepared for other params"):
+        train(params, study, "shapes/sgd/0/det_1")
+
+
+def test_a_run_that_another_process_finished_is_left_alone(params: Params, study: Layout) -> None:
+    one = train(params, study, "shapes/sgd/0/nd_1")
+    assert train(params, study, "shapes/sgd/0/nd_1", Options(device="cpu", unless_done=True)) == one
+    assert train(params, study, "shapes/sgd/0/nd_1") != one
+
+
+def test_leftovers_of_a_killed_process_of_the_same_number(params: Params, study: Layout) -> None:
+    run = params.find("shapes/sgd/0/det_1")
+    stale = study.run(run).with_name(f".det_1.{os.getpid()}.tmp")
+    stale.mkdir(parents=True)
+    (stale / RECORD).write_text("half")
+    record = train(params, study, run.id)
+    assert read_record(study.run(run), check_files=True) == record
+    assert not stale.exists()
 
 
 def test_a_second_process_on_the_same_run_leaves(params: Params, study: Layout) -> None:
@@ -211,12 +244,12 @@ def test_kill_at_twenty_random_moments(params: Params, study: Layout) -> None:
         os.waitpid(child, 0)
         assert not folder.exists() or read_record(folder, check_files=True) == reference
         assert train(params, study, run.id, eager) == reference
+        assert [path.name for path in folder.parent.iterdir()] == ["det_1"]
         assert (folder / RECORD).read_bytes() == reference_bytes
         resumed += read_measured(folder).resumed
     assert resumed, "none of the kills hit a run with a checkpoint"
 
 
-@pytest.mark.usefixtures("free_mode")
 def test_an_interrupted_free_run_goes_on_with_its_noise(params: Params, study: Layout) -> None:
     run = params.find("cuts/sgd/0/nd_1")
 
@@ -226,7 +259,7 @@ def test_an_interrupted_free_run_goes_on_with_its_noise(params: Params, study: L
     assert record.noise.entropy == attempt["entropy"]
     measured = read_measured(study.run(run))
     assert (measured.resumed, measured.attempts, measured.train_seconds) == (True, 2, None)
-    whole = train(params, study, "cuts/sgd/0/nd_2", Options(device="cpu", entropy=record.noise.entropy))
+    whole = train(params, study, "cuts/sgd/0/nd_2", Options(device="cpu", replay=record.noise))
     assert whole.fingerprints == record.fingerprints
 
 

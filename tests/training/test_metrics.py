@@ -18,8 +18,8 @@ def test_against_scikit_learn(classes: int, count: int, seed: int, ties: bool) -
     labels = np.concatenate([np.arange(classes), rng.integers(0, classes, count - classes)])
     raw = rng.random((count, classes)).round(1 if ties else 8) + 0.01
     probabilities = (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
-    losses = -np.log(probabilities[np.arange(count), labels])
-    found = evaluate_metrics(probabilities, labels, losses)
+    logs = np.log(probabilities.astype(np.float64))
+    found = evaluate_metrics(probabilities, labels, logs)
     predicted = probabilities.argmax(axis=1)
     average = "binary" if classes == 2 else "macro"
     assert found.accuracy == reference.accuracy_score(labels, predicted)
@@ -28,12 +28,12 @@ def test_against_scikit_learn(classes: int, count: int, seed: int, ties: bool) -
     assert found.f1 == pytest.approx(expected_f1, abs=1e-12)
     aucs = [reference.roc_auc_score(labels == c, probabilities[:, c]) for c in range(classes)]
     assert found.auc == pytest.approx(aucs[1] if classes == 2 else np.mean(aucs), abs=1e-12)
-    assert found.loss == pytest.approx(losses.mean(), rel=1e-6)
+    assert found.loss == pytest.approx(reference.log_loss(labels, probabilities), rel=1e-5)
 
 
 def test_auc_is_undefined_with_one_class() -> None:
     assert auc_score(np.array([0.1, 0.9], np.float32), np.array([True, True])) is None
-    one_class = evaluate_metrics(np.full((3, 2), 0.5, np.float32), np.zeros(3, np.int64), np.zeros(3, np.float32))
+    one_class = evaluate_metrics(np.full((3, 2), 0.5, np.float32), np.zeros(3, np.int64), np.zeros((3, 2)))
     assert one_class.auc is None
     assert one_class.accuracy == 1.0
 
@@ -51,7 +51,17 @@ def test_f1_where_nothing_is_positive() -> None:
 def test_metrics_do_not_depend_on_the_order_of_examples(order: list[int]) -> None:
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(3), 12).astype(np.float32)
-    labels, losses = np.arange(12) % 3, rng.random(12).astype(np.float32)
-    assert evaluate_metrics(probabilities[order], labels[order], losses[order]) == evaluate_metrics(
-        probabilities, labels, losses
+    labels, logs = np.arange(12) % 3, np.log(probabilities.astype(np.float64))
+    assert evaluate_metrics(probabilities[order], labels[order], logs[order]) == evaluate_metrics(
+        probabilities, labels, logs
     )
+
+
+def test_confident_predictions_keep_their_order_in_the_auc() -> None:
+    """Logit differences of 17.8 and 25: both are the probability 1 in float32."""
+    logits = np.array([[0.0, 25.0], [0.0, 18.0], [0.0, 20.0], [0.0, 17.8]])
+    logs = logits - np.logaddexp(logits[:, 0], logits[:, 1])[:, None]
+    probabilities = np.exp(logs).astype(np.float32)
+    assert set(probabilities[:, 1]) == {np.float32(1)}
+    assert evaluate_metrics(probabilities, np.array([1, 0, 1, 0]), logs).auc == 1.0
+    assert evaluate_metrics(probabilities, np.array([0, 1, 1, 0]), logs).auc == 0.5

@@ -8,6 +8,7 @@ import torchvision
 from torch import nn
 
 from twinrun.study.errors import InputError
+from twinrun.study.files import sha256_file
 from twinrun.study.grid import Run
 from twinrun.study.schema import ModelSpec
 from twinrun.training.fingerprint import fingerprint
@@ -66,17 +67,23 @@ def test_pretrained_body_is_loaded_and_the_head_is_ours(suffix: str, tmp_path) -
         from safetensors.torch import save_file
 
         save_file(theirs.state_dict(), tmp_path / "w.safetensors")
-    model = build_model(ModelSpec(name="resnet18", pretrained=f"w{suffix}"), 2, tmp_path)
+    digest = sha256_file(tmp_path / f"w{suffix}")
+    spec = ModelSpec(name="resnet18", pretrained=f"w{suffix}", pretrained_sha256=digest)
+    model = build_model(spec, 2, tmp_path)
     assert torch.equal(model.layer1[0].conv1.weight, theirs.layer1[0].conv1.weight)
     assert model.fc.weight.shape == (2, 512)
 
 
 def test_pretrained_weights_that_do_not_fit_are_named(tmp_path) -> None:
+    other = ModelSpec(name="resnet18", pretrained="w.pth", pretrained_sha256="0" * 8)
     with pytest.raises(InputError, match=r"w\.pth: no such file"):
-        build_model(ModelSpec(name="resnet18", pretrained="w.pth"), 2, tmp_path)
+        build_model(other, 2, tmp_path)
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "w.pth")
+    digest = sha256_file(tmp_path / "w.pth")
+    with pytest.raises(InputError, match=f"its SHA-256 is {digest}, the params say 00000000"):
+        build_model(other, 2, tmp_path)
     with pytest.raises(InputError, match=r"w\.pth does not fit the model: bn1\.bias"):
-        build_model(ModelSpec(name="resnet18", pretrained="w.pth"), 2, tmp_path)
+        build_model(other.model_copy(update={"pretrained_sha256": digest[:8]}), 2, tmp_path)
 
 
 def test_model_without_a_linear_layer_is_refused() -> None:

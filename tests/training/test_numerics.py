@@ -20,7 +20,6 @@ def test_deterministic_mode() -> None:
     assert torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.usefixtures("free_mode")
 def test_free_mode() -> None:
     flags = set_numerics(deterministic=False, precision="tf32", fill_uninitialized_memory=True)
     assert not flags["deterministic_algorithms"]

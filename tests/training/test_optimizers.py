@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from hypothesis import given
@@ -43,15 +41,14 @@ def test_rates_have_nine_digits() -> None:
     for epoch in range(7):
         rate = learning_rate(settings, epoch)
         assert rate == float(f"{rate:.9g}")
-        assert not math.isclose(rate, 0.0) or rate == 0.0
 
 
 @pytest.mark.parametrize(
     ("settings", "plain"),
     [
         (
-            Sgd(lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True, schedule=Cosine(kind="cosine", t_max_epochs=9)),
-            lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.01, nesterov=True, foreach=False),
+            Sgd(lr=0.1, momentum=0.9, weight_decay=0.01, schedule=Cosine(kind="cosine", t_max_epochs=9)),
+            lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.01, foreach=False),
         ),
         (
             Adam(lr=0.1, beta1=0.8, beta2=0.99, weight_decay=0.01, schedule=Cosine(kind="cosine", t_max_epochs=9)),

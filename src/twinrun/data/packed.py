@@ -17,10 +17,8 @@ IMAGES = "images.npy"
 LABELS = "labels.npy"
 IDS = "ids.csv"
 MANIFEST = "manifest.json"
-# Up to this size the files themselves are hashed at every start: at 1 GiB that takes about a second.
-HASHED_BYTES = 1 << 30
 _DIGEST_KEYS = ("schema", "classes", "n_train", "n_test", "channel_mean", "channel_std", "files")
-_KEYS = (*_DIGEST_KEYS, "task", "channels", "image_size", "digest")
+_KEYS = (*_DIGEST_KEYS, "task", "channels", "image_size", "params_digest", "digest")
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,11 @@ def data_digest(manifest: dict[str, Any]) -> str:
     return digest({key: manifest[key] for key in _DIGEST_KEYS})
 
 
-def load_packed(folder: Path) -> Packed:
+def load_packed(folder: Path, params_digest: str) -> Packed:
     """Open the arrays that `twinrun prepare` wrote into `folder`; the images stay on the disk until they are read.
 
-    Raises InputError naming the file when one is missing, damaged, or not the one that the manifest describes.
+    `params_digest` is that of the task's data block. Raises InputError naming the file when one is missing, damaged,
+    not the one that the manifest describes, or made for other params.
     """
     if not (folder / MANIFEST).exists():
         raise InputError(f"{folder / MANIFEST}: no such file: the task is not prepared", _remedy(folder))
@@ -64,15 +63,17 @@ def load_packed(folder: Path) -> Packed:
         raise InputError(message, _remedy(folder))
     if manifest["digest"] != data_digest(manifest):
         raise InputError(f"{folder / MANIFEST}: its digest is not that of its content: it was edited", _remedy(folder))
+    if manifest["params_digest"] != params_digest:
+        raise InputError(f"{folder}: prepared for other params of the task's data", _remedy(folder))
     count = manifest["n_train"] + manifest["n_test"]
     size, channels = manifest["image_size"], manifest["channels"]
     images = _array(folder / IMAGES, np.uint8, (count, channels, size, size))
     labels = _array(folder / LABELS, np.int64, (count,))
-    if images.nbytes + labels.nbytes <= HASHED_BYTES:
-        for name in (IMAGES, LABELS):
-            if sha256_file(folder / name) != manifest["files"][name]:
-                message = f"{folder / name}: its SHA-256 is not the recorded one: it was changed or is damaged"
-                raise InputError(message, _remedy(folder))
+    # All of them at every start, at more than a gigabyte a second: a run's record vouches for its data.
+    for name in (IMAGES, LABELS):
+        if sha256_file(folder / name) != manifest["files"][name]:
+            message = f"{folder / name}: its SHA-256 is not the recorded one: it was changed or is damaged"
+            raise InputError(message, _remedy(folder))
     if count and not (labels.min() >= 0 and labels.max() < len(manifest["classes"])):
         raise InputError(f"{folder / LABELS}: a label is outside 0 to {len(manifest['classes']) - 1}", _remedy(folder))
     return Packed(

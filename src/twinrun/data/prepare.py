@@ -7,7 +7,6 @@ import hashlib
 import io
 import math
 import os
-import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,10 +21,10 @@ from twinrun.data.archives import open_archive
 from twinrun.data.packed import IDS, IMAGES, LABELS, MANIFEST, PACKED_SCHEMA, data_digest
 from twinrun.data.readers import DataBlock, Example, Image, Index, read_index
 from twinrun.study.errors import InputError
-from twinrun.study.files import explain_os_error, sha256_file, write_bytes, write_json, write_text
+from twinrun.study.files import digest, sha256_file, write_bytes, write_json, write_text
+from twinrun.study.folders import replaced_folder
 
 Progress = Callable[[int, int], None]
-_ONE_KIND = "a data set is one or the other"
 _CHUNK = 32  # images that one thread decodes at a time
 
 
@@ -35,23 +34,13 @@ def prepare(task: str, data: DataBlock, root: Path, out: Path, progress: Progres
     `progress` is called with images done and images in all. Raises InputError for bad data, and then `out` is as it
     was before: the new folder is built beside it and renamed at the end.
     """
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        with open_archive(root / data.source, data.sha256) as archive:
-            index = read_index(data, archive)
-            counts = _count(task, index)
-            # A killed process may have had the same number, as the first one in every container has.
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            facts = _pack(index, data.image_size, temporary, progress)
-            manifest = _describe(task, data, index, counts, archive.sha256, temporary) | facts
+    with replaced_folder(out) as folder, open_archive(root / data.source, data.sha256) as archive:
+        index = read_index(data, archive)
+        counts = _count(task, index)
+        facts = _pack(index, data.image_size, folder, progress)
+        manifest = _describe(task, data, index, counts, archive.sha256, folder) | facts
         manifest["digest"] = data_digest(manifest)
-        write_json(temporary / MANIFEST, manifest)
-        _swap(temporary, out)
-    except OSError as error:
-        raise explain_os_error(error, out) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_json(folder / MANIFEST, manifest)
     return manifest
 
 
@@ -136,7 +125,7 @@ def _pack(index: Index, size: int, folder: Path, progress: Progress | None) -> d
                 hashed.update(header)
                 stream.write(header)
             elif chunk.shape[1] != channels:
-                raise InputError("grey and colour images are mixed", _ONE_KIND)
+                raise InputError("grey and colour images are mixed", "a data set is one or the other")
             train = chunk[: max(0, n_train - done)].astype(np.int64)
             for channel in range(channels):
                 sums[channel] += int(train[:, channel].sum())
@@ -207,6 +196,7 @@ def _describe(
         "schema": PACKED_SCHEMA,
         "task": task,
         "reader": data.reader,
+        "params_digest": digest(data.model_dump()),
         "image_size": data.image_size,
         "procedural": data.procedural,
         "classes": list(index.classes),
@@ -217,19 +207,3 @@ def _describe(
         "source": {"path": data.source, "sha256": sha256},
         "extra": index.extra,
     }
-
-
-def _swap(temporary: Path, out: Path) -> None:
-    """Put the finished folder in the place of an older one."""
-    if not out.exists():
-        temporary.rename(out)
-        return
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    out.rename(old)
-    try:
-        temporary.rename(out)
-    except OSError:
-        old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

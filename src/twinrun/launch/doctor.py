@@ -49,7 +49,10 @@ def _gpu() -> list[Finding]:
     if not shutil.which("nvidia-smi"):
         return [Finding("note", "GPU: no NVIDIA driver here; runs use the CPU, whose implementation noise is emulated")]
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=60)
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return [Finding("bad", "GPU: nvidia-smi does not answer within a minute")]
     if done.returncode or not done.stdout.strip():
         return [Finding("bad", f"GPU: nvidia-smi fails: {' '.join((done.stderr or done.stdout).split())[:200]}")]
     findings = []
@@ -88,7 +91,7 @@ def _folders(root: Path) -> list[Finding]:
 
 
 def _variables() -> list[Finding]:
-    found = {name: value for name, value in leaks(os.environ, True).items() if value is not None}
+    found = {name: value for name, value in leaks(os.environ).items() if value is not None}
     findings = [
         Finding("note", f"variable {name}={value} would change results; runs ignore it and set their own")
         for name, value in sorted(found.items())

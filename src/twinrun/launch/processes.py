@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from twinrun.study.files import write_text
 from twinrun.study.grid import Run
 from twinrun.study.pins import clean_environment
 
@@ -37,11 +39,13 @@ def train_processes(
     arguments: Callable[[Run], Sequence[str]],
     done: Callable[[Finished], None],
     prefix: Sequence[str] = (),
+    logs: Path | None = None,
 ) -> list[Finished]:
     """Train `runs` in `jobs` processes at a time; each gets `twinrun train ID` and `arguments(run)`.
 
     `done` is called in this thread after each; a failed run does not stop the others, an interrupt stops all.
-    `prefix` goes before the Python interpreter, such as an emulator and its options.
+    `prefix` goes before the Python interpreter, such as an emulator and its options. What a run says is kept below
+    `logs`, if given. A termination signal stops the children, too.
     """
     alive: set[subprocess.Popen[str]] = set()
     guard, stopping = threading.Lock(), threading.Event()
@@ -54,7 +58,7 @@ def train_processes(
         process = subprocess.Popen(
             command,
             cwd=root,
-            env=clean_environment(deterministic=not run.free_noise),
+            env=clean_environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -64,9 +68,12 @@ def train_processes(
         _, said = process.communicate()
         with guard:
             alive.discard(process)
+        if logs:
+            write_text(logs / f"{run.id}.log", said)
         return Finished(run, process.returncode, said.strip()[-2000:])
 
     finished = []
+    before = signal.signal(signal.SIGTERM, _interrupt)
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
         try:
             for future in as_completed([pool.submit(train, run) for run in runs]):
@@ -78,4 +85,10 @@ def train_processes(
                 for process in alive:
                     process.terminate()
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
     return finished
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt

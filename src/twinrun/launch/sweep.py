@@ -8,18 +8,24 @@ from twinrun.launch.dvc import commit_stages, is_dvc_study
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.progress import Progress
 from twinrun.study.errors import IncompleteError
+from twinrun.study.files import read_json
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
-from twinrun.study.records import current_code_digest, state_of
+from twinrun.study.records import FINISHED, current_code_digest
 
-FINISHED = ("complete", "diverged")
+BUSY = 5
 
 
 def states(params: Params, layout: Layout) -> dict[Run, str]:
     """What there is of each run of the grid."""
-    code = current_code_digest()
-    return {run: state_of(layout.run(run), params_digest=params.run_digest(run), code=code) for run in params.runs}
+    code, data = current_code_digest(), {task: _data_digest(layout, task) for task in params.grid.tasks}
+    return {run: params.state_of(run, layout, data[run.task], code) for run in params.runs}
+
+
+def _data_digest(layout: Layout, task: str) -> str | None:
+    manifest = layout.prepared(task) / "manifest.json"
+    return str(read_json(manifest).get("digest")) if manifest.is_file() else None
 
 
 def sweep(params: Params, root: Path, *, params_file: Path, jobs: int, device: str | None, record: bool) -> int:
@@ -29,7 +35,7 @@ def sweep(params: Params, root: Path, *, params_file: Path, jobs: int, device: s
     """
     layout = Layout(root)
     missing = [run for run, state in states(params, layout).items() if state not in FINISHED]
-    options = ["--params", str(params_file)]
+    options = ["--params", str(params_file), "--unless-done"]
     if device:
         options += ["--device", device]
     if jobs > 1 and len(missing) > 1:
@@ -39,10 +45,11 @@ def sweep(params: Params, root: Path, *, params_file: Path, jobs: int, device: s
         with Progress("train", len(missing)) as progress:
 
             def note(finished: Finished) -> None:
-                failed.extend([finished] if finished.code else [])
-                progress.advance(finished.run.id + (f" failed ({finished.code})" if finished.code else ""))
+                failed.extend([finished] if finished.code not in (0, BUSY) else [])
+                outcome = {0: "", BUSY: " is being trained by another process"}.get(finished.code, " failed")
+                progress.advance(finished.run.id + outcome)
 
-            train_processes(missing, root=root, jobs=jobs, arguments=lambda run: options, done=note)
+            train_processes(missing, root=root, jobs=jobs, arguments=lambda run: options, done=note, logs=root / "logs")
     if record and is_dvc_study(root):
         complete = [run.stage for run, state in states(params, layout).items() if state in FINISHED]
         commit_stages(root, complete)

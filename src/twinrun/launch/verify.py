@@ -6,6 +6,7 @@ import platform
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +32,27 @@ class Comparison:
     first_difference: str | None  # "initialization", "epoch 3" or None: equal
 
 
-def select(params: Params, ids: Sequence[str], *, first: bool, replay: bool) -> list[Run]:
-    """The named runs, else every deterministic one (and, to replay, every one with emulated noise).
+def select(params: Params, layout: Layout, ids: Sequence[str], *, first: bool, replay: bool) -> list[Run]:
+    """The named runs, else every deterministic one; with `replay` also every one whose emulated noise is recorded.
 
     With `first`, one run per task, optimizer and arm.
     """
     if ids:
         return [params.find(run_id) for run_id in ids]
-    wanted = [run for run in params.runs if not run.free_noise or replay]
+    wanted = [run for run in params.runs if not run.free_noise or (replay and _has_emulated_noise(layout.run(run)))]
     if not first:
         return wanted
     chosen: dict[tuple[str, str, str], Run] = {}
     for run in wanted:
         chosen.setdefault((run.task, run.optimizer, run.arm), run)
     return list(chosen.values())
+
+
+def _has_emulated_noise(folder: Path) -> bool:
+    try:
+        return read_record(folder).noise.entropy is not None
+    except TwinrunError:
+        return False
 
 
 def verify(
@@ -88,10 +96,14 @@ def verify(
     for run in runs:
         new = again[run.id]
         entry = expected.get(run.id)
-        if entry and (entry["params"], entry["data"], entry["device"]) == (
-            new.params_digest, new.data_digest, new.device,
-        ):  # fmt: skip
-            comparisons.append(_compare(new, "expected", entry["initial"], entry["epochs"]))
+        if entry and entry["device"] == new.device:
+            for key, digest in (("params", new.params_digest), ("data", new.data_digest)):
+                if entry[key] != digest:
+                    raise MismatchError(
+                        f"{layout.expected}: {run.id} was noted with other {key} than it has now",
+                        "go back to them, or note the new fingerprints with `twinrun verify --write-expected`",
+                    )
+            comparisons.append(_compare(new, "expected", entry["initial"], entry["epochs"], epochs))
         try:
             old = read_record(layout.run(run))
         except InputError:
@@ -99,21 +111,19 @@ def verify(
         except TwinrunError as error:
             raise MismatchError(f"{run.id}: its record cannot be compared: {error.message}", error.hint) from error
         if (old.params_digest, old.data_digest, old.device) == (new.params_digest, new.data_digest, new.device):
-            comparisons.append(_compare(new, "record", old.initial_fingerprint, old.fingerprints))
+            comparisons.append(_compare(new, "record", old.initial_fingerprint, old.fingerprints, epochs))
     return comparisons, again
 
 
-def _compare(new: Record, against: str, initial: str, epochs: list[str]) -> Comparison:
-    common = min(len(epochs), len(new.fingerprints))
+def _compare(new: Record, against: str, initial: str, noted: list[str], epochs: int | None) -> Comparison:
+    wanted = noted[:epochs]
     first = None
     if new.initial_fingerprint != initial:
         first = "initialization"
-    else:
-        for epoch in range(common):
-            if new.fingerprints[epoch] != epochs[epoch]:
-                first = f"epoch {epoch + 1}"
-                break
-    return Comparison(new.run, against, common, first)
+    elif new.fingerprints != wanted:
+        pairs = zip_longest(new.fingerprints, wanted)
+        first = f"epoch {next(epoch for epoch, (a, b) in enumerate(pairs, 1) if a != b)}"
+    return Comparison(new.run, against, len(wanted), first)
 
 
 def read_expected(layout: Layout) -> dict[str, dict[str, Any]]:
@@ -138,6 +148,7 @@ def write_expected(layout: Layout, records: dict[str, Record]) -> None:
             "device": record.device,
             "initial": record.initial_fingerprint,
             "epochs": record.fingerprints,
+            "metrics": record.metrics.model_dump() if record.metrics else None,
         }
         for run_id, record in records.items()
     }

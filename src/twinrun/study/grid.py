@@ -19,7 +19,6 @@ ARMS = {
     "all": "every stream and the implementation noise are free",
 }
 STREAMS = ("init", "shuffle", "augment", "dropout")
-OPTIMIZERS = ("adam", "sgd")
 
 _LABEL = re.compile(r"([a-z]+)_([1-9][0-9]*)")
 

@@ -12,6 +12,7 @@ MEASURED = "measured.json"
 CURVE = "curve.csv"
 PREDICTIONS = "predictions.npz"
 HEADS = "heads.safetensors"
+CURVE_COLUMNS = ("epoch", "learning_rate", "train_loss", "accuracy", "f1", "auc", "loss", "fingerprint")
 # What is a pure function of code, data, params and noise: compared byte by byte. MEASURED is not among them.
 COMPUTED_FILES = (CURVE, PREDICTIONS, HEADS)
 

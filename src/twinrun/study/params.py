@@ -6,14 +6,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from twinrun.study import schema
 from twinrun.study.errors import InputError
 from twinrun.study.files import digest, explain_os_error
 from twinrun.study.grid import Run, expand, find
+from twinrun.study.layout import Layout
+from twinrun.study.records import Expected, state_of
 from twinrun.study.schema import Block, Execution, Grid, Name, Task
+from twinrun.study.yaml12 import YamlError, load_yaml
 
 PARAMS_SCHEMA = 1
 
@@ -62,25 +64,21 @@ class Params(Block):
             }
         )
 
+    def data_params_digest(self, task: str) -> str:
+        """SHA-256 of the keys that preparing the task's data reads."""
+        return digest(self.tasks[task].data.model_dump())
+
+    def state_of(self, run: Run, layout: Layout, data_digest: str | None, code: str) -> str:
+        """What there is of a run whose data and code have these digests now; see `records.state_of`."""
+        device = self.execution.device
+        devices = ("cpu", "cuda") if device == "auto" else (device,)
+        epochs = self.tasks[run.task].recipe.epochs
+        return state_of(layout.run(run), Expected(self.run_digest(run), code, data_digest, devices, epochs))
+
     @property
     def grid_digest(self) -> str:
         """SHA-256 of the grid and of what each of its runs reads."""
         return digest([(run.id, self.run_digest(run)) for run in self.runs])
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML lets a later key silently replace an earlier one; here that is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands there twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
 
 
 def read_params(path: Path) -> Params:
@@ -89,12 +87,12 @@ def read_params(path: Path) -> Params:
     Raises InputError naming the file, the key, the value and what is allowed, all mistakes at once.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", "run in the study folder, or name one with --params") from error
     except OSError as error:
         raise explain_os_error(error, path) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (YamlError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: a params file is a mapping with the keys {', '.join(_keys(Params))}")

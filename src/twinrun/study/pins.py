@@ -14,15 +14,21 @@ PINNED = {
     "OMP_NUM_THREADS": "1",  # the split of a sum among threads changes its rounding
     "MKL_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",  # order of sets and dicts of strings in a user's own model code
+    "PYTHONNOUSERSITE": "1",  # packages of a user's home are not those of the lock
+    "PYTHONSAFEPATH": "1",  # nor is a file in the study folder that has a package's name
 }
-# cuBLAS picks workspaces at run time unless told which; ordinary training leaves it free.
-CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
-CUBLAS_DETERMINISTIC = ":4096:8"
-# Variables that would override the numerics from outside.
+# Variables that would override the numerics from outside. numerics.py decides about cuBLAS's workspaces.
 REMOVED = (
     "NVIDIA_TF32_OVERRIDE",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
     "TORCH_CUDNN_V8_API_DISABLED",
+    "TORCH_BLAS_PREFER_CUBLASLT",
+    "TORCH_CUBLASLT_UNIFIED_WORKSPACE",
+    "CUBLASLT_WORKSPACE_SIZE",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUBLAS_EMULATE_SINGLE_PRECISION",
+    "CUBLAS_EMULATE_DOUBLE_PRECISION",
+    "CUBLAS_EMULATION_STRATEGY",
     "DNNL_MAX_CPU_ISA",
     "DNNL_DEFAULT_FPMATH_MODE",
     "ONEDNN_DEFAULT_FPMATH_MODE",
@@ -30,30 +36,17 @@ REMOVED = (
     "MKL_ENABLE_INSTRUCTIONS",
     "MKL_DYNAMIC",
     "OMP_DYNAMIC",
-    "PYTORCH_TEST_WITH_SLOW",
+    "GLIBC_TUNABLES",  # chooses other variants of the C library's mathematics
 )
+_WANTED: dict[str, str | None] = {**PINNED, **dict.fromkeys(REMOVED)}
 
 
-def pinned(deterministic: bool) -> dict[str, str | None]:
-    """Every variable that a run controls, with the value it must have; None: it must be unset."""
-    wanted: dict[str, str | None] = dict(PINNED)
-    wanted |= dict.fromkeys(REMOVED)
-    wanted[CUBLAS] = CUBLAS_DETERMINISTIC if deterministic else None
-    return wanted
-
-
-def leaks(environment: Mapping[str, str], deterministic: bool) -> dict[str, str | None]:
+def leaks(environment: Mapping[str, str]) -> dict[str, str | None]:
     """The controlled variables that are not as they must be, with the value they have now (None: unset)."""
-    return {
-        name: environment.get(name) for name, value in pinned(deterministic).items() if environment.get(name) != value
-    }
+    return {name: environment.get(name) for name, value in _WANTED.items() if environment.get(name) != value}
 
 
-def clean_environment(deterministic: bool, base: Mapping[str, str] | None = None) -> dict[str, str]:
+def clean_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     """A copy of `base` (default: this process's environment) with every controlled variable as it must be."""
-    environment = dict(os.environ if base is None else base)
-    for name, value in pinned(deterministic).items():
-        environment.pop(name, None)
-        if value is not None:
-            environment[name] = value
-    return environment
+    kept = {k: v for k, v in (os.environ if base is None else base).items() if k not in REMOVED}
+    return kept | PINNED

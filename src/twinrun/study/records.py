@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -145,22 +146,42 @@ def read_measured(folder: Path) -> Measured:
     return measured
 
 
+FINISHED = ("complete", "diverged")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a record must be to count as the run of this study, here and now."""
+
+    params_digest: str
+    code_digest: str
+    data_digest: str | None  # None: the task is not prepared
+    devices: tuple[str, ...]
+    epochs: int
+
+
 def current_code_digest() -> str:
     """The digest of the imported package's code, as far as it can change a run's bits."""
     return code_digest(Path(__file__).parents[1], CODE_PARTS)
 
 
-def state_of(folder: Path, *, params_digest: str, code: str) -> str:
-    """`complete`, `diverged`, `missing`, `other params`, `other code` or `damaged`: what lies in a record folder."""
+def state_of(folder: Path, expected: Expected) -> str:
+    """`complete`, `diverged`, `missing`, `damaged`, or in what the record is not as expected, such as `other data`."""
     if not (folder / RECORD).is_file():
         return "missing"
     try:
-        record = read_record(folder)
+        record = read_record(folder, check_files=True)
         read_measured(folder)
     except TwinrunError:
         return "damaged"
-    if record.params_digest != params_digest:
+    if record.params_digest != expected.params_digest:
         return "other params"
-    if record.code_digest != code:
+    if record.code_digest != expected.code_digest:
         return "other code"
+    if record.data_digest != expected.data_digest:
+        return "other data"
+    if record.device not in expected.devices:
+        return "other device"
+    if record.status == "complete" and len(record.fingerprints) != expected.epochs:
+        return "other length"
     return record.status

@@ -103,8 +103,12 @@ class ModelSpec(Block):
     norm_momentum: Annotated[float, Field(gt=0, le=1)] | None = None  # of batch normalization; null: the model's own
     pretrained: str | None = None  # safetensors or torchvision .pth weights, relative to the params file; width 1 only
 
+    pretrained_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")] | None = None  # or its beginning
+
     @model_validator(mode="after")
     def _full_width(self) -> ModelSpec:
+        if bool(self.pretrained) != bool(self.pretrained_sha256):
+            raise ValueError("pretrained and pretrained_sha256 go together: a run's digest covers the weights by it")
         if self.pretrained and self.width != 1.0:
             raise ValueError("pretrained weights fit width 1.0 only")
         if self.pretrained and self.name == "preactresnet18":
@@ -165,7 +169,6 @@ class Sgd(Block):
 
     lr: Above
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    nesterov: bool = False
     weight_decay: NotNegative = 0.0
     schedule: Schedule
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,20 +46,22 @@ def load_checkpoint(path: Path, identity: str, model: nn.Module, optimizer: Opti
     """
     if not path.is_file():
         return None
-    with suppress(SafetensorError, json.JSONDecodeError, KeyError, OSError):
+    try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["progress"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        if facts["identity"] != identity:
-            return None
-        model.load_state_dict(_below(tensors, "model/"))
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in _below(tensors, "optimizer/").items():
-            index, key = name.split("/")
-            state.setdefault(int(index), {})[key] = tensor
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        return Progress(identity, facts["epoch"], facts["rows"], _below(tensors, "head/"), facts["seconds"])
-    return None
+        progress = Progress(**facts, heads=_below(tensors, "head/"))
+    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError, OSError):
+        return None
+    if progress.identity != identity:
+        return None
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in _below(tensors, "optimizer/").items():
+        index, key = name.split("/")
+        state.setdefault(int(index), {})[key] = tensor
+    model.load_state_dict(_below(tensors, "model/"))
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return progress
 
 
 def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from twinrun.study.pins import CUBLAS, PINNED
+from twinrun.study.pins import PINNED
+from twinrun.training.numerics import CUBLAS
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydicom", "safetensors")
 
@@ -32,6 +33,11 @@ def host_facts(device: torch.device) -> dict[str, str | int | float | None]:
             "gpu_capability": f"{properties.major}.{properties.minor}",
         }
     return facts
+
+
+def gpu_name(device: torch.device) -> str | None:
+    """The model of the GPU in use."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 def cpu_name() -> str:

@@ -23,12 +23,13 @@ from twinrun.study.files import digest
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
+from twinrun.study.records import FINISHED, Record, read_record
 from twinrun.study.records import Noise as NoiseRecord
-from twinrun.study.records import Record
 from twinrun.training import outcome
 from twinrun.training.batches import Batches
 from twinrun.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from twinrun.training.energy import EnergyMeter
+from twinrun.training.environment import gpu_name, versions
 from twinrun.training.fingerprint import fingerprint
 from twinrun.training.metrics import evaluate_metrics
 from twinrun.training.models import build_model, head
@@ -37,15 +38,18 @@ from twinrun.training.optimizers import build_optimizer, learning_rate, set_lear
 from twinrun.training.randomness import Noise, StreamDropout, Streams, seed_global_generators, take_over_dropout
 from twinrun.training.workspace import Workspace
 
+EMULATED = ("reorder", "ulp")
+
 
 @dataclass(frozen=True)
 class Options:
-    """How to execute a run; nothing here may change its bits, but for `device`, `entropy` and `stop_after`."""
+    """How to execute a run; nothing here may change its bits, but for `device`, `replay` and `stop_after`."""
 
     device: str = "auto"
-    entropy: str | None = None  # replays the emulated noise of another run
+    replay: NoiseRecord | None = None  # the emulated noise of another run, to be used again
     stop_after: int | None = None  # epochs; a prefix of the run, for verification
     shared: bool = False  # others run on the machine at the same time: timings are marked
+    unless_done: bool = False  # leave a run alone that is there, because another process was faster
     checkpoint_seconds: float = 5.0  # least time between two checkpoints
     progress: Callable[[dict[str, Any], int], None] = field(default=lambda row, epochs: None)
 
@@ -58,29 +62,26 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
     task = params.tasks[run.task]
     device_name = choose_device(options.device)
     device = torch.device(device_name)
-    packed = load_packed(layout.prepared(run.task))
+    kind = noise_kind(params, run, device_name)
+    check_replay(run, kind, options.replay)
+    packed = load_packed(layout.prepared(run.task), params.data_params_digest(run.task))
     with Workspace(layout.work(run)) as workspace:
+        if options.unless_done and params.state_of(run, layout, packed.digest, code) in FINISHED:
+            workspace.finish()
+            return read_record(layout.run(run))
         started, clock, meter = datetime.now(UTC), time.perf_counter(), EnergyMeter()
+        # Emulated noise is free in an otherwise deterministic run: it replays, and differs from `det` in it alone.
         flags = set_numerics(
-            deterministic=not run.free_noise,
+            deterministic=kind != "native",
             precision=params.execution.precision,
             fill_uninitialized_memory=params.execution.fill_uninitialized_memory,
         )
-        kind = noise_kind(params, run, device_name)
-        identity = digest(
-            [
-                run.id,
-                params.run_digest(run),
-                code,
-                packed.digest,
-                device_name,
-                kind,
-                options.entropy,
-                options.stop_after,
-            ]
-        )
-        attempt = workspace.begin(identity, needs_entropy=kind in ("reorder", "ulp") and not options.entropy)
-        noise = Noise(kind, options.entropy or attempt.entropy)
+        replayed = options.replay.entropy if options.replay else None
+        # What a checkpoint must agree in: a run that went on with another library or GPU would be two halves.
+        identity = digest([run.id, params.run_digest(run), code, packed.digest, kind, replayed, options.stop_after,
+                           versions(), gpu_name(device)])  # fmt: skip
+        attempt = workspace.begin(identity, needs_entropy=kind in EMULATED and not replayed)
+        noise = Noise(kind, replayed or attempt.entropy)
         streams = Streams.of(run)
 
         streams.seed_initialization()
@@ -93,10 +94,10 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
         optimizer = build_optimizer(settings, model)
         batches = Batches(packed, task.recipe, streams, noise, device)
 
-        progress = load_checkpoint(workspace.checkpoint, attempt.identity, model, optimizer)
+        progress = load_checkpoint(workspace.checkpoint, identity, model, optimizer)
         resumed = progress is not None
         if progress is None:
-            progress = Progress(attempt.identity, 0, [], head_copy(model, 0), {"train": 0.0, "eval": 0.0})
+            progress = Progress(identity, 0, [], head_copy(model, 0), {"train": 0.0, "eval": 0.0})
         epochs = min(task.recipe.epochs, options.stop_after or task.recipe.epochs)
         note, predictions, saved = None, outcome.no_predictions(len(packed.classes)), time.perf_counter()
         if resumed and progress.epoch == epochs:  # interrupted between the last epoch and the record
@@ -115,7 +116,7 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
             row["fingerprint"] = fingerprint(model)
             progress.epoch = epoch + 1
             progress.rows.append(row)
-            if not (math.isfinite(train_loss) and np.isfinite(predictions.losses).all()):
+            if not (math.isfinite(train_loss) and np.isfinite(predictions.probabilities).all()):
                 note = f"the loss was not finite in epoch {epoch + 1}"
                 predictions = outcome.no_predictions(len(packed.classes))
                 break
@@ -154,7 +155,11 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
             predictions=predictions,
             heads=progress.heads,
             seconds=None if resumed else progress.seconds | {"total": time.perf_counter() - clock},
-            energy=(None, "not measured: the run was resumed") if resumed else meter.joules(),
+            energy=(
+                (None, "not measured: the run was resumed")
+                if resumed
+                else meter.joules(device=device_name, shared=options.shared)
+            ),
             started=started,
             attempts=attempt.number,
             shared=options.shared,
@@ -195,15 +200,15 @@ def train_epoch(
 
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Batches) -> outcome.Predictions:
-    """Class probabilities, labels and cross-entropy of every test example, in the prepared order."""
+    """Class probabilities, labels and log-probabilities of every test example, in the prepared order."""
     model.eval()
-    probabilities, labels, losses = [], [], []
+    probabilities, labels, logs = [], [], []
     for batch in batches.test():
-        logits = model(batch.images).float()
-        probabilities.append(functional.softmax(logits, dim=1))
-        losses.append(functional.cross_entropy(logits, batch.labels, reduction="none"))
+        logits = model(batch.images)
+        probabilities.append(functional.softmax(logits.float(), dim=1))
+        logs.append(functional.log_softmax(logits.double(), dim=1))
         labels.append(batch.labels)
-    return outcome.Predictions(*(torch.cat(parts).cpu().numpy() for parts in (probabilities, labels, losses)))
+    return outcome.Predictions(*(torch.cat(parts).cpu().numpy() for parts in (probabilities, labels, logs)))
 
 
 def head_copy(model: nn.Module, epoch: int) -> dict[str, torch.Tensor]:
@@ -236,6 +241,15 @@ def noise_kind(params: Params, run: Run, device: str) -> Literal["none", "native
     if kind == "native" and device == "cpu":
         raise InputError("execution.noise native: a single-threaded CPU run has none", "use auto, reorder or ulp")
     return kind
+
+
+def check_replay(run: Run, kind: str, replay: NoiseRecord | None) -> None:
+    """Refuse to replay what this run does not have: InputError."""
+    if replay and (kind not in EMULATED or replay.kind != kind):
+        raise InputError(
+            f"{run.id}: its noise here is {kind}, which cannot replay a record with {replay.kind} noise",
+            "only reorder and ulp noise can be replayed, each by a run of the same kind",
+        )
 
 
 def synchronized(device: torch.device) -> float:

@@ -12,22 +12,27 @@ from twinrun.study.records import Metrics
 
 
 def evaluate_metrics(
-    probabilities: NDArray[np.float32], labels: NDArray[np.int64], losses: NDArray[np.float32]
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], log_probabilities: NDArray[np.float64]
 ) -> Metrics:
-    """Metrics of `probabilities` (n, classes) against `labels` (n,), with the cross-entropy of each example (n,)."""
+    """Metrics of predictions (n, classes) against `labels` (n,).
+
+    AUC ranks by log-probability, in the binary case by the difference of the two (the logit): as probabilities,
+    confident predictions would all be 1 and tie.
+    """
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1)
     if classes == 2:
-        f1, auc = f1_score(predicted == 1, labels == 1), auc_score(probabilities[:, 1], labels == 1)
+        f1 = f1_score(predicted == 1, labels == 1)
+        auc = auc_score(log_probabilities[:, 1] - log_probabilities[:, 0], labels == 1)
     else:
         f1 = math.fsum(f1_score(predicted == c, labels == c) for c in range(classes)) / classes
-        parts = [auc_score(probabilities[:, c], labels == c) for c in range(classes)]
+        parts = [auc_score(log_probabilities[:, c], labels == c) for c in range(classes)]
         auc = None if None in parts else math.fsum(part for part in parts if part is not None) / classes
     return Metrics(
         accuracy=int((predicted == labels).sum()) / len(labels),
         f1=f1,
         auc=auc,
-        loss=math.fsum(losses.tolist()) / len(losses),
+        loss=-math.fsum(log_probabilities[np.arange(len(labels)), labels].tolist()) / len(labels),
     )
 
 
@@ -38,7 +43,7 @@ def f1_score(predicted: NDArray[np.bool_], actual: NDArray[np.bool_]) -> float:
     return 2 * both / either if either else 0.0
 
 
-def auc_score(scores: NDArray[np.float32], actual: NDArray[np.bool_]) -> float | None:
+def auc_score(scores: NDArray[np.float64], actual: NDArray[np.bool_]) -> float | None:
     """Area under the ROC curve (Mann-Whitney U over n1 n0, ties count half); None when one class is absent."""
     positive, negative = int(actual.sum()), int((~actual).sum())
     if not positive or not negative:

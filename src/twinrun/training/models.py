@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from twinrun.study.errors import InputError
+from twinrun.study.files import sha256_file
 from twinrun.study.schema import ModelSpec
 from twinrun.training.preact import PreActResNet18
 
@@ -22,7 +23,7 @@ def build_model(spec: ModelSpec, classes: int, root: Path = Path()) -> nn.Module
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = spec.norm_momentum
     if spec.pretrained:
-        _load_body(model, root / spec.pretrained)
+        _load_body(model, root / spec.pretrained, spec.pretrained_sha256 or "")
     return model
 
 
@@ -85,10 +86,12 @@ def head(model: nn.Module) -> tuple[str, nn.Linear]:
     return linear[-1]
 
 
-def _load_body(model: nn.Module, path: Path) -> None:
+def _load_body(model: nn.Module, path: Path, sha256: str) -> None:
     """Load every weight but the head's, whose number of classes is the study's own."""
     if not path.is_file():
         raise InputError(f"model.pretrained: {path}: no such file")
+    if not (found := sha256_file(path)).startswith(sha256):
+        raise InputError(f"model.pretrained: {path}: its SHA-256 is {found}, the params say {sha256}")
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 

@@ -8,7 +8,10 @@ import torch
 from torch.utils import deterministic as memory  # its one switch is a property that type checkers do not see
 
 from twinrun.study.errors import MismatchError
-from twinrun.study.pins import CUBLAS, leaks
+from twinrun.study.pins import leaks
+
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+CUBLAS_DETERMINISTIC = ":4096:8"
 
 Flags = dict[str, bool | int | str | None]
 
@@ -19,12 +22,16 @@ def set_numerics(*, deterministic: bool, precision: str, fill_uninitialized_memo
     `precision` is "fp32" or "tf32". Raises MismatchError when a flag cannot be brought to its value, or when a
     controlled environment variable has another one (they are read by libraries when torch is imported).
     """
-    wrong = leaks(os.environ, deterministic)
+    os.environ.pop(CUBLAS, None)  # this process may have had a run before
+    wrong = leaks(os.environ)
     if wrong:
         raise MismatchError(
             f"environment variables that would change the results: {', '.join(sorted(wrong))}",
             "start the run with `twinrun train`, which sets them before torch is imported",
         )
+    if deterministic:
+        # cuBLAS picks its workspaces at run time unless told which. It looks when CUDA starts, which is later.
+        os.environ[CUBLAS] = CUBLAS_DETERMINISTIC
     torch.set_num_threads(1)  # the split of a sum among threads changes its rounding
     # Operations without a deterministic implementation raise instead of differing silently.
     torch.use_deterministic_algorithms(deterministic)
@@ -47,7 +54,7 @@ def set_numerics(*, deterministic: bool, precision: str, fill_uninitialized_memo
         "cudnn_tf32": precision == "tf32",
         "cpu_threads": 1,
         "cpu_capability": "AVX2",
-        "cublas_workspace_config": os.environ.get(CUBLAS),
+        "cublas_workspace_config": CUBLAS_DETERMINISTIC if deterministic else None,
     }
     found = read_flags()
     for name, value in wanted.items():

@@ -25,7 +25,6 @@ def build_optimizer(settings: schema.Adam | schema.Sgd, model: nn.Module) -> Opt
         model.parameters(),
         lr=settings.lr,
         momentum=settings.momentum,
-        nesterov=settings.nesterov,
         weight_decay=settings.weight_decay,
         fused=True,
     )

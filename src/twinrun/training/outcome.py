@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,25 +14,27 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 
-from twinrun.study.files import explain_os_error, sha256_file, write_bytes, write_text
-from twinrun.study.layout import COMPUTED_FILES, CURVE, HEADS, PREDICTIONS
+from twinrun.study.files import sha256_file, write_bytes, write_text
+from twinrun.study.folders import replaced_folder
+from twinrun.study.layout import COMPUTED_FILES, CURVE, CURVE_COLUMNS, HEADS, PREDICTIONS
 from twinrun.study.records import Measured, Record, write_record
 from twinrun.training.environment import environment_variables, host_facts, versions
 
-CURVE_COLUMNS = ("epoch", "learning_rate", "train_loss", "accuracy", "f1", "auc", "loss", "fingerprint")
-
 
 class Predictions(NamedTuple):
-    """Of every test example: class probabilities (n, classes) float32, label (n,) int64, cross-entropy (n,) float32."""
+    """Of every test example: class probabilities (n, classes) float32, label (n,) int64, log-probabilities in float64.
+
+    The last keep the order of confident predictions, whose float32 probabilities are all 1.
+    """
 
     probabilities: NDArray[np.float32]
     labels: NDArray[np.int64]
-    losses: NDArray[np.float32]
+    log_probabilities: NDArray[np.float64]
 
 
 def no_predictions(classes: int) -> Predictions:
     """What a diverged run predicts."""
-    return Predictions(np.zeros((0, classes), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    return Predictions(np.zeros((0, classes), np.float32), np.zeros(0, np.int64), np.zeros((0, classes)))
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,7 @@ class Outcome:
 
 def publish(folder: Path, result: Outcome) -> Record:
     """Write the record folder whole or not at all, in place of an older one; return the record as written."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with replaced_folder(folder, locked=True) as temporary:
         write_text(temporary / CURVE, _curve_text(result.curve))
         buffer = io.BytesIO()
         # Uncompressed: zlib's output differs between its versions. numpy gives every member the same fixed date.
@@ -85,13 +83,6 @@ def publish(folder: Path, result: Outcome) -> Record:
             environment=environment_variables(),
         )
         write_record(temporary, record, measured)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    except OSError as error:
-        raise explain_os_error(error, folder) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return record
 
 

@@ -139,11 +139,12 @@ class Noise:
         """Change one weight by one ulp upwards, if this noise does so."""
         if self.kind != "ulp":
             return
-        parameters = list(model.parameters())
-        position = int(words(1, "noise", self.entropy)[0] % sum(p.numel() for p in parameters))
-        for parameter in parameters:
-            if position < parameter.numel():
-                flat = parameter.view(-1)
-                flat[position] = torch.nextafter(flat[position], torch.full_like(flat[position], torch.inf))
+        # Not a zero: its neighbour is so small that the first update swallows it.
+        candidates = [parameter.view(-1).nonzero().view(-1) for parameter in model.parameters()]
+        position = int(words(1, "noise", self.entropy)[0] % sum(map(len, candidates)))
+        for parameter, indices in zip(model.parameters(), candidates, strict=True):
+            if position < len(indices):
+                weight = parameter.view(-1)[int(indices[position])]
+                weight.copy_(torch.nextafter(weight, torch.full_like(weight, torch.inf)))
                 return
-            position -= parameter.numel()
+            position -= len(indices)

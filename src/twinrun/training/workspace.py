@@ -16,11 +16,10 @@ from twinrun.training.randomness import fresh_entropy
 
 @dataclass(frozen=True)
 class Attempt:
-    """This try at the run: how many came before, and the noise that they all share."""
+    """This try at the run: the how manieth it is, and the noise that they all share."""
 
     number: int
     entropy: str | None
-    identity: str  # of the checkpoints that belong to it
 
 
 class Workspace:
@@ -38,7 +37,10 @@ class Workspace:
             raise explain_os_error(error, self.folder) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # The one who had it may have removed the folder since: then this lock is on a file that nobody else sees.
+            if not os.path.samestat(os.fstat(self._lock), (self.folder / "lock").stat()):
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError) as error:
             os.close(self._lock)
             raise BusyError(
                 f"{self.folder}: another process is training this run", "wait for it, or stop it; it can be resumed"
@@ -63,11 +65,11 @@ class Workspace:
         entropy = str(before["entropy"]) if same and before.get("entropy") else None
         if needs_entropy and entropy is None:
             entropy = fresh_entropy()
-        number = int(str(before.get("number", 0))) + 1
+        number = int(str(before["number"])) + 1 if same else 1
         if not same:
             self.checkpoint.unlink(missing_ok=True)
         write_json(path, {"identity": identity, "entropy": entropy, "number": number})
-        return Attempt(number, entropy, identity)
+        return Attempt(number, entropy)
 
     def finish(self) -> None:
         """Remove the folder: the record holds all that is to be kept."""
