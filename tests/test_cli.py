@@ -25,6 +25,8 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["twinrun", *arguments])
+        # A run in this process sets it; with it, `train` would start this process again.
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
         code = 0
         try:
             main()

@@ -264,7 +264,7 @@ def verify(
         raise IncompleteError("no run to verify", "the grid has no det run: name runs, or add det_1 to grid.runs")
     if write_expected and (ids or first or epochs or replay):
         raise InputError("--write-expected notes every deterministic run whole", "leave the other choices away")
-    comparisons, records = verifying.verify(
+    records = verifying.retrain(
         params,
         Path(),
         runs,
@@ -278,6 +278,7 @@ def verify(
         verifying.write_expected(Layout(), records)
         print(f"{len(records)} runs noted in {Layout().expected}")
         return
+    comparisons = verifying.compare(Layout(), runs, records, epochs)
     for item in comparisons:
         outcome = f"differs first at {item.first_difference}" if item.first_difference else "equal"
         print(f"{item.run}\t{item.against}\t{item.epochs} epochs\t{outcome}")

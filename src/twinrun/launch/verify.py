@@ -55,7 +55,7 @@ def _has_emulated_noise(folder: Path) -> bool:
         return False
 
 
-def verify(
+def retrain(
     params: Params,
     root: Path,
     runs: list[Run],
@@ -65,10 +65,10 @@ def verify(
     epochs: int | None,
     device: str | None,
     prefix: Sequence[str] = (),
-) -> tuple[list[Comparison], dict[str, Record]]:
-    """Retrain `runs` outside the study folder and compare them with expected/ and with their records.
+) -> dict[str, Record]:
+    """Train `runs` again in fresh processes, outside the study folder, and return their records by id.
 
-    Raises IncompleteError when a run cannot be trained. The caller decides what a difference means.
+    Raises IncompleteError when one cannot be trained.
     """
     layout = Layout(root)
     with tempfile.TemporaryDirectory(prefix="twinrun-verify-") as folder:
@@ -90,7 +90,15 @@ def verify(
         if failed:
             lines = "\n".join(f"  {item.run.id} (exit {item.code}): {item.message}" for item in failed)
             raise IncompleteError(f"{len(failed)} of {len(runs)} runs could not be trained again:\n{lines}")
-        again = {run.id: read_record(Layout(root, out).run(run)) for run in runs}
+        return {run.id: read_record(Layout(root, out).run(run)) for run in runs}
+
+
+def compare(layout: Layout, runs: list[Run], again: dict[str, Record], epochs: int | None) -> list[Comparison]:
+    """Hold retrained records against expected/ and against the study's own records.
+
+    The caller decides what a difference means. Raises MismatchError when there is a source for a run, but one that was
+    made for something else or was tampered with.
+    """
     expected = read_expected(layout)
     comparisons = []
     for run in runs:
@@ -112,7 +120,7 @@ def verify(
             raise MismatchError(f"{run.id}: its record cannot be compared: {error.message}", error.hint) from error
         if (old.params_digest, old.data_digest, old.device) == (new.params_digest, new.data_digest, new.device):
             comparisons.append(_compare(new, "record", old.initial_fingerprint, old.fingerprints, epochs))
-    return comparisons, again
+    return comparisons
 
 
 def _compare(new: Record, against: str, initial: str, noted: list[str], epochs: int | None) -> Comparison:
