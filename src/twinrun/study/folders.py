@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ def replaced_folder(target: Path, *, locked: bool = False) -> Iterator[Path]:
     building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     retired = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
+        if target.exists() and not target.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         for kind in ("tmp", "old"):
             for stale in target.parent.glob(f".{target.name}.*.{kind}") if locked else ():
                 shutil.rmtree(stale, ignore_errors=True)
