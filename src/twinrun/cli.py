@@ -115,14 +115,17 @@ def train(
         option = "--stop-after" if stop_after else "--replay"
         raise InputError(f"{option} needs --out", "it makes no run of the study: put it somewhere else than runs/")
     _enter_clean_environment()
+    from twinrun.launch.progress import Progress
     from twinrun.study.records import current_code_digest, read_record
     from twinrun.training.loop import Options, train_run
+
+    progress = Progress(f"{run.id} epoch", params.tasks[run.task].recipe.epochs)
 
     def show(row: dict[str, Any], epochs: int) -> None:
         metric = params.tasks[run.task].recipe.metric
         value = "n/a" if row[metric] is None else f"{row[metric]:.4f}"
-        line = f"{run.id} epoch {row['epoch']}/{epochs} train loss {row['train_loss']:.4f} test {metric} {value}"
-        print(line, file=sys.stderr, flush=True)
+        progress.done = row["epoch"] - 1  # an interrupted run does not begin at the first
+        progress.advance(f"train loss {row['train_loss']:.4f} test {metric} {value}")
 
     options = Options(
         device=device or params.execution.device,
@@ -132,7 +135,8 @@ def train(
         unless_done=unless_done,
         progress=show,
     )
-    record = train_run(params, run, Layout(Path(), out), current_code_digest(), options)
+    with progress:
+        record = train_run(params, run, Layout(Path(), out), current_code_digest(), options)
     print(f"{record.run} {record.status} {record.final_fingerprint}")
 
 

@@ -32,12 +32,12 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
-    def advance(self, message: str = "", steps: int = 1) -> None:
-        """Note that a step is done; `message` says which."""
-        self.done += steps
+    def advance(self, message: str) -> None:
+        """Note that a step is done; `message` says which, or how it went."""
+        self.done += 1
         if self._bar:
             self._bar.update(self._task, completed=self.done, description=f"{self.title} {message}".rstrip())
-        elif message:
+        else:
             print(f"{self.title} {self.done}/{self.total} {message}", file=sys.stderr, flush=True)
 
     def update(self, done: int, total: int) -> None:
