@@ -43,7 +43,21 @@ def process(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-COMMANDS = ["data", "prepare", "plan", "train", "sweep", "status", "collect", "analyze", "report", "verify", "doctor"]
+COMMANDS = [
+    "data",
+    "prepare",
+    "plan",
+    "train",
+    "sweep",
+    "status",
+    "collect",
+    "analyze",
+    "report",
+    "verify",
+    "doctor",
+    "power",
+    "reanalyze",
+]
 
 
 def test_help_names_every_command(cli: Cli) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from twinrun.cli_statistics import power, reanalyze_app
 from twinrun.study.errors import InputError, MismatchError, TwinrunError
 from twinrun.study.layout import Layout
 
@@ -26,6 +27,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Make the archives that a study reads.")
 app.add_typer(data_app, name="data")
+app.add_typer(reanalyze_app, name="reanalyze")
+app.command()(power)
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The study's params file.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto; default: the study's execution.device.")]

@@ -73,7 +73,8 @@ def make_params(spec: Synthetic) -> Params:
         "seeds": list(spec.seeds),
         "runs": list(spec.runs),
     }
-    execution = {"device": "cpu", "noise": "auto", "precision": "fp32", "fill_uninitialized_memory": False}
+    device = "cuda" if spec.noise == "native" else "cpu"
+    execution = {"device": device, "noise": "auto", "precision": "fp32", "fill_uninitialized_memory": False}
     return Params.model_validate(
         {"schema": 1, "study": "synthetic", "grid": grid, "execution": execution, "tasks": tasks}
     )
@@ -102,6 +103,7 @@ def write_manifest(layout: Layout, spec: Synthetic, task: str) -> None:
             "procedural": bool(_READERS[task].get("procedural", False)),
             "counts": counts,
             "digest": digest(task),
+            "params_digest": make_params(spec).data_params_digest(task),
         },
     )
 
@@ -158,7 +160,6 @@ def write_run(params: Params, layout: Layout, spec: Synthetic, run: Run, **chang
 
     free = run.free_noise
     record = Record(
-        study=params.study,
         run=run.id,
         task=run.task,
         optimizer=run.optimizer,
@@ -169,7 +170,7 @@ def write_run(params: Params, layout: Layout, spec: Synthetic, run: Run, **chang
         params_digest=params.run_digest(run),
         code_digest=CODE,
         data_digest=digest(run.task),
-        device="cuda" if free and spec.noise == "native" else "cpu",
+        device="cuda" if spec.noise == "native" else "cpu",
         noise=Noise(
             kind=spec.noise if free else "none",  # type: ignore[arg-type]
             entropy=digest(run.id)[:32] if free and spec.noise != "native" else None,

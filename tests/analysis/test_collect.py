@@ -11,9 +11,10 @@ from synthetic import CODE, Synthetic, snapshot, write_manifest, write_run, writ
 
 from twinrun.analysis.collect import collect
 from twinrun.study.errors import IncompleteError, InputError, MismatchError
-from twinrun.study.files import write_json
+from twinrun.study.files import digest, write_json
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
+from twinrun.study.records import Noise
 
 SMALL = Synthetic(tasks=("digits", "cracks"), optimizers=("adam",), seeds=(0, 42), n_test=20, epochs=2)
 VICTIM = "cracks/adam/42/nd_2"
@@ -115,6 +116,14 @@ def _edited(name: str, old: str, new: str) -> Spoil:
     return spoil
 
 
+def _measured(old: str, new: str) -> Spoil:
+    return _edited("measured.json", old, new)
+
+
+def _entropy(run_id: str) -> str:
+    return digest(run_id)[:32]
+
+
 def _foreign(params: Params, layout: Layout) -> None:
     source, target = layout.run(params.find("cracks/adam/42/nd_1")), layout.run(params.find(VICTIM))
     for file in source.iterdir():
@@ -137,7 +146,10 @@ def _truncated(params: Params, layout: Layout) -> None:
         (_rewritten(params_digest="1" * 64), "params digest"),
         (_rewritten(code_digest="1" * 64), "code digest"),
         (_rewritten(data_digest="1" * 64), "data digest"),
-        (_rewritten(device="cuda"), "device cuda"),
+        (_rewritten(device="cuda"), "device cuda, while execution.device is cpu"),
+        (_rewritten(noise=Noise(kind="reorder", entropy=_entropy("cracks/adam/42/nd_1"))), "has the very noise of"),
+        (_measured('"gpu": null', '"gpu": "Another"'), "GPU Another, while most runs of its cell have None"),
+        (_measured('"torch": "2.11.0"', '"torch": "2.10.0"'), "torch 2.10.0, while most runs of its cell have 2.11.0"),
         (_rewritten(arm="det"), "another cell, arm"),
         (_rewritten(metrics=None), "without metrics"),
         (_edited("record.json", '"seed": 42', '"seed": 43'), "seal"),
@@ -167,6 +179,14 @@ def test_mixed_noise_is_refused(small: tuple[Params, Layout]) -> None:
     params, layout = small
     write_run(params, layout, Synthetic(**{**SMALL.__dict__, "noise": "ulp"}), params.find(VICTIM))
     with pytest.raises(MismatchError, match="noise ulp, while most runs of its arm have reorder"):
+        collect(params, layout, code_digest=CODE)
+
+
+def test_data_prepared_for_other_params_are_refused(small: tuple[Params, Layout]) -> None:
+    params, layout = small
+    path = layout.prepared("cracks") / "manifest.json"
+    write_json(path, json.loads(path.read_text()) | {"params_digest": "2" * 64})
+    with pytest.raises(MismatchError, match=r"prepared for other params of tasks\.cracks\.data"):
         collect(params, layout, code_digest=CODE)
 
 

@@ -86,8 +86,12 @@ def test_the_page_is_whole_and_self_contained(sample: Layout) -> None:
 def test_every_thesis_output_is_there(sample: Layout) -> None:
     index = json.loads((sample.analysis / "analysis.json").read_text())
     names = {entry["thesis_name"] for entry in index["tables"] + index["figures"]}
-    assert {f"Table 5.{number}" for number in (1, 2, 3, 4)} <= names
-    assert {f"Figure 5.{number}" for number in (1, 2, 3, 4, 5, 6, 10, 11, 12)} <= names
+    assert {f"Table 5.{number}" for number in range(1, 7)} | {"Table 6.1"} <= names
+    assert {f"Figure 5.{number}" for number in range(1, 13)} <= names
+    for entry in index["tables"]:
+        assert all((sample.analysis / name).stat().st_size > 0 for name in entry["files"])
+        assert {Path(name).suffix for name in entry["files"]} == {".csv", ".tex", ".md"}
+        assert entry["command"] == "twinrun analyze"
     for entry in index["figures"]:
         assert "n = " in entry["caption"]
         assert all((sample.analysis / name).stat().st_size > 1000 for name in entry["files"])
@@ -181,6 +185,15 @@ def _replace(name: str, old: str, new: str) -> Any:
     return spoil
 
 
+def _cell(name: str, column: str, value: object) -> Any:
+    def spoil(folder: Path) -> None:
+        frame = pd.read_csv(folder / f"{name}.csv", dtype=str)
+        frame.loc[0, column] = str(value)
+        frame.to_csv(folder / f"{name}.csv", index=False)
+
+    return spoil
+
+
 def _cut(name: str, keep: float) -> Any:
     def spoil(folder: Path) -> None:
         content = (folder / name).read_bytes()
@@ -211,6 +224,16 @@ def _pickled(folder: Path) -> None:
         (lambda folder: (folder / "digits/labels.npy").unlink(), "labels.npy: no such file"),
         (lambda folder: np.save(folder / "digits/heads.npy", np.zeros((2, 2))), "heads.npy: shape"),
         (_replace("results.csv", "accuracy", "precision"), "accuracy"),
+        (_cell("results", "f1", "high"), "results.csv: the column f1 holds something that is no number"),
+        (_cell("results", "accuracy", 1.5), "results.csv: digits/adam/0/det_1 has accuracy 1.5"),
+        (_cell("results", "loss", "inf"), "results.csv: digits/adam/0/det_1 has loss inf"),
+        (_cell("results", "status", "done"), "has the status 'done'"),
+        (_cell("results", "seed", 7), "digits/adam/0/det_1 is not the run that its row describes"),
+        (_cell("measured", "train_seconds", "long"), "measured.csv: the column train_seconds"),
+        (_cell("measured", "energy_joules", -1), "measured.csv: the column energy_joules holds something negative"),
+        (_replace("study.json", '"head_size"', '"size"'), "study.json: tasks.digits.head_size is missing"),
+        (_replace("study.json", '"optimizers": [', '"optimisers": ['), "study.json: grid.optimizers is missing"),
+        (lambda folder: np.save(folder / "digits/labels.npy", np.full(80, 10)), "labels.npy: labels that are none of"),
     ],
 )
 def test_damaged_collections_are_named(copy: Layout, spoil: Any, named: str) -> None:
@@ -218,6 +241,17 @@ def test_damaged_collections_are_named(copy: Layout, spoil: Any, named: str) -> 
     with pytest.raises(TwinrunError, match=re.escape(named)):
         analyze(copy.collected, copy.analysis)
     assert not copy.analysis.exists()
+
+
+@pytest.mark.parametrize("text", ["", "nan"])
+def test_a_metric_that_is_missing_is_said_to_be(copy: Layout, text: str) -> None:
+    frame = pd.read_csv(copy.collected / "results.csv", dtype=str, keep_default_na=False)
+    frame.loc[frame["id"] == "digits/adam/42/nd_2", "accuracy"] = text
+    frame.to_csv(copy.collected / "results.csv", index=False)
+    table = build_tables(load_study(copy.collected))["performance_digits"].frame
+    row = table[(table["metric"] == "accuracy") & (table["optimizer"] == "adam") & (table["seed"] == 42)].iloc[0]
+    assert np.isnan(row["mean_nd"])
+    assert "accuracy not defined" in row["remark"]
 
 
 def test_the_analysis_of_another_study_is_refused(sample: Layout, copy: Layout) -> None:

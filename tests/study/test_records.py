@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     for name in COMPUTED_FILES:
         (tmp_path / name).write_text(name)
     record = Record(
-        study="s", run="t/sgd/0/det_1", task="t", optimizer="sgd", seed=0, arm="det", replicate=1, status="complete",
+        run="t/sgd/0/det_1", task="t", optimizer="sgd", seed=0, arm="det", replicate=1, status="complete",
         params_digest="a" * 64, code_digest="b" * 64, data_digest="c" * 64, device="cpu",
         noise=Noise(kind="none", entropy=None), flags={"cpu_threads": 1}, parameter_count=3,
         initial_fingerprint="d" * 64, fingerprints=["e" * 64, "f" * 64],

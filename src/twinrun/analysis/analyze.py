@@ -8,16 +8,23 @@ from typing import Any
 
 import pandas as pd
 
-from twinrun.analysis import drawing, figures, figures_weights
-from twinrun.analysis.collect import write_csv
+from twinrun.analysis import drawing, figures, figures_runtime, figures_weights
+from twinrun.analysis.agreement import agreements
 from twinrun.analysis.drawing import Drawn
-from twinrun.analysis.folders import replaced_folder
+from twinrun.analysis.footprint import footprint_table
+from twinrun.analysis.rendering import COMMAND, FORMS, write_table
 from twinrun.analysis.table import Study, load_study
 from twinrun.analysis.tables import Table, missing
 from twinrun.analysis.tables_determinism import determinism_arms_table, determinism_table
+from twinrun.analysis.tables_hidden import classes_table, flips_table, hidden_table
 from twinrun.analysis.tables_performance import performance_table, spread_table, summary_table
-from twinrun.analysis.tables_twins import churn_arms_table, churn_table, weights_table
-from twinrun.study.files import digest, write_json
+from twinrun.analysis.tables_runtime import runtime_table
+from twinrun.analysis.tables_tests import build_test_tables
+from twinrun.analysis.tables_twins import churn_arms_table, churn_table, paired_arms
+from twinrun.analysis.tables_weights import weights_seeds_table, weights_table
+from twinrun.analysis.thesis_beside import footprint_notes, summary_notes, thesis_table
+from twinrun.study.files import write_json
+from twinrun.study.folders import replaced_folder
 
 ANALYSIS_SCHEMA = 1
 
@@ -31,33 +38,38 @@ def analyze(collected: Path, out: Path) -> None:
     tables = build_tables(study)
     with replaced_folder(out) as folder:
         for table in tables.values():
-            write_csv(folder / "tables" / f"{table.name}.csv", table.frame)
+            write_table(table, folder / "tables")
         drawn = [
             _figure_entry(figure, drawing.save(figure, folder / "figures")) for figure in build_figures(study, tables)
         ]
         write_json(folder / "statistics.json", key_numbers(study, tables))
         entries = [_table_entry(table) for table in tables.values()]
-        index = {"schema": ANALYSIS_SCHEMA, "study_digest": study_digest(study), "tables": entries, "figures": drawn}
+        index = {"schema": ANALYSIS_SCHEMA, "study_digest": study.digest, "tables": entries, "figures": drawn}
         write_json(folder / "analysis.json", index)
-
-
-def study_digest(study: Study) -> str:
-    """SHA-256 of what was computed, in grid order: ties an analysis to the study that it was made from."""
-    return digest([study.info, study.results.to_csv(index=False)])
 
 
 def build_tables(study: Study) -> dict[str, Table]:
     """Every table of the study by name, in the order of the report."""
-    churn = churn_table(study)
+    groups = agreements(study, paired_arms(study))
+    churn, weights = churn_table(study, groups), weights_table(study)
+    performance = {task: performance_table(study, task) for task in study.tasks}
     tables = [
         determinism_table(study),
         determinism_arms_table(study),
-        *(performance_table(study, task) for task in study.tasks),
-        summary_table(study),
+        *performance.values(),
+        replace(summary_table(study), notes=summary_notes(study)),
         spread_table(study),
+        *build_test_tables(study),
+        thesis_table(study, {task: table.frame for task, table in performance.items()}),
         churn,
         churn_arms_table(study, churn.frame),
-        weights_table(study),
+        hidden_table(study, groups),
+        classes_table(study, groups),
+        flips_table(study, groups),
+        weights,
+        weights_seeds_table(study, weights.frame),
+        runtime_table(study),
+        replace(footprint_table(study), notes=footprint_notes()),
     ]
     procedural = [task for task in study.tasks if study.info["tasks"][task]["procedural"]]
     note = f"Procedural images: {', '.join(procedural)}."
@@ -76,6 +88,7 @@ def build_figures(study: Study, tables: dict[str, Table]) -> list[Drawn]:
         figures.churn_figure(study, tables["churn"].frame),
         figures_weights.head_sd_figure(study, weights),
         *(figures_weights.cosine_figure(study, optimizer, weights) for optimizer in study.optimizers),
+        *(figures_runtime.runtime_figure(study, task, tables["runtime"].frame) for task in study.tasks),
     ]
 
 
@@ -97,6 +110,7 @@ def key_numbers(study: Study, tables: dict[str, Table]) -> dict[str, Any]:
                 "performance": _records(_of(performance, None, cell.optimizer, cell.seed)),
                 "spread": _records(_of(spread, task, cell.optimizer, cell.seed)),
                 "churn": _records(_of(churn, task, cell.optimizer, cell.seed)),
+                "hidden": _records(_of(tables["hidden"].frame, task, cell.optimizer, cell.seed)),
                 "last_heads": _records(last),
                 "determinism": _records(_of(determinism, task, cell.optimizer, cell.seed)),
             }
@@ -139,6 +153,8 @@ def _table_entry(table: Table) -> dict[str, Any]:
         "columns": list(table.frame.columns),
         "rows": len(table.frame),
         "file": f"tables/{table.name}.csv",
+        "files": [f"tables/{table.name}.{form}" for form in FORMS],
+        "command": COMMAND,
     }
 
 
@@ -150,4 +166,5 @@ def _figure_entry(figure: Drawn, files: list[str]) -> dict[str, Any]:
         "caption": figure.caption,
         "alt": figure.alt,
         "files": [f"figures/{name}" for name in files],
+        "command": COMMAND,
     }

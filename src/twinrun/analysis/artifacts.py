@@ -14,9 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from twinrun.study.errors import MismatchError
-from twinrun.study.layout import CURVE, HEADS, PREDICTIONS
-
-CURVE_COLUMNS = ("epoch", "learning_rate", "train_loss", "accuracy", "f1", "auc", "loss", "fingerprint")
+from twinrun.study.layout import CURVE, CURVE_COLUMNS, HEADS, PREDICTIONS
 
 Floats = NDArray[np.float32]
 

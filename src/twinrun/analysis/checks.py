@@ -49,9 +49,12 @@ def read_manifests(params: Params, layout: Layout) -> dict[str, dict[str, Any]]:
         raise IncompleteError(f"not prepared yet: {', '.join(absent)}", "run `twinrun prepare`, or `make study`")
     manifests = {task: read_json(path) for task, path in paths.items()}
     for task, manifest in manifests.items():
-        for key in ("classes", "n_test", "digest"):
+        again = f"run `twinrun prepare {task}` again"
+        for key in ("classes", "n_test", "params_digest", "digest"):
             if not isinstance(manifest, dict) or key not in manifest:
-                raise MismatchError(f"{paths[task]}: {key!r} is missing", f"run `twinrun prepare --task {task}` again")
+                raise MismatchError(f"{paths[task]}: {key!r} is missing", again)
+        if manifest["params_digest"] != params.data_params_digest(task):
+            raise MismatchError(f"{paths[task]}: prepared for other params of tasks.{task}.data", again)
     return manifests
 
 
@@ -138,6 +141,8 @@ def _faults(one: Found, params: Params, manifest: dict[str, Any], code_digest: s
     identity = (run.task, run.optimizer, run.seed, run.arm, run.replicate)
     if (record.task, record.optimizer, record.seed, record.arm, record.replicate) != identity:
         faults.append("its record names another cell, arm or replicate than its id")
+    if params.execution.device not in ("auto", record.device):
+        faults.append(f"trained on the device {record.device}, while execution.device is {params.execution.device}")
     if one.measured.run != run.id:
         faults.append(f"its measurements are those of {one.measured.run}")
     if not one.complete:
@@ -152,10 +157,26 @@ def _faults(one: Found, params: Params, manifest: dict[str, Any], code_digest: s
     return faults
 
 
+_SAME_IN_A_CELL: dict[str, Callable[[Found], object]] = {
+    "torch": lambda one: one.measured.versions.get("torch"),
+    "cuDNN": lambda one: one.measured.versions.get("cudnn"),
+    "GPU": lambda one: one.measured.host.get("gpu"),
+}
+
+
 def _mixed(found: list[Found]) -> Iterable[tuple[str, str]]:
     """Runs that differ from their fellows in something that must be the same."""
-    yield from _outliers(found, lambda one: one.run.arm, lambda one: one.record.device, "device", "its arm")
+    yield from _outliers(found, lambda one: "", lambda one: one.record.device, "device", "the study")
     yield from _outliers(found, lambda one: one.run.arm, lambda one: one.record.noise.kind, "noise", "its arm")
+    # The twins of a cell differ in their arm and in nothing else: not in what computes them either.
+    for what, value in _SAME_IN_A_CELL.items():
+        yield from _outliers(found, lambda one: one.run.cell, value, what, "its cell")
+    seen: dict[tuple[str, str], str] = {}
+    for one in found:
+        if one.record.noise.entropy:
+            other = seen.setdefault((one.run.cell, one.record.noise.entropy), one.run.id)
+            if other != one.run.id:
+                yield one.run.id, f"has the very noise of {other}: it is a replay and no replicate of its own"
     complete = [one for one in found if one.complete]
     yield from _outliers(complete, lambda one: one.run.task, lambda one: one.labels_digest[:12], "labels", "its task")
     yield from _outliers(
@@ -164,7 +185,7 @@ def _mixed(found: list[Found]) -> Iterable[tuple[str, str]]:
 
 
 def _outliers(
-    found: list[Found], group: Callable[[Found], str], value: Callable[[Found], str], what: str, where: str
+    found: list[Found], group: Callable[[Found], str], value: Callable[[Found], object], what: str, where: str
 ) -> Iterable[tuple[str, str]]:
     groups: dict[str, list[Found]] = {}
     for one in found:

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.lib.format import open_memmap
 
-from twinrun.analysis.artifacts import CURVE_COLUMNS, read_heads, read_predictions
+from twinrun.analysis.artifacts import read_heads, read_predictions
 from twinrun.analysis.checks import Found, read_manifests, read_runs
-from twinrun.analysis.folders import replaced_folder
+from twinrun.study.errors import MismatchError
 from twinrun.study.files import write_json, write_text
-from twinrun.study.layout import Layout
+from twinrun.study.folders import replaced_folder
+from twinrun.study.layout import CURVE_COLUMNS, Layout
 from twinrun.study.params import Params
 
 COLLECTED_SCHEMA = 1
@@ -77,6 +78,7 @@ def _study(params: Params, found: list[Found], tasks: dict[str, dict[str, Any]],
         "study": params.study,
         "grid": params.grid.model_dump(mode="json"),
         "execution": params.execution.model_dump(mode="json"),
+        "analysis": params.analysis.model_dump(mode="json"),
         "params": {task: params.tasks[task].model_dump(mode="json") for task in params.grid.tasks},
         "tasks": tasks,
         "grid_digest": params.grid_digest,
@@ -128,6 +130,7 @@ def _write_task(
     else:
         heads.flush()
     np.save(folder / "labels.npy", labels)
+    _write_ids(folder, layout.prepared(task), n_test)
     return {
         "classes": manifest["classes"],
         "n_train": manifest.get("n_train"),
@@ -139,6 +142,16 @@ def _write_task(
         "head_shapes": shapes,
         "head_size": size,
     }
+
+
+def _write_ids(folder: Path, prepared: Path, n_test: int) -> None:
+    """The ids of the test images, in the order of the predictions, where the prepared task has them."""
+    if not (prepared / "ids.csv").is_file():
+        return
+    rows = pd.read_csv(prepared / "ids.csv", dtype=str, keep_default_na=False)
+    if not {"id", "split"} <= set(rows.columns) or int((rows["split"] == "test").sum()) != n_test:
+        raise MismatchError(f"{prepared / 'ids.csv'}: not the ids of {n_test} test images", "prepare the task again")
+    write_csv(folder / "ids.csv", rows.loc[rows["split"] == "test", ["id"]])
 
 
 def _result(one: Found) -> dict[str, Any]:

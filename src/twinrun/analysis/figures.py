@@ -37,7 +37,8 @@ def span(values: pd.Series, form: str, factor: float = 1.0) -> str:
     return f"{known.min():{form}} to {known.max():{form}}" if len(known) else "not available"
 
 
-def _by_seed(frame: pd.DataFrame, seeds: list[int], column: str) -> list[float]:
+def by_seed(frame: pd.DataFrame, seeds: list[int], column: str) -> list[float]:
+    """A column's values in the order of `seeds`, NaN where there is none."""
     indexed = frame.set_index("seed")[column]
     return [float(indexed.get(seed, math.nan)) for seed in seeds]
 
@@ -54,7 +55,7 @@ def sd_figure(study: Study, task: str, spread: pd.DataFrame) -> Drawn:
         grid[-1][0].set_xlabel("seed")
         figure.supylabel("SD of the nd runs (points)", fontsize=9)
         figure.suptitle(f"{study.title(task)}: spread of identical runs", fontsize=10)
-        _optimizer_legend(grid[0][0], study)
+        optimizer_legend(grid[0][0], study)
     alt = "; ".join(
         f"SD of {METRIC_LABELS[metric]} {span(data.loc[data['metric'] == metric, 'sd_sample'], '.2f', 100)} points"
         for metric in pair
@@ -85,7 +86,7 @@ def _sd_panel(axes: Axes, data: pd.DataFrame, study: Study) -> None:
         mine = data[data["optimizer"] == optimizer]
         look = drawing.OPTIMIZER_STYLES[optimizer]
         columns = ("sd_sample", "sd_population", "sd_low", "sd_high")
-        values, thesis, low, high = ([100 * v for v in _by_seed(mine, study.seeds, name)] for name in columns)
+        values, thesis, low, high = ([100 * v for v in by_seed(mine, study.seeds, name)] for name in columns)
         axes.bar(centres, values, 0.92 * width, color=look["color"], hatch=look["hatch"])
         axes.hlines(thesis, [c - 0.3 * width for c in centres], [c + 0.3 * width for c in centres], color="black")
         axes.vlines(centres, low, [min(v, limit) for v in high], color="#333333", linewidth=1)
@@ -100,7 +101,8 @@ def _sd_panel(axes: Axes, data: pd.DataFrame, study: Study) -> None:
     drawing.seed_ticks(axes, study.seeds)
 
 
-def _optimizer_legend(axes: Axes, study: Study) -> None:
+def optimizer_legend(axes: Axes, study: Study) -> None:
+    """The optimizers above the frame, at the right."""
     handles: list[Any] = []
     for optimizer in study.optimizers:
         look = drawing.OPTIMIZER_STYLES[optimizer]
@@ -120,7 +122,7 @@ def difference_figure(study: Study, task: str, table: pd.DataFrame) -> Drawn:
         grid[-1][0].set_xlabel("seed")
         figure.supylabel("100 (det - nd) / nd  (%)", fontsize=9)
         figure.suptitle(f"{study.title(task)}: deterministic against free", fontsize=10)
-        _optimizer_legend(grid[0][0], study)
+        optimizer_legend(grid[0][0], study)
     alt = "; ".join(
         f"{METRIC_LABELS[metric]} {span(data.loc[data['metric'] == metric, 'difference_percent'], '+.2f')} percent"
         for metric in pair
@@ -149,8 +151,8 @@ def _difference_panel(axes: Axes, data: pd.DataFrame, study: Study) -> None:
     for optimizer, centres in zip(study.optimizers, places, strict=True):
         mine = data[data["optimizer"] == optimizer]
         look = drawing.OPTIMIZER_STYLES[optimizer]
-        values = _by_seed(mine, study.seeds, "difference_percent")
-        mean, sd = (_by_seed(mine, study.seeds, name) for name in ("mean_nd", "sd_nd"))
+        values = by_seed(mine, study.seeds, "difference_percent")
+        mean, sd = (by_seed(mine, study.seeds, name) for name in ("mean_nd", "sd_nd"))
         noise = [100 * s / m if m else math.nan for s, m in zip(sd, mean, strict=True)]
         axes.bar(centres, values, 0.92 * width, color=look["color"], hatch=look["hatch"])
         axes.errorbar(centres, [0.0] * len(centres), yerr=noise, fmt="none", ecolor="#777777", capsize=3, elinewidth=1)

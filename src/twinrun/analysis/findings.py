@@ -127,6 +127,29 @@ def churn(study: Study, frames: Frames) -> list[str]:
     return sentences
 
 
+def hidden(study: Study, frames: Frames) -> list[str]:
+    """Distance of probabilities, gain of the ensemble and the finite test set's share, task by task."""
+    sentences = []
+    for task in study.tasks:
+        table = frames["hidden"]
+        mine = table[(table["task"] == task) & (table["arm"] == "nd") & table["js_distance"].notna()]
+        if mine.empty:
+            continue
+        gain, shares = mine["ensemble_gain"], mine["test_set_share"].dropna()
+        text = (
+            f"{study.title(task)}: the probabilities of nd twins are apart by a Jensen-Shannon distance of "
+            f"{mine['js_distance'].mean():.3f} on average; averaging them changes accuracy by "
+            f"{100 * gain.min():+.2f} to {100 * gain.max():+.2f} points over {_plural(len(mine), 'cell')}"
+        )
+        if len(shares):
+            text += (
+                f"; the finite test set makes {shares.median():.2f} of the variance of accuracy in the median cell "
+                "(more than 1: its estimate exceeds what was observed)"
+            )
+        sentences.append(text + " (table hidden).")
+    return sentences
+
+
 def weights(study: Study, frames: Frames) -> list[str]:
     """How similar the heads are at the last checkpoint."""
     table, sentences = frames["weights"], []
@@ -141,4 +164,32 @@ def weights(study: Study, frames: Frames) -> list[str]:
             f"similarity of {last['cosine_mean'].mean():.4f}, at the least {last['cosine_min'].min():.4f} "
             f"({_plural(len(last), 'cell')})."
         )
+    return sentences
+
+
+def cost(study: Study, frames: Frames) -> list[str]:
+    """What may be said of runtime and energy."""
+    runtime, footprint = frames["runtime"], frames["footprint"]
+    shared, resumed = int(runtime["shared"].sum()), int(runtime["resumed"].sum())
+    known = runtime["overhead_percent"].dropna()
+    sentences = ["No cost of deterministic mode is claimed here: whole-run times of single runs are confounded."]
+    if len(known):
+        negative = int((known < 0).sum())
+        sentences.append(
+            f"The deterministic runs' training time differs from the nd runs' mean by {known.min():+.1f} to "
+            f"{known.max():+.1f} %; it is shorter in {negative} of {_plural(len(known), 'cell')} (table runtime)."
+        )
+    if shared or resumed:
+        sentences.append(
+            f"Of {len(study.results)} runs {shared} shared their machine with others and {resumed} were resumed."
+        )
+    total = footprint[footprint["task"] == footprint["task"].iloc[-1]]
+    for _, row in total[(total["scope"] == "experiment")].iterrows():
+        if pd.notna(row["kwh"]):
+            sentences.append(
+                f"The experiment's {int(row['runs'])} runs took {row['kwh']:.4g} kWh, {row['co2_kg']:.4g} kg CO2 "
+                f"({row['way']}, Table 6.1)."
+            )
+        else:
+            sentences.append(f"Energy ({row['way']}): {row['remark']}.")
     return sentences

@@ -12,16 +12,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from twinrun.analysis import findings
-from twinrun.analysis.analyze import ANALYSIS_SCHEMA, study_digest
+from twinrun.analysis.analyze import ANALYSIS_SCHEMA
+from twinrun.analysis.guidelines import guidelines
 from twinrun.analysis.provenance import provenance
+from twinrun.analysis.rendering import column, columns_shown, markdown_table
 from twinrun.analysis.table import Study, load_study
-from twinrun.analysis.tables import COLUMNS, missing, shown
+from twinrun.analysis.tables import missing, shown
 from twinrun.analysis.thesis_names import procedural_words
 from twinrun.study.errors import InputError, MismatchError
 from twinrun.study.files import explain_os_error, read_json, write_text
 
 AGAIN = "run `twinrun analyze` again"
 _BACKTICKS = re.compile(r"`([^`]+)`")
+NONE_DECIDED = "The numbers of this study decide none of the rules."
 _LONG = 40  # rows; a longer table is folded
 _MAIN_TABLES = ("determinism_arms", "summary", "churn_arms")  # in report.md, beside Tables 5.1-5.3
 
@@ -60,7 +63,7 @@ def _read_index(analysis: Path, study: Study) -> dict[str, Any]:
     index = read_json(path)
     if not isinstance(index, dict) or index.get("schema") != ANALYSIS_SCHEMA:
         raise MismatchError(f"{path}: not an analysis of this version", AGAIN)
-    if index.get("study_digest") != study_digest(study):
+    if index.get("study_digest") != study.digest:
         raise MismatchError(f"{path}: made from another study than {study.folder}", AGAIN)
     return index
 
@@ -83,16 +86,32 @@ def _context(study: Study, index: dict[str, Any], frames: findings.Frames, analy
         "diverged": study.info["diverged"],
         "determinism": findings.determinism(frames),
         "results": findings.results(study, frames),
-        "churn": findings.churn(study, frames),
+        "churn": findings.churn(study, frames) + findings.hidden(study, frames),
         "weights": findings.weights(study, frames),
+        "guidelines": guidelines(study, frames),
+        "cost": findings.cost(study, frames),
         "provenance": provenance(study),
+        "holds": _between(index, "spread", "thesis"),
         "tables": {entry["name"]: _table(entry, frames[entry["name"]]) for entry in index["tables"]},
         "figures": {entry["name"]: _figure(entry, analysis) for entry in index["figures"]},
         "tasks": study.tasks,
         "sd_figures": _in_thesis_order(index, "sd_"),
+        "runtime_figures": _in_thesis_order(index, "runtime_"),
         "difference_figures": _in_thesis_order(index, "difference_"),
         "optimizers": study.optimizers,
     }
+
+
+def _between(index: dict[str, Any], before: str, after: str) -> list[str]:
+    """Names of the tables that stand between two others: those of the tests and intervals."""
+    names = [entry["name"] for entry in index["tables"]]
+    return names[names.index(before) + 1 : names.index(after)]
+
+
+def _files(entry: dict[str, Any]) -> str:
+    """`tables/spread.csv, .tex, .md`."""
+    first, *others = entry["files"]
+    return ", ".join([first, *(f".{name.rpartition('.')[2]}" for name in others)])
 
 
 def _in_thesis_order(index: dict[str, Any], prefix: str) -> list[str]:
@@ -102,16 +121,15 @@ def _in_thesis_order(index: dict[str, Any], prefix: str) -> list[str]:
 
 
 def _table(entry: dict[str, Any], frame: pd.DataFrame) -> dict[str, Any]:
-    columns = [name for name in frame.columns if name != "remark" or frame[name].notna().any()]
+    columns = columns_shown(frame)
     head = [
-        {"label": column.label, "meaning": column.meaning, "number": bool(column.form)}
-        for column in (COLUMNS[name] for name in columns)
+        {"label": reads.label, "meaning": reads.meaning, "number": bool(reads.form)} for reads in map(column, columns)
     ]
     rows = [
         [{"text": shown(name, row[name]), "sort": "" if missing(row[name]) else str(row[name])} for name in columns]
         for row in frame.to_dict("records")
     ]
-    return {**entry, "head": head, "body": rows, "folded": len(rows) > _LONG}
+    return {**entry, "files": _files(entry), "head": head, "body": rows, "folded": len(rows) > _LONG}
 
 
 def _figure(entry: dict[str, Any], analysis: Path) -> dict[str, Any]:
@@ -121,7 +139,11 @@ def _figure(entry: dict[str, Any], analysis: Path) -> dict[str, Any]:
     except OSError as error:
         raise explain_os_error(error, path) from error
     # As an image, not inline: element ids of two figures would clash on one page.
-    return {**entry, "source": "data:image/svg+xml;base64," + base64.b64encode(content).decode()}
+    return {
+        **entry,
+        "files": _files(entry),
+        "source": "data:image/svg+xml;base64," + base64.b64encode(content).decode(),
+    }
 
 
 def _markdown(study: Study, index: dict[str, Any], frames: findings.Frames) -> str:
@@ -133,23 +155,18 @@ def _markdown(study: Study, index: dict[str, Any], frames: findings.Frames) -> s
     for title, sentences in (
         ("Determinism verified?", findings.determinism(frames)),
         ("Results", findings.results(study, frames)),
-        ("Predictions", findings.churn(study, frames)),
+        ("Predictions", findings.churn(study, frames) + findings.hidden(study, frames)),
         ("Weights", findings.weights(study, frames)),
+        ("Runtime, energy, carbon", findings.cost(study, frames)),
     ):
         lines += ["", f"## {title}", "", *(f"- {sentence}" for sentence in sentences)]
+    lines += ["", "## Guidelines", ""]
+    lines += [f"- {one.advice} {one.ground}" for one in guidelines(study, frames)] or [f"- {NONE_DECIDED}"]
     lines += ["", "## Main tables"]
     for entry in index["tables"]:
         if entry["name"] in _MAIN_TABLES or entry["name"].startswith("performance_"):
             name = f"{entry['thesis_name']}. " if entry["thesis_name"] else ""
-            lines += ["", f"### {name}{entry['title']}", "", *_markdown_table(frames[entry["name"]])]
+            lines += ["", f"### {name}{entry['title']}", "", *markdown_table(frames[entry["name"]])]
             lines += ["", entry["caption"]]
     lines += ["", "## Provenance", "", *(f"- {what}: {value}" for what, value in provenance(study))]
     return "\n".join(lines) + "\n"
-
-
-def _markdown_table(frame: pd.DataFrame) -> list[str]:
-    columns = [name for name in frame.columns if name != "remark" or frame[name].notna().any()]
-    rule = ["---:" if COLUMNS[name].form else "---" for name in columns]
-    rows = [[COLUMNS[name].label for name in columns], rule]
-    rows += [[shown(name, row[name]) for name in columns] for row in frame.to_dict("records")]
-    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]

@@ -17,7 +17,11 @@ def _values(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def mean(values: ArrayLike) -> float:
-    """Arithmetic mean; NaN without values. Correctly rounded, so that the order of the values does not matter."""
+    """Arithmetic mean; NaN without values. Correctly rounded, so that the order of the values does not matter.
+
+    >>> mean([0.25, 0.75])
+    0.5
+    """
     array = _values(values)
     return _sum(array) / array.size if array.size else math.nan
 
@@ -36,13 +40,21 @@ def _sum_of_squares(values: ArrayLike) -> tuple[int, float]:
 
 
 def population_sd(values: ArrayLike) -> float:
-    """SD with 1/n, as in the thesis's figures (eq. 5.1); NaN without values, 0 for a single one."""
+    """SD with 1/n, as in the thesis's figures (eq. 5.1); NaN without values, 0 for a single one.
+
+    >>> population_sd([1.0, 3.0])
+    1.0
+    """
     n, squares = _sum_of_squares(values)
     return math.sqrt(squares / n) if n else math.nan
 
 
 def sample_sd(values: ArrayLike) -> float:
-    """SD with 1/(n - 1), whose square is unbiased; NaN for fewer than two values."""
+    """SD with 1/(n - 1), whose square is unbiased; NaN for fewer than two values.
+
+    >>> sample_sd([1.0, 2.0, 3.0])
+    1.0
+    """
     n, squares = _sum_of_squares(values)
     return math.sqrt(squares / (n - 1)) if n > 1 else math.nan
 
@@ -51,6 +63,9 @@ def sd_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, flo
     """Interval of the SD of a normal distribution: s sqrt((n-1)/q), q the two chi-square quantiles at n-1.
 
     (NaN, NaN) for fewer than two values; (0, 0) when all are equal, which says nothing about the true SD.
+
+    >>> print("{:.3f} {:.3f}".format(*sd_interval([1.0, 2.0, 3.0])))
+    0.521 6.285
     """
     n, s = len(_values(values)), sample_sd(values)
     if n < 2 or math.isnan(s):
@@ -60,14 +75,22 @@ def sd_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, flo
 
 
 def sd_factors(n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """What to multiply a sample SD of `n` >= 2 values by for its chi-square interval; 0.60 and 2.87 at n = 5."""
+    """What to multiply a sample SD of `n` >= 2 values by for its chi-square interval.
+
+    >>> print("{:.2f} {:.2f}".format(*sd_factors(5)))
+    0.60 2.87
+    """
     tail = (1 - confidence) / 2
     upper, lower = float(stats.chi2.isf(tail, n - 1)), float(stats.chi2.ppf(tail, n - 1))
     return (math.sqrt((n - 1) / upper), math.sqrt((n - 1) / lower))
 
 
 def difference_percent(deterministic: float, free_mean: float) -> float:
-    """100 (det - nd) / nd, as in Tables 5.1-5.3; NaN when the mean of the free runs is 0 or either is missing."""
+    """100 (det - nd) / nd, as in Tables 5.1-5.3; NaN when the mean of the free runs is 0 or either is missing.
+
+    >>> difference_percent(99.0, 100.0)
+    -1.0
+    """
     if free_mean == 0 or math.isnan(free_mean) or math.isnan(deterministic):
         return math.nan
     return 100 * (deterministic - free_mean) / free_mean

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from twinrun.analysis.collect import COLLECTED_SCHEMA
-from twinrun.study.errors import InputError, MismatchError
-from twinrun.study.files import read_json
+from twinrun.analysis.reading import (
+    AGAIN,
+    check_info,
+    check_labels,
+    check_measured,
+    check_values,
+    one_row_a_run,
+    read_array,
+    read_frame,
+)
+from twinrun.study.errors import MismatchError
+from twinrun.study.files import digest, read_json
 
-AGAIN = "it is damaged or not complete: run `twinrun collect` again"
 RESULT_COLUMNS = (
     "id", "task", "optimizer", "seed", "arm", "replicate", "label", "status", "device", "noise", "entropy", "epochs",
     "accuracy", "f1", "auc", "loss", "initial_fingerprint", "fingerprint", "params_digest",
@@ -26,6 +36,8 @@ TEXT_COLUMNS = (
     "id", "task", "optimizer", "arm", "label", "status", "device", "noise", "entropy", "initial_fingerprint",
     "fingerprint", "params_digest",
 )  # fmt: skip
+
+MAPPED_RUNS = 32  # whose probabilities are mapped at a time
 
 
 @dataclass(frozen=True)
@@ -91,26 +103,81 @@ class Study:
 
     def runs(self, cell: Cell, arm: str, *, complete: bool = True) -> pd.DataFrame:
         """The runs of one arm of a cell; only the complete ones unless told otherwise."""
-        results = self.results
-        chosen = (
-            (results["task"] == cell.task)
-            & (results["optimizer"] == cell.optimizer)
-            & (results["seed"] == cell.seed)
-            & (results["arm"] == arm)
-        )
-        return results[chosen & (results["status"] == "complete")] if complete else results[chosen]
+        places = self._places.get((cell.task, cell.optimizer, cell.seed, arm), [])
+        chosen: pd.DataFrame = self.results.iloc[places]
+        if not complete:
+            return chosen
+        rest: pd.DataFrame = chosen[chosen["status"] == "complete"]
+        return rest
+
+    @cached_property
+    def _places(self) -> dict[Any, Any]:
+        # One pass over the rows, not one for each question: time stays linear in the runs.
+        return dict(self.results.groupby(["task", "optimizer", "seed", "arm"], sort=False).indices)
+
+    def place(self, run_id: str) -> int:
+        """The row of a run in `results` and in `measured`."""
+        return self._run_places[run_id]
+
+    @cached_property
+    def _run_places(self) -> dict[str, int]:
+        return {str(one): place for place, one in enumerate(self.results["id"])}
+
+    def curves_of(self, ids: list[str]) -> pd.DataFrame:
+        """The rows of curves.csv of some runs."""
+        places = [self._curve_places[one] for one in ids if one in self._curve_places]
+        return self.curves.iloc[np.concatenate(places) if places else []]
+
+    @cached_property
+    def _curve_places(self) -> dict[Any, Any]:
+        return dict(self.curves.groupby("id", sort=False).indices)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what was computed, in grid order: names the study, and seeds whatever is drawn at random."""
+        return digest([self.info, self.results.to_csv(index=False)])
+
+    def rng(self, *keys: object) -> np.random.Generator:
+        """A generator of its own for `keys`, the same each time for the same study."""
+        return np.random.default_rng(int(digest([self.digest, *map(str, keys)]), 16))
+
+    def stream(self, task: str, rows: list[int]) -> Iterator[NDArray[np.float32]]:
+        """Class probabilities (test examples, classes) of some runs of a task, one after the other.
+
+        Raises MismatchError for a complete run whose probabilities are not finite.
+        """
+        for start in range(0, len(rows), MAPPED_RUNS):
+            # Mapped anew every few runs: the pages that were read are given back.
+            mapped = self.probabilities(task)
+            for row in rows[start : start + MAPPED_RUNS]:
+                values = np.array(mapped[row])
+                if not np.isfinite(values).all():
+                    run = self.results.loc[(self.results["task"] == task) & (self.results["row"] == row), "id"].iloc[0]
+                    path = self.folder / task / "probabilities.npy"
+                    raise MismatchError(f"{path}: {run} is complete, but has probabilities that are no numbers", AGAIN)
+                yield values
 
     def labels(self, task: str) -> NDArray[np.int64]:
         """True classes (test examples,)."""
-        return _array(self.folder / task / "labels.npy")
+        return read_array(self.folder / task / "labels.npy")
 
     def probabilities(self, task: str) -> NDArray[np.float32]:
         """Class probabilities (runs, test examples, classes), memory-mapped; NaN for a diverged run."""
-        return _array(self.folder / task / "probabilities.npy")
+        return read_array(self.folder / task / "probabilities.npy")
 
     def heads(self, task: str) -> NDArray[np.float32]:
         """Head weights (runs, checkpoints, parameters), memory-mapped; NaN where a run diverged."""
-        return _array(self.folder / task / "heads.npy")
+        return read_array(self.folder / task / "heads.npy")
+
+    def image_ids(self, task: str) -> list[str]:
+        """The test images' ids in the data; `test image 7` where they were not collected."""
+        path = self.folder / task / "ids.csv"
+        if not path.is_file():
+            return [f"test image {index}" for index in range(self.info["tasks"][task]["n_test"])]
+        ids = list(map(str, read_frame(path, ("id",), ("id",))["id"]))
+        if len(ids) != self.info["tasks"][task]["n_test"]:
+            raise MismatchError(f"{path}: {len(ids)} ids for the test images of study.json", AGAIN)
+        return ids
 
     def head_epochs(self, task: str) -> list[int]:
         """The epochs of the checkpoints; 0 is the initialization."""
@@ -132,62 +199,19 @@ def load_study(folder: Path) -> Study:
     absent = [key for key in STUDY_KEYS if key not in info]
     if absent:
         raise MismatchError(f"{folder / 'study.json'}: {', '.join(absent)} missing", AGAIN)
-    results = _frame(folder / "results.csv", TEXT_COLUMNS, RESULT_COLUMNS)
-    results = _one_row_a_run(results, info["runs"], folder / "results.csv")
+    check_info(info, folder / "study.json")
+    results = read_frame(folder / "results.csv", TEXT_COLUMNS, RESULT_COLUMNS)
+    results = one_row_a_run(results, info["runs"], folder / "results.csv")
     results["row"] = results.groupby("task").cumcount()
-    for name in ("accuracy", "f1", "auc", "loss"):
-        results[name] = pd.to_numeric(results[name])
-    measured = _frame(folder / "measured.csv", ("id",), ("id", "resumed", "train_seconds"))
-    curves = _frame(folder / "curves.csv", ("id", "fingerprint"), ("id", "epoch", "fingerprint"))
+    check_values(results, folder / "results.csv")
+    measured = read_frame(folder / "measured.csv", ("id",), ("id", "resumed", "train_seconds"))
+    check_measured(measured, folder / "measured.csv")
+    curves = read_frame(folder / "curves.csv", ("id", "fingerprint"), ("id", "epoch", "fingerprint"))
     if curves.duplicated(["id", "epoch"]).any() or not set(curves["id"]) <= set(info["runs"]):
         raise MismatchError(f"{folder / 'curves.csv'}: duplicated epochs or runs that are not in study.json", AGAIN)
-    study = Study(folder, info, results, curves, _one_row_a_run(measured, info["runs"], folder / "measured.csv"))
+    study = Study(folder, info, results, curves, one_row_a_run(measured, info["runs"], folder / "measured.csv"))
     _check_arrays(study)
     return study
-
-
-def _frame(path: Path, text: tuple[str, ...], needed: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        # Only an empty cell is a missing value: a task may well be called `nan`.
-        frame = pd.read_csv(
-            path,
-            dtype=dict.fromkeys(text, "str"),
-            keep_default_na=False,
-            na_values=[""],
-        )
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file", AGAIN) from error
-    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
-        raise MismatchError(f"{path}: cannot be read ({' '.join(str(error).split())})", AGAIN) from error
-    absent = [column for column in needed if column not in frame]
-    if absent:
-        raise MismatchError(f"{path}: the columns {', '.join(absent)} are missing", AGAIN)
-    return frame
-
-
-def _one_row_a_run(frame: pd.DataFrame, runs: list[str], path: Path) -> pd.DataFrame:
-    """The rows in the order of study.json, whatever order the file has them in: the arrays follow that order."""
-    doubles = frame.loc[frame["id"].duplicated(), "id"].tolist()
-    if doubles:
-        raise MismatchError(f"{path}: more than one row for {', '.join(doubles[:5])}", AGAIN)
-    if set(frame["id"]) != set(runs):
-        odd = sorted(set(frame["id"]) ^ set(runs))
-        raise MismatchError(f"{path}: {len(frame)} rows for {len(runs)} runs in study.json, such as {odd[0]}", AGAIN)
-    return frame.set_index("id").loc[runs].reset_index()
-
-
-def _array(path: Path) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file", AGAIN) from error
-    except (ValueError, OSError, EOFError):
-        # An empty array cannot be mapped; it can be read.
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise MismatchError(f"{path}: not a whole numpy array ({error})", AGAIN) from error
-    return array
 
 
 def _check_arrays(study: Study) -> None:
@@ -201,6 +225,7 @@ def _check_arrays(study: Study) -> None:
         }
         for name, shape in wanted.items():
             path = study.folder / task / name
-            found = _array(path).shape
+            found = read_array(path).shape
             if found != shape:
                 raise MismatchError(f"{path}: shape {found}, but results.csv and study.json say {shape}", AGAIN)
+        check_labels(study.labels(task), len(described["classes"]), study.folder / task / "labels.npy")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from twinrun.analysis.columns_tests import TEST_COLUMNS
 from twinrun.analysis.thesis_names import METRIC_LABELS, OPTIMIZER_LABELS
 
 
@@ -62,12 +63,51 @@ COLUMNS = {
     "sd_high": Column("95 % to", _SHARE, "upper end of the chi-square interval of the sample SD"),
     "churn": Column("Churn", _SHARE, "share of test examples on which two runs disagree, mean over all pairs"),
     "error": Column("Error", _SHARE, "share of test examples classified wrongly, mean over the runs"),
+    "churn_low": Column("Churn from", _SHARE, "lower end of the 95 % bootstrap interval of churn"),
+    "churn_high": Column("Churn to", _SHARE, "upper end of the 95 % bootstrap interval of churn"),
     "churn_over_error": Column("Churn / error", ".2f", "churn divided by error"),
     "churn_over_seeds": Column("Churn / churn of seeds", ".2f", "churn divided by that between other seeds"),
+    "js_distance": Column("JS distance", _SHARE, "Jensen-Shannon distance, 0 to 1, mean over images and pairs"),
+    "js_pairs": Column("JS pairs", "d", "pairs of runs that the distance was measured on"),
+    "ensemble_gain": Column("Ensemble gain", "+.4f", "accuracy of the averaged probabilities less mean accuracy"),
+    "sd_accuracy": Column("SD accuracy", _SHARE, "sample SD of accuracy over the runs"),
+    "sd_independent": Column("SD if independent", _SHARE, "what errors independent between images would give"),
+    "variance_rest": Column("Variance beyond", "+.1e", "estimated variance of accuracy on an endless test set"),
+    "test_set_share": Column(
+        "Test-set share", ".2f", "share of the variance of accuracy that the finite test set makes"
+    ),
+    "class": Column("Class", "", "true class"),
+    "images": Column("Images", "d", "test images"),
+    "recall": Column("Recall", _SHARE, "share of the class's images that are found, mean over the runs"),
+    "recall_sd": Column("SD recall", _SHARE, "sample SD of the class's recall over the runs"),
+    "class_churn": Column("Churn", _SHARE, "churn on the images of this class"),
+    "flipping": Column("Images flipping", "d", "images of the class that not all runs predict alike"),
+    "rank": Column("Rank", "d", "1 flips most"),
+    "image": Column("Image", "", "its id in the data, or its place among the test images"),
+    "flips": Column("Flips", ".3f", "share of pairs of twins that disagree on the image, mean over the cells"),
+    "cells_flipping": Column("Cells flipping", "d", "cells in which not all runs predict the image alike"),
+    "wrong": Column("Wrong", ".3f", "share of the runs that err on the image"),
+    "seconds_nd": Column("Seconds nd", ".2f", "training seconds, mean of the nd runs"),
+    "seconds_sd_nd": Column("SD nd", ".2f", "sample SD of the nd runs' training seconds"),
+    "seconds_det": Column("Seconds det", ".2f", "training seconds, mean of the deterministic runs"),
+    "overhead_percent": Column("Difference %", "+.1f", "100 (det - nd) / nd of the training seconds; confounded"),
+    "resumed": Column("Resumed", "d", "runs that were interrupted and resumed; they have no time of their own"),
+    "shared": Column("Shared", "d", "runs that shared their machine with others"),
+    "cost_claim": Column("Cost claim", "", "whether a cost may be read off"),
+    "scope": Column("Runs of", "", "the experiment's runs, or all attempts"),
+    "way": Column("Way", "", "measured by counters, or by the thesis's formula"),
+    "known": Column("Known", "d", "runs whose energy is known"),
+    "kwh": Column("kWh", ".4g", "energy"),
+    "co2_kg": Column("CO2 kg", ".4g", "carbon dioxide equivalent"),
+    "thesis_nd": Column("Thesis nd", _SHARE, "the thesis's mean of five free runs"),
+    "thesis_det": Column("Thesis det", _SHARE, "the thesis's deterministic run"),
+    "thesis_difference": Column("Thesis diff. %", "+.2f", "100 (det - nd) / nd, as printed in the thesis"),
     "head_sd": Column("Head SD", _SMALL, "SD of each head weight over the runs (1/n), mean over the weights"),
     "cosine_mean": Column("Cosine mean", ".6f", "mean cosine similarity of the heads, all pairs of runs"),
     "cosine_min": Column("Cosine min", ".6f", "smallest"),
     "cosine_max": Column("Cosine max", ".6f", "largest"),
+    "distance": Column("Distance", ".4f", "|w1 - w2| relative to the mean length of the heads, mean over pairs"),
+    "displacement_cosine": Column("Cosine of ways", ".4f", "cosine of the displacements from the initialization"),
     "distinct_det": Column("Distinct det", "d", "different final fingerprints among the deterministic runs"),
     "distinct_nd": Column("Distinct nd", "d", "different final fingerprints among the nd runs"),
     "distinct": Column("Distinct", "d", "different final fingerprints within cells, summed over the cells"),
@@ -77,6 +117,7 @@ COLUMNS = {
     "parted_epoch": Column("nd part at epoch", "d", "first epoch after which the nd runs have different weights"),
     "verdict": Column("Verdict", "", "on the deterministic runs of the cell"),
     "remark": Column("Remark", "", "why a value is not available"),
+    **{name: Column(*words) for name, words in TEST_COLUMNS.items()},
 }
 
 

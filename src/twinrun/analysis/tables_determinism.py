@@ -21,8 +21,7 @@ def _verdict(count: int, distinct: int) -> str:
 
 def parted_epoch(study: Study, ids: list[str]) -> float:
     """The first epoch after which these runs have different weights; NaN when there is none."""
-    curves = study.curves[study.curves["id"].isin(ids)]
-    distinct = curves.groupby("epoch")["fingerprint"].nunique()
+    distinct = study.curves_of(ids).groupby("epoch")["fingerprint"].nunique()
     apart = distinct.index[distinct > 1]
     return float(apart[0]) if len(apart) else math.nan
 

@@ -8,6 +8,7 @@ from twinrun.analysis.table import Study
 _TABLE = {"cifar10": "5.1", "sdnet2018": "5.2", "cbis_ddsm": "5.3"}
 _SD_FIGURE = {"cifar10": "5.1", "cbis_ddsm": "5.2", "sdnet2018": "5.3"}
 _DIFFERENCE_FIGURE = {"cifar10": "5.4", "cbis_ddsm": "5.5", "sdnet2018": "5.6"}
+_RUNTIME_FIGURE = {"cifar10": "5.7", "cbis_ddsm": "5.8", "sdnet2018": "5.9"}
 COSINE_FIGURE = {"adam": "Figure 5.11", "sgd": "Figure 5.12"}
 
 METRIC_LABELS = {"accuracy": "accuracy", "f1": "F1", "auc": "AUC", "loss": "loss"}
@@ -51,6 +52,11 @@ def sd_figure_name(study: Study, task: str) -> str:
 def difference_figure_name(study: Study, task: str) -> str:
     """`Figure 5.4` to `Figure 5.6`."""
     return _numbered("Figure", _DIFFERENCE_FIGURE, study, task)
+
+
+def runtime_figure_name(study: Study, task: str) -> str:
+    """`Figure 5.7` to `Figure 5.9`."""
+    return _numbered("Figure", _RUNTIME_FIGURE, study, task)
 
 
 def noise_kinds(study: Study) -> list[str]:

@@ -49,3 +49,35 @@ def pairwise_cosine(weights: NDArray[np.floating]) -> CosineSummary:
     # Twelve decimals lie above the rounding of these sums, which may depend on the number of cores.
     pairs = np.clip(np.round(pairs, 12), -1.0, 1.0)
     return CosineSummary(float(pairs.mean().round(12)), float(pairs.min()), float(pairs.max()))
+
+
+def mean_relative_distance(weights: NDArray[np.floating]) -> float:
+    """Mean of |w1 - w2| / ((|w1| + |w2|) / 2) over all pairs of rows of (runs, components); 0 for equal bits.
+
+    NaN for fewer than two runs, weights that are not finite, or a pair of zero heads.
+
+    >>> mean_relative_distance(np.array([[3.0, 4.0], [0.0, 5.0]]))  # lengths 5, distance sqrt(10)
+    0.632455532034
+    """
+    wide = weights.astype(np.float64)
+    if len(wide) < 2 or not np.isfinite(wide).all():
+        return math.nan
+    first, second = np.triu_indices(len(wide), 1)
+    lengths = np.linalg.norm(wide, axis=1)
+    scale = (lengths[first] + lengths[second]) / 2
+    if (scale == 0).any():
+        return math.nan
+    # Seen from the first run, not from the origin: equal bits are at 0, and close heads keep their digits.
+    seen = wide - wide[0]
+    gram = seen @ seen.T
+    squares = np.diag(gram)[first] + np.diag(gram)[second] - 2 * gram[first, second]
+    return round(float((np.sqrt(np.maximum(squares, 0.0)) / scale).mean()), 12)
+
+
+def displacement_cosine(weights: NDArray[np.floating], start: NDArray[np.floating]) -> CosineSummary:
+    """`pairwise_cosine` of the ways from each run's initialization, both (runs, components)."""
+    moved = weights.astype(np.float64) - start.astype(np.float64)
+    if len(moved) and np.isfinite(moved).all() and not moved.any():
+        return CosineSummary(math.nan, math.nan, math.nan, "nothing has moved from the initialization")
+    found = pairwise_cosine(moved)
+    return found if "zeros" not in found.reason else found._replace(reason="a head has not moved")

@@ -14,7 +14,7 @@ from twinrun.study.files import digest, explain_os_error
 from twinrun.study.grid import Run, expand, find
 from twinrun.study.layout import Layout
 from twinrun.study.records import Expected, state_of
-from twinrun.study.schema import Block, Execution, Grid, Name, Task
+from twinrun.study.schema import Analysis, Block, Execution, Grid, Name, Task
 from twinrun.study.yaml12 import YamlError, load_yaml
 
 PARAMS_SCHEMA = 1
@@ -27,6 +27,7 @@ class Params(Block):
     study: Name
     grid: Grid
     execution: Execution
+    analysis: Analysis = Analysis()
     tasks: dict[Name, Task]
 
     @model_validator(mode="after")
@@ -108,7 +109,7 @@ def _keys(block: type[BaseModel]) -> list[str]:
 
 # Where an unknown key can stand: the block of each key path, the discriminated ones by their tag.
 _BLOCKS: dict[str, type[BaseModel]] = {
-    "": Params, "grid": Grid, "execution": Execution, "task": Task, "model": schema.ModelSpec,
+    "": Params, "grid": Grid, "execution": Execution, "analysis": Analysis, "task": Task, "model": schema.ModelSpec,
     "recipe": schema.Recipe, "augment": schema.Augment, "optimizers": schema.TaskOptimizers, "adam": schema.Adam,
     "sgd": schema.Sgd, "cifar10": schema.Cifar10, "sdnet2018": schema.Sdnet2018, "cbis_ddsm": schema.CbisDdsm,
     "exponential": schema.Exponential, "cosine": schema.Cosine,

@@ -42,7 +42,6 @@ class Record(_Block):
     """What a run computed: a pure function of code, data, params, device and noise."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
-    study: str
     run: str
     task: str
     optimizer: str

@@ -67,6 +67,14 @@ class Execution(Block):
     fill_uninitialized_memory: bool  # most of deterministic mode's cost; changes no bits
 
 
+class Analysis(Block):
+    """What the analysis takes for granted; no run reads it."""
+
+    # Difference between two means that does not matter, in percentage points of a metric in [0, 1].
+    equivalence_margin_points: Annotated[float, Field(gt=0, le=100)] = 0.5
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05  # level of the tests
+
+
 class _Source(Block):
     source: Annotated[str, Field(min_length=1)]  # archive or unpacked folder, relative to the params file
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None  # of the archive, when known

@@ -130,7 +130,6 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
 
         result = outcome.Outcome(
             record=Record(
-                study=params.study,
                 run=run.id,
                 task=run.task,
                 optimizer=run.optimizer,

@@ -1,0 +1,64 @@
+"""Figures 5.7-5.9: runtime of deterministic against free runs, whole runs, marked as confounded."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from twinrun.analysis import drawing
+from twinrun.analysis.drawing import Drawn
+from twinrun.analysis.figures import by_seed, counts, optimizer_legend, span
+from twinrun.analysis.table import Study
+from twinrun.analysis.thesis_names import nd_phrase, runtime_figure_name
+
+
+def runtime_figure(study: Study, task: str, table: pd.DataFrame) -> Drawn:
+    """Figure 5.7, 5.8 or 5.9 from the frame of `runtime_table`: difference in percent, with the SD of the nd runs."""
+    data = table[table["task"] == task]
+    shared = int(data["shared"].sum())
+    with drawing.style():
+        figure, grid = drawing.new_figure(3.0)
+        axes = grid[0][0]
+        _panel(axes, data, study)
+        axes.set_xlabel("seed")
+        axes.set_ylabel("100 (det - nd) / nd  (%)")
+        figure.suptitle(f"{study.title(task)}: runtime (confounded)", fontsize=10)
+        optimizer_legend(axes, study)
+    return Drawn(
+        name=f"runtime_{task}",
+        thesis_name=runtime_figure_name(study, task),
+        title=f"{study.title(task)}: runtime of deterministic against free runs",
+        caption=(
+            f"Difference of the training seconds of the deterministic run from the mean of the {nd_phrase(study)} with "
+            f"the same seed and optimizer, 100 (det - nd) / nd; nd {counts(data['n_nd'])}, det "
+            f"{counts(data['n_det'])}. Grey whiskers around 0: one sample SD of the nd runs in percent of their mean. "
+            "Confounded: whole runs, not interleaved, without an A/A control; bars of about the whiskers' length, and "
+            "negative ones, are noise."
+            + (f" {shared} of these runs shared their machine with others: no cost can be read off." if shared else "")
+        ),
+        alt=(
+            "Bar chart per seed and optimizer of the runtime difference in percent; "
+            f"{span(data['overhead_percent'], '+.1f')} percent."
+        ),
+        figure=figure,
+    )
+
+
+def _panel(axes: Axes, data: pd.DataFrame, study: Study) -> None:
+    if data["overhead_percent"].notna().sum() == 0:
+        drawing.not_available(axes, "no cell with timed det and nd runs")
+        return
+    places, width = drawing.grouped_positions(len(study.seeds), len(study.optimizers))
+    for optimizer, centres in zip(study.optimizers, places, strict=True):
+        mine = data[data["optimizer"] == optimizer]
+        look = drawing.OPTIMIZER_STYLES[optimizer]
+        values = by_seed(mine, study.seeds, "overhead_percent")
+        mean, sd = (by_seed(mine, study.seeds, name) for name in ("seconds_nd", "seconds_sd_nd"))
+        noise = [100 * s / m if m else math.nan for s, m in zip(sd, mean, strict=True)]
+        # Pale: nothing here is a measured cost.
+        axes.bar(centres, values, 0.92 * width, color=look["color"], hatch=look["hatch"], alpha=0.6)
+        axes.errorbar(centres, [0.0] * len(centres), yerr=noise, fmt="none", ecolor="#555555", capsize=3, elinewidth=1)
+    axes.axhline(0, color="black", linewidth=0.8)
+    drawing.seed_ticks(axes, study.seeds)

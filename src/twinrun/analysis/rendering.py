@@ -1,0 +1,121 @@
+"""Tables as text: Markdown for pages, booktabs LaTeX for papers; every special character escaped."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from twinrun.analysis.collect import write_csv
+from twinrun.analysis.tables import COLUMNS, Column, Table, shown
+from twinrun.study.files import write_text
+
+COMMAND = "twinrun analyze"  # makes every table and figure
+FORMS = ("csv", "tex", "md")
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}",
+}  # fmt: skip
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|#])")
+_CODE = re.compile(r"`([^`]*)`")
+
+
+def column(name: str) -> Column:
+    """How a column reads; one that is not listed is text under its own name."""
+    return COLUMNS.get(name, Column(name, "", ""))
+
+
+def columns_shown(frame: pd.DataFrame) -> list[str]:
+    """All columns but an empty remark."""
+    return [name for name in frame.columns if name != "remark" or frame[name].notna().any()]
+
+
+def cells(frame: pd.DataFrame) -> list[list[str]]:
+    """The body of the table as a person reads it."""
+    names = columns_shown(frame)
+    return [[shown(name, row[name]) for name in names] for row in frame.to_dict("records")]
+
+
+def latex_text(text: str) -> str:
+    r"""Text that LaTeX sets as it stands.
+
+    >>> latex_text("50 % of `nd_1` & more")
+    '50 \\% of \\texttt{nd\\_1} \\& more'
+    """
+    plain = "".join(_LATEX.get(letter, letter) for letter in text)
+    return _CODE.sub(r"\\texttt{\1}", plain)
+
+
+def markdown_text(text: str) -> str:
+    r"""Text that Markdown sets as it stands, also in a table's cell; line ends become spaces.
+
+    >>> markdown_text("a|b *c*")
+    'a\\|b \\*c\\*'
+    """
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def markdown_table(frame: pd.DataFrame) -> list[str]:
+    """The lines of a Markdown table; one line that says so where there is no row."""
+    if frame.empty:
+        return ["Not available: no rows."]
+    names = columns_shown(frame)
+    head = [column(name).label for name in names]
+    rule = ["---:" if column(name).form else "---" for name in names]
+    rows = [[markdown_text(cell) for cell in row] for row in [head, *cells(frame)]]
+    return [f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]]]
+
+
+def full_title(table: Table) -> str:
+    """`Table 5.4. Smallest, mean and largest result per task.`"""
+    name = f"{table.thesis_name[0].upper()}{table.thesis_name[1:]}. " if table.thesis_name else ""
+    return f"{name}{table.title}{'' if table.title.endswith('?') else '.'}"
+
+
+def markdown(table: Table) -> str:
+    """A Markdown page of one table with its caption, notes and the command that makes it."""
+    lines = [f"### {full_title(table)}", "", *markdown_table(table.frame), "", table.caption]
+    lines += [line for note in table.notes for line in ("", note)]
+    return "\n".join([*lines, "", f"Made by `{COMMAND}`."]) + "\n"
+
+
+def _latex_cell(cell: str, number: bool) -> str:
+    if number and cell.startswith("-"):
+        return f"$-${cell[1:]}"  # a minus, not a hyphen
+    # A cell that begins with [ would be read as the argument of the line end before it.
+    return ("{}" if cell.startswith("[") else "") + latex_text(cell)
+
+
+def latex(table: Table) -> str:
+    """A longtable with booktabs rules: it may be longer than a page. Needs the packages of its first line."""
+    names = columns_shown(table.frame)
+    align = "".join("r" if column(name).form else "l" for name in names)
+    head = " & ".join(latex_text(column(name).label) for name in names) + r" \\"
+    numeric = [bool(column(name).form) for name in names]
+    body = [
+        " & ".join(_latex_cell(cell, number) for cell, number in zip(row, numeric, strict=True)) + r" \\"
+        for row in cells(table.frame)
+    ]
+    words = " ".join([table.caption, *table.notes])
+    if table.frame.empty:
+        body = [rf"\multicolumn{{{max(len(names), 1)}}}{{l}}{{Not available: no rows.}} \\"]
+    lines = [
+        rf"% \usepackage[T1]{{fontenc}}, \usepackage{{booktabs, longtable}}; made by {COMMAND}",
+        rf"\begin{{longtable}}{{{align or 'l'}}}",
+        rf"\caption[{{{latex_text(table.title)}}}]{{{latex_text(full_title(table))} {latex_text(words)}}}"
+        rf"\label{{tab:twinrun-{table.name.replace('_', '-')}}} \\",
+        r"\toprule", head, r"\midrule", r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead",
+        r"\bottomrule", r"\endlastfoot", *body, r"\end{longtable}",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def write_table(table: Table, folder: Path) -> list[str]:
+    """Write the table as CSV (full precision), LaTeX and Markdown; returns the file names."""
+    write_csv(folder / f"{table.name}.csv", table.frame)
+    write_text(folder / f"{table.name}.tex", latex(table))
+    write_text(folder / f"{table.name}.md", markdown(table))
+    return [f"{table.name}.{form}" for form in FORMS]

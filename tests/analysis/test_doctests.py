@@ -1,0 +1,18 @@
+"""The examples in the docstrings of the statistics are right."""
+
+import doctest
+import importlib
+
+import pytest
+
+MODULES = (
+    "statistics", "samples", "intervals", "multiplicity", "effects", "comparisons", "groups", "equivalence", "variance",
+    "normality", "power", "planning", "reported", "thesis_tables", "thesis_checks", "reanalysis",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name: str) -> None:
+    done = doctest.testmod(importlib.import_module(f"twinrun.analysis.{name}"))
+    assert done.attempted > 0
+    assert done.failed == 0
