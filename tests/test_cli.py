@@ -150,7 +150,7 @@ def test_status_counts_and_exits_3(study: Layout, cli: Cli) -> None:
     code, out, err = cli("status")
     assert code == 3
     assert "32 runs: 1 complete, 31 missing" in out
-    assert "31 runs are to be trained" in err
+    assert "still to be trained: 31" in err
     record.write_text(json.dumps(json.loads(record.read_text()) | {"seed": 1}))
     assert "shapes/sgd/0/det_1\tdamaged" in cli("status")[1]
 

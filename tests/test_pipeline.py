@@ -26,7 +26,7 @@ execution: {device: cpu, noise: auto, precision: fp32, fill_uninitialized_memory
 tasks:
   cracks:
     title: Cracks (procedural images)
-    data: {reader: sdnet2018, source: data/cracks.zip, image_size: 16, procedural: true, test_share: 0.25, split_seed: 0}
+    data: {reader: sdnet2018, source: data/sample/cracks.zip, image_size: 16, procedural: true, test_share: 0.25, split_seed: 0}
     model: {name: preactresnet18, width: 0.0625}
     recipe: {epochs: 1, batch_size: 128, heads_every: 1, metric: f1}
     optimizers: &both
@@ -34,7 +34,7 @@ tasks:
       adam: {lr: 0.002, schedule: {kind: exponential, factor: 0.5}}
   digits:
     title: Digits
-    data: {reader: cifar10, source: data/digits.tar.gz, image_size: 8}
+    data: {reader: cifar10, source: data/sample/digits.tar.gz, image_size: 8}
     model: {name: preactresnet18, width: 0.0625}
     recipe: {epochs: 1, batch_size: 128, heads_every: 1, metric: accuracy}
     optimizers: *both
@@ -95,7 +95,7 @@ def test_stage_names_equal_the_grid(file: Path, tmp_path: Path) -> None:
 
 
 def test_the_embedded_remote_holds_the_sample_archives(checkout: Checkout) -> None:
-    assert {file.name: sha256_file(file) for file in (checkout.root / "data").iterdir()} == SAMPLE_SHA256
+    assert {file.name: sha256_file(file) for file in (checkout.root / "data" / "sample").iterdir()} == SAMPLE_SHA256
 
 
 @pytest.mark.slow

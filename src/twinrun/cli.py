@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +39,7 @@ DEFAULT_PARAMS = Path("params.yaml")
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and an exit code, not in a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)  # as ctrl-C: children are stopped, files are put back
     try:
         app()
     except TwinrunError as error:
@@ -47,7 +49,12 @@ def main() -> None:
 
         _fail(explain_os_error(error))
     except KeyboardInterrupt:
+        print("twinrun: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
         sys.exit(130)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _fail(error: TwinrunError) -> None:
@@ -62,7 +69,7 @@ def _params(path: Path) -> Params:
 
 
 @data_app.command("sample")
-def data_sample(out: Annotated[Path, typer.Option(help="Folder for the archives.")] = Path("data")) -> None:
+def data_sample(out: Annotated[Path, typer.Option(help="Folder for the archives.")] = Path("data/sample")) -> None:
     """Build the sample study's archives, the same to the byte each time."""
     from twinrun.data.sample import build_sample
 
@@ -155,7 +162,7 @@ def _choose(
     parts = {"--task": task, "--optimizer": optimizer, "--seed": seed, "--run": label}
     given = [name for name, value in parts.items() if value is not None]
     if (run_id is not None) + (index is not None) + bool(given) != 1:
-        raise InputError("which run?", "give its id, or --index, or --task, --optimizer, --seed and --run")
+        raise InputError("which run?", "give one of: its id; --index; --task, --optimizer, --seed and --run together")
     if run_id is not None:
         return params.find(run_id)
     if index is not None:
@@ -211,7 +218,7 @@ def status(params_file: ParamsFile = DEFAULT_PARAMS) -> None:
     print(f"{len(found)} runs: {counts}")
     open_runs = sum(state not in FINISHED for state in found.values())
     if open_runs:
-        raise IncompleteError(f"{open_runs} runs are to be trained", "`twinrun sweep` trains them")
+        raise IncompleteError(f"still to be trained: {open_runs}", "`twinrun sweep` trains what is missing")
 
 
 @app.command()

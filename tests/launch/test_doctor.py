@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from tests.conftest import TINY
 
 from twinrun.launch import doctor
 from twinrun.launch.doctor import Finding, examine, judge_driver, judge_processor
@@ -15,7 +17,7 @@ def texts(findings: list[Finding], level: str) -> str:
 
 
 def test_a_good_machine(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").touch()
+    shutil.copy(TINY, tmp_path / "params.yaml")
     findings = examine(tmp_path)
     assert texts(findings, "bad") == ""
     good = texts(findings, "good")
@@ -63,3 +65,11 @@ def test_a_driver_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert "GPU: nvidia-smi fails: NVIDIA-SMI has failed" in texts(examine(tmp_path), "bad")
+
+
+def test_a_study_for_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    (tmp_path / "params.yaml").write_text(TINY.read_text().replace("device: cpu", "device: cuda"))
+    assert "execution.device is cuda, and there is no usable GPU" in texts(examine(tmp_path), "bad")
+    (tmp_path / "params.yaml").write_text("schema: 9")
+    assert "schema" in texts(examine(tmp_path), "bad")

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
+from twinrun.launch.dvc import commit_stages
 from twinrun.launch.processes import Finished, train_processes
-from twinrun.launch.sweep import states
+from twinrun.launch.sweep import only_one, states
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
 
@@ -43,14 +45,15 @@ def test_a_failed_run_is_named_and_the_others_are_kept(small: Params, study: Lay
 
 
 @pytest.mark.slow
-def test_an_interrupt_stops_the_children(small: Params, study: Layout) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_the_children(number: signal.Signals, small: Params, study: Layout) -> None:
     sweep = subprocess.Popen([sys.executable, "-m", "twinrun", "sweep", "--jobs", "2"], cwd=study.root,
                              stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
     deadline = time.monotonic() + 60
     while len(children := psutil.Process(sweep.pid).children()) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert len(children) == 2
-    os.kill(sweep.pid, signal.SIGINT)
+    os.kill(sweep.pid, number)
     assert sweep.wait(30) == 130
     gone, alive = psutil.wait_procs(children, timeout=10)
     assert len(gone) == 2
@@ -69,3 +72,39 @@ def test_every_run_gets_its_own_environment(small: Params, study: Layout) -> Non
     for finished in seen:
         assert finished.message.startswith("avx2 1 ")
         assert finished.message.endswith(f"-m twinrun train {finished.run.id} --mark {finished.run.label}")
+
+
+def test_a_second_sweep_leaves_at_once(small: Params, study: Layout, cli: Cli) -> None:  # noqa: F811
+    with only_one(study.root / "work" / "sweep.lock"):
+        code, _, err = cli("sweep")
+    assert code == 5
+    assert "a sweep is at work in this study folder already" in err
+    assert not (study.root / "runs").exists()
+
+
+def test_nothing_is_tried_without_prepared_data(small: Params, study: Layout, cli: Cli) -> None:  # noqa: F811
+    (study.prepared("shapes") / "manifest.json").unlink()
+    code, _, err = cli("sweep")
+    assert code == 3
+    assert "not prepared yet: shapes" in err
+
+
+@pytest.mark.slow
+def test_when_the_first_runs_all_fail_the_rest_is_not_tried(study: Layout, cli: Cli) -> None:  # noqa: F811
+    code, _, err = cli("sweep", "--jobs", "2", "--device", "cuda")
+    assert code == 3
+    assert "the first 4 runs all failed" in err
+    assert "torch sees no CUDA device" in err
+    assert len([line for line in err.splitlines() if line.startswith("train ")]) == 4
+
+
+def test_a_lock_file_that_a_kill_left_empty_is_put_back(tmp_path: Path) -> None:
+    lock, kept = tmp_path / "dvc.lock", tmp_path / ".dvc/tmp/dvc.lock.kept"
+    kept.parent.mkdir(parents=True)
+    lock.touch()
+    kept.write_text("schema: '2.0'\n")
+    assert commit_stages(tmp_path, [], every=False) == []
+    assert lock.read_text() == "schema: '2.0'\n"
+    lock.write_bytes(b"")
+    commit_stages(tmp_path, [], every=False)
+    assert not lock.exists()

@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from twinrun.study.errors import TwinrunError
 from twinrun.study.pins import leaks
 
 # CUDA 13.0 needs this branch of the Linux driver or a newer one (CUDA 13.0 release notes, table of minimum versions).
@@ -25,7 +26,8 @@ class Finding:
 
 def examine(root: Path) -> list[Finding]:
     """Every finding about this machine and about the study folder `root`."""
-    return [*_processor(), *_gpu(), *_folders(root), *_variables(), *_packages()]
+    gpu = _gpu()
+    return [*_processor(), *gpu, *_study(root, gpu), *_folders(root), *_variables(), *_packages()]
 
 
 def _processor() -> list[Finding]:
@@ -60,6 +62,20 @@ def _gpu() -> list[Finding]:
         name, driver, memory = (part.strip() for part in line.split(","))
         findings.append(judge_driver(name, driver, memory))
     return findings
+
+
+def _study(root: Path, gpu: list[Finding]) -> list[Finding]:
+    if not (root / "params.yaml").is_file():
+        return []
+    from twinrun.study.params import read_params
+
+    try:
+        device = read_params(root / "params.yaml").execution.device
+    except TwinrunError as error:
+        return [Finding("bad", error.message)]
+    if device == "cuda" and not any(finding.level == "good" for finding in gpu):
+        return [Finding("bad", "study: execution.device is cuda, and there is no usable GPU here")]
+    return [Finding("good", f"study: execution.device is {device}")]
 
 
 def judge_driver(name: str, driver: str, memory: str) -> Finding:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from twinrun.study.errors import InputError
+from twinrun.study.files import write_bytes
 
 
 def is_dvc_study(root: Path) -> bool:
@@ -17,15 +18,36 @@ def is_dvc_study(root: Path) -> bool:
     return (root / ".dvc").is_dir() and (root / "dvc.yaml").is_file()
 
 
-def commit_stages(root: Path, stages: Sequence[str]) -> list[str]:
-    """Record the outs of completed `stages` as they are; return those that DVC did not have yet."""
+def commit_stages(root: Path, stages: Sequence[str], *, every: bool) -> list[str]:
+    """Record the outs of completed `stages` as they are; return those that DVC did not have yet.
+
+    `every` says that these are all the train stages there are. An interrupted commit leaves dvc.lock as it was: DVC
+    itself writes it in place, and would leave it empty.
+    """
+    lock, kept = root / "dvc.lock", root / ".dvc" / "tmp" / "dvc.lock.kept"
+    if lock.is_file() and not lock.stat().st_size:  # by a process that was killed
+        if kept.is_file():
+            kept.replace(lock)
+        else:
+            lock.unlink()
     if not stages:
         return []
     # The group and not its stages: DVC looks through the whole pipeline again for each name that it is given.
     status = json.loads(_dvc(root, "status", "--json", "train") or "{}")
     changed = [stage for stage in stages if stage in status]
     if changed:
-        _dvc(root, "commit", "--quiet", "--force", *changed)
+        before = lock.read_bytes() if lock.is_file() else b""
+        write_bytes(kept, before)
+        try:
+            _dvc(root, "commit", "--quiet", "--force", *(["train"] if every else changed))
+        except BaseException:
+            if before:
+                write_bytes(lock, before)
+            else:
+                lock.unlink(missing_ok=True)
+            raise
+        finally:
+            kept.unlink(missing_ok=True)
     return changed
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -45,7 +44,7 @@ def train_processes(
 
     `done` is called in this thread after each; a failed run does not stop the others, an interrupt stops all.
     `prefix` goes before the Python interpreter, such as an emulator and its options. What a run says is kept below
-    `logs`, if given. A termination signal stops the children, too.
+    `logs`, if given.
     """
     alive: set[subprocess.Popen[str]] = set()
     guard, stopping = threading.Lock(), threading.Event()
@@ -73,7 +72,6 @@ def train_processes(
         return Finished(run, process.returncode, said.strip()[-2000:])
 
     finished = []
-    before = signal.signal(signal.SIGTERM, _interrupt)
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
         try:
             for future in as_completed([pool.submit(train, run) for run in runs]):
@@ -85,10 +83,4 @@ def train_processes(
                 for process in alive:
                     process.terminate()
             raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
     return finished
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt

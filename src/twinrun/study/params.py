@@ -94,7 +94,8 @@ def read_params(path: Path) -> Params:
     except OSError as error:
         raise explain_os_error(error, path) from error
     except (YamlError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        said = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
+        raise InputError(f"{path}: not valid YAML: {said}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: a params file is a mapping with the keys {', '.join(_keys(Params))}")
     try:
@@ -134,6 +135,9 @@ def _sentence(path: Path, item: Any, content: Any) -> str:
             near = get_close_matches(location[-1], allowed, n=1)
             suggestion = f"did you mean {near[0]!r}? " if near else ""
             return f"{where}: unknown key; {suggestion}allowed here: {', '.join(allowed)}"
+        case "union_tag_invalid":
+            key, tag = str(item["ctx"]["discriminator"]).strip("'"), item["ctx"]["tag"]
+            return f"{where}.{key}: {tag!r} is not known; allowed: {item['ctx']['expected_tags']}"
         case "missing":
             return f"{where}: this key is missing"
         case "value_error":
