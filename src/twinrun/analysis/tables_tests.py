@@ -89,8 +89,8 @@ def one_run_table(values: CellValues) -> Table:
         caption=(
             f"Per cell, on the task's main metric: the n {nd_phrase(study)} and the one deterministic value. t = "
             "(det - mean) / (s / sqrt(n)) with n - 1 degrees of freedom is the thesis's test; it takes the "
-            f"deterministic run for a known mean. If that run is one more draw, it rejects at 5 % "
-            f"{sizes or 'too often'} of the time. Valid is T = (det - mean) / (s sqrt(1 + 1/n)), the "
+            f"deterministic run for a known mean. If that run is one more draw, it rejects not 5 % "
+            f"of the time but {sizes or 'too often'}. Valid is T = (det - mean) / (s sqrt(1 + 1/n)), the "
             "prediction-interval test. Effect sizes: Cohen's d = (det - mean) / s, Hedges' g, and the "
             "rank-biserial correlation."
         ),
