@@ -170,3 +170,18 @@ def test_a_collected_study_without_one_run_is_refused_and_the_rest_stays(checkou
     assert "twinrun sweep" in said
     moved.rename(folder)
     checkout.run("twinrun", "collect", "--check")
+
+
+@pytest.mark.slow
+def test_a_users_own_files_beside_the_sample_are_left_alone(checkout: Checkout) -> None:
+    own = checkout.root / "data" / "own.bin"
+    own.write_bytes(b"mine")
+    pointer = (checkout.root / "data.dvc").read_bytes()
+    checkout.run("dvc", "pull", "--quiet", "data.dvc")
+    checkout.run("dvc", "repro", "--quiet", "prepare")
+    checkout.run("dvc", "checkout", "--quiet", "data.dvc")
+    assert own.read_bytes() == b"mine"
+    assert (checkout.root / "data.dvc").read_bytes() == pointer
+    own.unlink()
+    checkout.run("dvc", "repro", "--quiet", "prepare")
+    assert checkout.changed() == set()
