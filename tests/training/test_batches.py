@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -14,7 +15,7 @@ from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import read_params
 from twinrun.study.schema import Augment, Recipe
-from twinrun.training.batches import Batches, batch_bounds
+from twinrun.training.batches import Batches, batch_bounds, fits
 from twinrun.training.randomness import Noise, Streams
 
 CPU = torch.device("cpu")
@@ -97,3 +98,24 @@ def test_gray_becomes_three_equal_channels(study: Layout) -> None:
     images = next(batches.train(0)).images
     assert images.shape == (32, 3, 16, 16)
     assert torch.equal(images[:, 0], images[:, 2])
+
+
+@pytest.mark.parametrize("kind", ["none", "reorder"])
+def test_images_that_do_not_fit_give_the_same_batches(kind: str, packed: Packed) -> None:
+    """Read from the memory map one batch ahead: bit for bit what the resident arrays give."""
+    for settings in ({"crop_padding": 2, "horizontal_flip": True, "vertical_flip": True}, {}):
+        resident, mapped = (
+            Batches(packed, recipe(**settings), STREAMS, Noise(kind, "0" * 32), CPU, resident=resident)
+            for resident in (True, False)
+        )
+        for one, two in [*zip(resident.train(3), mapped.train(3), strict=True),
+                         *zip(resident.test(), mapped.test(), strict=True)]:  # fmt: skip
+            assert torch.equal(one.images, two.images)
+            assert torch.equal(one.labels, two.labels)
+
+
+def test_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = psutil.virtual_memory()._replace(available=1000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    assert fits(500, CPU)
+    assert not fits(501, CPU)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from twinrun.data.packed import Packed
 from twinrun.study.schema import Recipe
@@ -26,9 +29,22 @@ class Batch:
 
 
 class Batches:
-    """The training and test batches of one task on one device."""
+    """The training and test batches of one task on one device.
 
-    def __init__(self, packed: Packed, recipe: Recipe, streams: Streams, noise: Noise, device: torch.device) -> None:
+    The images are loaded once, to the device where they fit into half of its free memory; else they stay in the memory
+    map, and each batch is read and sent while the one before is trained on (`resident` False).
+    """
+
+    def __init__(
+        self,
+        packed: Packed,
+        recipe: Recipe,
+        streams: Streams,
+        noise: Noise,
+        device: torch.device,
+        *,
+        resident: bool | None = None,
+    ) -> None:
         self.recipe, self.streams, self.noise, self.device = recipe, streams, noise, device
         self.size, self.padding = packed.image_size, recipe.augment.crop_padding
         self.train_count = packed.n_train
@@ -37,15 +53,40 @@ class Batches:
         std = torch.tensor(packed.channel_std, dtype=torch.float64).view(shape)
         self.scale = (1 / (255 * std)).float().to(device)
         self.shift = (mean / std).float().to(device)
-        images, labels = packed.images, torch.from_numpy(np.array(packed.labels))
-        self.test_images = torch.from_numpy(np.array(images[packed.n_train :])).to(device)
-        self.test_labels = labels[packed.n_train :].to(device)
-        train = np.zeros((packed.n_train, packed.channels, *[self.size + 2 * self.padding] * 2), np.uint8)
-        inside = slice(self.padding, self.padding + self.size)
-        train[:, :, inside, inside] = images[: packed.n_train]
-        self.train_labels = labels[: packed.n_train].to(device)
-        # Every crop of every image as a view: indexing it copies just the crops that are wanted.
-        self.crops = torch.from_numpy(train).to(device).unfold(2, self.size, 1).unfold(3, self.size, 1)
+        labels = torch.from_numpy(np.array(packed.labels))
+        self.train_labels, self.test_labels = labels[: packed.n_train].to(device), labels[packed.n_train :].to(device)
+        self.images = packed.images
+        self.resident = fits(packed.images.nbytes, device) if resident is None else resident
+        if self.resident:
+            self.test_images = self.upload(packed.n_train, len(labels))
+            # Every crop of every image as a view: indexing it copies just the crops that are wanted.
+            self.crops = self.windows(self.upload(0, packed.n_train))
+
+    def upload(self, start: int, stop: int) -> torch.Tensor:
+        """The images from `start` to `stop` on the device, in bytes."""
+        return torch.from_numpy(np.array(self.images[start:stop])).to(self.device)
+
+    def windows(self, images: torch.Tensor) -> torch.Tensor:
+        """All crops (n, channels, rows, columns, size, size) of padded images, as a view of them."""
+        padded = functional.pad(images, (self.padding,) * 4)
+        return padded.unfold(2, self.size, 1).unfold(3, self.size, 1)
+
+    def read(self, index: NDArray[np.int64]) -> torch.Tensor:
+        """Those training images from the memory map, on their way to the device."""
+        images = torch.from_numpy(self.images[index])
+        return images.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else images
+
+    def parts(self, order: NDArray[np.int64], bounds: list[tuple[int, int]]) -> Iterator[torch.Tensor | None]:
+        """The images of each batch where they are not resident, one batch read ahead; None where they are."""
+        if self.resident:
+            yield from [None] * len(bounds)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            ahead = [reader.submit(self.read, order[slice(*bound)]) for bound in bounds[:1]]
+            for following in [*bounds[1:], None]:
+                if following:
+                    ahead.append(reader.submit(self.read, order[slice(*following)]))
+                yield ahead.pop(0).result()
 
     def train(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch; drawn in full before the first, so that nothing waits for the CPU after."""
@@ -68,9 +109,12 @@ class Batches:
         # One transfer for the whole epoch; the drawn columns are put into the order of the batches.
         table = np.stack([v if k == "index" else v[order].astype(np.int64) for k, v in columns.items()])
         on_device = torch.from_numpy(table).to(self.device)
-        for (start, stop), within in zip(bounds, orders, strict=True):
+        for (start, stop), within, part in zip(bounds, orders, self.parts(order, bounds), strict=True):
             index, row, column, horizontal, vertical = on_device[:, start:stop]
-            images = self.crops[index, :, row, column]
+            if part is None:
+                images = self.crops[index, :, row, column]
+            else:
+                images = self.windows(part)[torch.arange(stop - start, device=self.device), :, row, column]
             if self.recipe.augment.horizontal_flip:
                 images = choose(images, images.flip(3), horizontal)
             if self.recipe.augment.vertical_flip:
@@ -80,12 +124,22 @@ class Batches:
     def test(self) -> Iterator[Batch]:
         """The test set in its prepared order."""
         for start in range(0, len(self.test_labels), EVALUATION_BATCH):
-            part = slice(start, start + EVALUATION_BATCH)
-            yield Batch(self.normalize(self.test_images[part]), self.test_labels[part], None)
+            stop = min(start + EVALUATION_BATCH, len(self.test_labels))
+            if self.resident:
+                images = self.test_images[start:stop]
+            else:
+                images = self.upload(self.train_count + start, self.train_count + stop)
+            yield Batch(self.normalize(images), self.test_labels[start:stop], None)
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Bytes to zero mean and unit variance per channel; gray becomes three equal channels."""
         return images.float().mul_(self.scale).sub_(self.shift).expand(-1, 3, -1, -1)
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Whether `size` bytes of images leave half of the memory for the training itself."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return size <= free / 2
 
 
 def choose(plain: torch.Tensor, other: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
