@@ -31,6 +31,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With TWINRUN_NO_SKIPS set, as in CI, a skipped test is a failure: everything that tests need is there."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if skipped and os.environ.get("TWINRUN_NO_SKIPS"):
+        reporter.write_line(
+            f"TWINRUN_NO_SKIPS is set, and {len(skipped)} tests were skipped, such as {skipped[0].nodeid}"
+        )
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def write_packed(folder: Path, images: np.ndarray, labels: np.ndarray, n_train: int, classes: list[str]) -> None:
     """Packed arrays as `twinrun prepare` leaves them, from (n, channels, size, size) bytes."""
     folder.mkdir(parents=True, exist_ok=True)
