@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from twinrun.cli_data import data_app, prepare
+from twinrun.cli_options import DEFAULT_PARAMS, Device, Jobs, ParamsFile, load_params
 from twinrun.cli_statistics import power, reanalyze_app
 from twinrun.study.errors import InputError, MismatchError, TwinrunError
 from twinrun.study.layout import Layout
@@ -26,15 +28,10 @@ app = typer.Typer(
     help="Train identical twins of an image classifier and say which differences are noise. "
     "Run it in the study folder: the one that holds params.yaml.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Make the archives that a study reads.")
 app.add_typer(data_app, name="data")
 app.add_typer(reanalyze_app, name="reanalyze")
+app.command()(prepare)
 app.command()(power)
-
-ParamsFile = Annotated[Path, typer.Option("--params", help="The study's params file.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto; default: the study's execution.device.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Processes at a time; default: one for each core.")]
-DEFAULT_PARAMS = Path("params.yaml")
 
 
 def main() -> None:
@@ -62,43 +59,10 @@ def _fail(error: TwinrunError) -> None:
     sys.exit(error.exit_code)
 
 
-def _params(path: Path) -> Params:
-    from twinrun.study.params import read_params
-
-    return read_params(path)
-
-
-@data_app.command("sample")
-def data_sample(out: Annotated[Path, typer.Option(help="Folder for the archives.")] = Path("data/sample")) -> None:
-    """Build the sample study's archives, the same to the byte each time."""
-    from twinrun.data.sample import build_sample
-
-    for name, digest in build_sample(out).items():
-        print(f"{digest}  {out / name}")
-
-
-@app.command()
-def prepare(
-    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks of the study; default: all of its grid.")] = None,
-    params_file: ParamsFile = DEFAULT_PARAMS,
-) -> None:
-    """Decode, resize and pack a task's images once, into prepared/."""
-    from twinrun.data.prepare import prepare as prepare_task
-    from twinrun.launch.progress import Progress
-
-    params = _params(params_file)
-    for task in tasks or params.grid.tasks:
-        if task not in params.tasks:
-            raise InputError(f"task {task!r} is not in {params_file}", f"tasks: {', '.join(params.tasks)}")
-        with Progress(f"prepare {task}", 1) as progress:
-            manifest = prepare_task(task, params.tasks[task].data, Path(), Layout().prepared(task), progress.update)
-        print(f"{task}: {manifest['n_train']} train and {manifest['n_test']} test images, digest {manifest['digest']}")
-
-
 @app.command()
 def plan(params_file: ParamsFile = DEFAULT_PARAMS) -> None:
     """Check the params and list every run with its index."""
-    for index, run in enumerate(_params(params_file).runs):
+    for index, run in enumerate(load_params(params_file).runs):
         print(f"{index}\t{run.id}")
 
 
@@ -119,7 +83,7 @@ def train(
     unless_done: Annotated[bool, typer.Option(help="Do nothing when the run is there already.")] = False,
 ) -> None:
     """Train one run and write its record; go on where an interrupted one stopped."""
-    params = _params(params_file)
+    params = load_params(params_file)
     run = _choose(params, run_id, index, task, optimizer, seed, label)
     if (stop_after or replay) and (not out or out.resolve() == Path("runs").resolve()):
         option = "--stop-after" if stop_after else "--replay"
@@ -194,7 +158,7 @@ def sweep(
     from twinrun.launch.processes import usable_cores
     from twinrun.launch.sweep import sweep as run_sweep
 
-    params = _params(params_file)
+    params = load_params(params_file)
     trained = run_sweep(
         params, Path(), params_file=params_file, jobs=jobs or usable_cores(), device=device, record=record
     )
@@ -210,7 +174,7 @@ def status(params_file: ParamsFile = DEFAULT_PARAMS) -> None:
     from twinrun.study.errors import IncompleteError
     from twinrun.study.records import FINISHED
 
-    found = states(_params(params_file), Layout())
+    found = states(load_params(params_file), Layout())
     for run, state in found.items():
         if state != "complete":
             print(f"{run.id}\t{state}")
@@ -230,7 +194,7 @@ def collect(
     from twinrun.analysis.collect import collect as run_collect
     from twinrun.study.records import current_code_digest
 
-    summary = run_collect(_params(params_file), Layout(), code_digest=current_code_digest(), check_only=check)
+    summary = run_collect(load_params(params_file), Layout(), code_digest=current_code_digest(), check_only=check)
     print(summary.sentence)
 
 
@@ -272,7 +236,7 @@ def verify(
     from twinrun.launch.processes import usable_cores
     from twinrun.study.errors import IncompleteError
 
-    params = _params(params_file)
+    params = load_params(params_file)
     runs = verifying.select(params, Layout(), ids or [], first=first, replay=replay)
     if not runs:
         raise IncompleteError("no run to verify", "the grid has no det run: name runs, or add det_1 to grid.runs")

@@ -52,22 +52,26 @@ class Params(Block):
         return find(self.runs, run_id)
 
     def run_digest(self, run: Run) -> str:
-        """SHA-256 of exactly the keys that this run reads; the device is recorded apart, as a fact."""
+        """SHA-256 of exactly the keys that this run reads; the device is recorded apart, as a fact.
+
+        Keys at their default are left out, so that a new optional key changes no digest; the defaults themselves are
+        in the code digest.
+        """
         task = self.tasks[run.task]
         return digest(
             {
                 "schema": PARAMS_SCHEMA,
                 "execution": self.execution.model_dump(exclude={"device"}),
-                "data": task.data.model_dump(),
-                "model": task.model.model_dump(),
-                "recipe": task.recipe.model_dump(),
-                "optimizer": {run.optimizer: task.optimizer(run.optimizer).model_dump()},
+                "data": task.data.model_dump(exclude_defaults=True),
+                "model": task.model.model_dump(exclude_defaults=True),
+                "recipe": task.recipe.model_dump(exclude_defaults=True),
+                "optimizer": {run.optimizer: task.optimizer(run.optimizer).model_dump(exclude_defaults=True)},
             }
         )
 
     def data_params_digest(self, task: str) -> str:
         """SHA-256 of the keys that preparing the task's data reads."""
-        return digest(self.tasks[task].data.model_dump())
+        return digest(self.tasks[task].data.model_dump(exclude_defaults=True))
 
     def state_of(self, run: Run, layout: Layout, data_digest: str | None, code: str) -> str:
         """What there is of a run whose data and code have these digests now; see `records.state_of`."""

@@ -1,0 +1,40 @@
+"""Commands about data: the archives that a study reads, and the packed arrays made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twinrun.cli_options import DEFAULT_PARAMS, ParamsFile, load_params
+from twinrun.study.errors import InputError
+from twinrun.study.layout import Layout
+
+data_app = typer.Typer(no_args_is_help=True, help="Make the archives that a study reads.")
+
+
+@data_app.command("sample")
+def data_sample(out: Annotated[Path, typer.Option(help="Folder for the archives.")] = Path("data/sample")) -> None:
+    """Build the sample study's archives, the same to the byte each time."""
+    from twinrun.data.sample import build_sample
+
+    for name, digest in build_sample(out).items():
+        print(f"{digest}  {out / name}")
+
+
+def prepare(
+    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks of the study; default: all of its grid.")] = None,
+    params_file: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Decode, resize and pack a task's images once, into prepared/."""
+    from twinrun.data.prepare import prepare as prepare_task
+    from twinrun.launch.progress import Progress
+
+    params = load_params(params_file)
+    for task in tasks or params.grid.tasks:
+        if task not in params.tasks:
+            raise InputError(f"task {task!r} is not in {params_file}", f"tasks: {', '.join(params.tasks)}")
+        with Progress(f"prepare {task}", 1) as progress:
+            manifest = prepare_task(task, params.tasks[task].data, Path(), Layout().prepared(task), progress.update)
+        print(f"{task}: {manifest['n_train']} train and {manifest['n_test']} test images, digest {manifest['digest']}")

@@ -1,0 +1,23 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:  # heavy to import
+    from twinrun.study.params import Params
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="The study's params file.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto; default: the study's execution.device.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Processes at a time; default: one for each core.")]
+DEFAULT_PARAMS = Path("params.yaml")
+
+
+def load_params(path: Path) -> Params:
+    """Read and check the params file; imported late, for it is heavy."""
+    from twinrun.study.params import read_params
+
+    return read_params(path)
