@@ -56,6 +56,7 @@ COMMANDS = [
     "verify",
     "doctor",
     "power",
+    "cost",
     "reanalyze",
 ]
 

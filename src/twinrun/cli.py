@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from twinrun.cli_cost import cost, probe
 from twinrun.cli_data import data_app, prepare
-from twinrun.cli_options import DEFAULT_PARAMS, Device, Jobs, ParamsFile, load_params
+from twinrun.cli_options import DEFAULT_PARAMS, Device, Jobs, ParamsFile, enter_clean_environment, load_params
 from twinrun.cli_statistics import power, reanalyze_app
 from twinrun.study.errors import InputError, MismatchError, TwinrunError
 from twinrun.study.layout import Layout
@@ -32,6 +32,8 @@ app.add_typer(data_app, name="data")
 app.add_typer(reanalyze_app, name="reanalyze")
 app.command()(prepare)
 app.command()(power)
+app.command()(cost)
+app.command(hidden=True)(probe)
 
 
 def main() -> None:
@@ -88,7 +90,7 @@ def train(
     if (stop_after or replay) and (not out or out.resolve() == Path("runs").resolve()):
         option = "--stop-after" if stop_after else "--replay"
         raise InputError(f"{option} needs --out", "it makes no run of the study: put it somewhere else than runs/")
-    _enter_clean_environment()
+    enter_clean_environment()
     from twinrun.launch.progress import Progress
     from twinrun.study.records import current_code_digest, read_record
     from twinrun.training.loop import Options, train_run
@@ -136,15 +138,6 @@ def _choose(
     if len(given) < len(parts):
         raise InputError(f"{', '.join(sorted(set(parts) - set(given)))} is missing")
     return params.find(f"{task}/{optimizer}/{seed}/{label}")
-
-
-def _enter_clean_environment() -> None:
-    """Start this process again with the pinned variables, unless they are so already: libraries read them once."""
-    from twinrun.study.pins import clean_environment, leaks
-
-    if leaks(os.environ):
-        command = [sys.executable, "-m", "twinrun", *sys.argv[1:]]
-        os.execve(sys.executable, command, clean_environment())
 
 
 @app.command()

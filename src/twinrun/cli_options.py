@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,3 +23,12 @@ def load_params(path: Path) -> Params:
     from twinrun.study.params import read_params
 
     return read_params(path)
+
+
+def enter_clean_environment() -> None:
+    """Start this process again with the pinned variables, unless they are so already: libraries read them once."""
+    from twinrun.study.pins import clean_environment, leaks
+
+    if leaks(os.environ):
+        command = [sys.executable, "-m", "twinrun", *sys.argv[1:]]
+        os.execve(sys.executable, command, clean_environment())

@@ -59,6 +59,10 @@ class Layout:
         """The folder of report/index.html."""
         return self.root / "report"
 
+    def cost(self, name: str) -> Path:
+        """Step times that `twinrun cost` measured."""
+        return self.root / "cost" / f"{name}.json"
+
     @property
     def expected(self) -> Path:
         """Committed fingerprints of deterministic runs."""

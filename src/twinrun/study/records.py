@@ -81,6 +81,7 @@ class Measured(_Block):
     total_seconds: float | None
     energy_joules: float | None
     energy_note: str | None  # why it was not measured, or from what
+    idle_watts: float | None = None  # power of the GPU before the run began
     resumed: bool
     attempts: int
     shared: bool  # other runs were running on the machine at the same time

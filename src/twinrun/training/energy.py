@@ -1,14 +1,39 @@
-"""Energy of a stretch of work in joules, from the processor's own counter; null with its reason where there is none."""
+"""Energy of a stretch of work in joules, from the hardware's own counter; null with its reason where there is none."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from twinrun.training.gpu import Gpu
 
 RAPL = Path("/sys/class/powercap")
+IDLE_SAMPLES, IDLE_INTERVAL_SECONDS = 5, 0.1
 
 
-class EnergyMeter:
+class EnergyMeter(Protocol):
+    """Counts from its construction on."""
+
+    idle_watts: float | None  # power before the work began
+
+    def joules(self, *, shared: bool) -> tuple[float | None, str]:
+        """Energy since construction and where the number is from, or None and why there is none."""
+
+
+def energy_meter(device: torch.device) -> EnergyMeter:
+    """The meter of that device; make it before anything runs there."""
+    if device.type == "cpu":
+        return CpuMeter()
+    return GpuMeter(Gpu(str(torch.cuda.get_device_properties(device).uuid)))
+
+
+class CpuMeter:
     """Reads RAPL package counters (microjoules, which wrap around) before and after."""
+
+    idle_watts: float | None = None
 
     def __init__(self, root: Path = RAPL) -> None:
         # Not `psys`, which holds the packages once more.
@@ -24,10 +49,8 @@ class EnergyMeter:
         except (OSError, ValueError):
             return None
 
-    def joules(self, *, device: str, shared: bool) -> tuple[float | None, str]:
-        """Energy since construction and where the number is from, or None and why there is none."""
-        if device != "cpu":
-            return None, "not measured: the GPU's energy counter is not read by this version"
+    def joules(self, *, shared: bool) -> tuple[float | None, str]:
+        """Energy of all packages."""
         if shared:
             return None, "not measured: other runs shared the processor"
         end = self._read()
@@ -39,6 +62,36 @@ class EnergyMeter:
             for (before, span), (after, _) in zip(self.start, end, strict=True)
         )
         return total / 1e6, "RAPL packages: the whole processor, other work on it included"
+
+
+class GpuMeter:
+    """Reads the energy counter of one GPU before and after; the caller waits for the device before each."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self.gpu = gpu
+        # Before this process has a context on the device, whoever is there is somebody else.
+        self.others_before = gpu.process_count() or 0
+        samples = []
+        for _ in range(IDLE_SAMPLES if gpu.fault is None else 0):
+            samples.append(gpu.power_watts())
+            time.sleep(IDLE_INTERVAL_SECONDS)
+        known = [watts for watts in samples if watts is not None]
+        self.idle_watts = sum(known) / len(known) if known and not self.others_before else None
+        self.start = gpu.energy_millijoules()
+
+    def joules(self, *, shared: bool) -> tuple[float | None, str]:
+        """Energy of the whole card."""
+        if self.gpu.fault:
+            return None, f"not measured: {self.gpu.fault}"
+        if shared:
+            return None, "not measured: other runs shared the GPU"
+        others = max(self.others_before, (self.gpu.process_count() or 1) - 1)
+        if others:
+            return None, f"not measured: {others} other processes computed on the GPU"
+        end = self.gpu.energy_millijoules()
+        if self.start is None or end is None:
+            return None, "not measured: this GPU has no energy counter (older than Volta, or a MIG slice)"
+        return (end - self.start) / 1000, "NVML energy counter: the whole GPU"
 
 
 def _name(zone: Path) -> str:

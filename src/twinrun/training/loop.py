@@ -28,7 +28,7 @@ from twinrun.study.records import Noise as NoiseRecord
 from twinrun.training import outcome
 from twinrun.training.batches import Batches
 from twinrun.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from twinrun.training.energy import EnergyMeter
+from twinrun.training.energy import energy_meter
 from twinrun.training.environment import gpu_name, versions
 from twinrun.training.fingerprint import fingerprint
 from twinrun.training.metrics import evaluate_metrics
@@ -69,7 +69,7 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
         if options.unless_done and params.state_of(run, layout, packed.digest, code) in FINISHED:
             workspace.finish()
             return read_record(layout.run(run))
-        started, clock, meter = datetime.now(UTC), time.perf_counter(), EnergyMeter()
+        started, clock, meter = datetime.now(UTC), time.perf_counter(), energy_meter(device)
         # Emulated noise is free in an otherwise deterministic run: it replays, and differs from `det` in it alone.
         flags = set_numerics(
             deterministic=kind != "native",
@@ -154,11 +154,8 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
             predictions=predictions,
             heads=progress.heads,
             seconds=None if resumed else progress.seconds | {"total": time.perf_counter() - clock},
-            energy=(
-                (None, "not measured: the run was resumed")
-                if resumed
-                else meter.joules(device=device_name, shared=options.shared)
-            ),
+            energy=(None, "not measured: the run was resumed") if resumed else meter.joules(shared=options.shared),
+            idle_watts=meter.idle_watts,
             started=started,
             attempts=attempt.number,
             shared=options.shared,

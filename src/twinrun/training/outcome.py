@@ -47,6 +47,7 @@ class Outcome:
     heads: dict[str, torch.Tensor]
     seconds: dict[str, float] | None
     energy: tuple[float | None, str]
+    idle_watts: float | None
     started: datetime
     attempts: int
     shared: bool
@@ -75,6 +76,7 @@ def publish(folder: Path, result: Outcome) -> Record:
             total_seconds=seconds.get("total"),
             energy_joules=result.energy[0],
             energy_note=result.energy[1],
+            idle_watts=result.idle_watts,
             resumed=result.seconds is None,
             attempts=result.attempts,
             shared=result.shared,

@@ -1,0 +1,82 @@
+"""Commands that measure time: what determinism costs, and one fresh process of such a measurement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twinrun.cli_options import DEFAULT_PARAMS, Device, ParamsFile, enter_clean_environment, load_params
+from twinrun.study.errors import InputError
+from twinrun.study.layout import Layout
+
+BatchSize = Annotated[int | None, typer.Option(min=2, help="Instead of the recipe's.")]
+Steps = Annotated[int, typer.Option(min=1, help="Training steps measured in each process.")]
+Warmup = Annotated[int, typer.Option(min=0, help="Steps before them.")]
+
+
+def cost(
+    task: Annotated[str, typer.Argument(help="A task of the study.")],
+    optimizer: Annotated[str | None, typer.Option(help="Default: the first of the grid.")] = None,
+    batch_size: BatchSize = None,
+    blocks: Annotated[int, typer.Option(min=1, help="Blocks; a 95 % interval needs six.")] = 6,
+    steps: Steps = 50,
+    warmup: Warmup = 20,
+    params_file: ParamsFile = DEFAULT_PARAMS,
+    device: Device = None,
+) -> None:
+    """Measure what determinism costs, one flag at a time, in alternating fresh processes with a control."""
+    from twinrun.analysis.step_cost import judge
+    from twinrun.launch.cost import measure_blocks, probe_process, times
+    from twinrun.study.ladder import BASE, CONTROL, ladder
+    from twinrun.study.records import current_code_digest
+
+    params = load_params(params_file)
+    runs = [run for run in params.runs if run.task == task and optimizer in (None, run.optimizer)]
+    if not runs:
+        chosen = f"task {task!r}" + (f" with optimizer {optimizer!r}" if optimizer else "")
+        allowed = f"tasks: {', '.join(params.grid.tasks)}; optimizers: {', '.join(params.grid.optimizers)}"
+        raise InputError(f"{chosen} is not in the grid of {params_file}", allowed)
+    run, precision = runs[0], params.execution.precision
+    settings = {"run": run.id, "params": params.run_digest(run), "code": current_code_digest(), "steps": steps,
+                "warmup": warmup, "batch_size": batch_size, "device": device or params.execution.device}  # fmt: skip
+    options = ["--params", str(params_file), "--steps", str(steps), "--warmup", str(warmup)]
+    options += ["--device", device] if device else []
+    options += ["--batch-size", str(batch_size)] if batch_size else []
+    size = batch_size or params.tasks[task].recipe.batch_size
+    path = Layout().cost(f"{task}_{run.optimizer}_{precision}_{size}")
+    rungs = list(ladder(tf32=precision == "tf32"))
+    measured = times(measure_blocks(path, settings, rungs, blocks, probe_process(Path(), run.id, options)))
+    print(f"{task} {run.optimizer} {precision} batch {size}: step time over that of {BASE}, {blocks} blocks")
+    print("flags\tratio\tinterval\tverdict")
+    estimates = judge(measured, BASE, CONTROL)
+    for rung in rungs[1:]:
+        found = estimates[rung]
+        interval = "" if found.low is None else f"{found.low:.3f} to {found.high:.3f}"
+        print(f"{rung}\t{found.ratio:.3f}\t{interval}\t{found.verdict}")
+    print(f"measurements in {path}")
+
+
+def probe(
+    run_id: Annotated[str, typer.Argument()],
+    rung: Annotated[str, typer.Option()],
+    batch_size: BatchSize = None,
+    steps: Steps = 50,
+    warmup: Warmup = 20,
+    params_file: ParamsFile = DEFAULT_PARAMS,
+    device: Device = None,
+) -> None:
+    """Time training steps in this process and print them as JSON; `twinrun cost` starts it."""
+    params = load_params(params_file)
+    run = params.find(run_id)
+    enter_clean_environment()
+    import json
+
+    from twinrun.training.probe import probe as run_probe
+
+    found = run_probe(
+        params, run, Layout(), rung=rung, batch_size=batch_size, steps=steps, warmup=warmup,
+        device=device or params.execution.device,
+    )  # fmt: skip
+    print(json.dumps(found, sort_keys=True))

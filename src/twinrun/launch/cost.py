@@ -1,0 +1,75 @@
+"""`twinrun cost`: step times of every rung in palindromic blocks of fresh processes, kept as they come."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from twinrun.launch.progress import Progress
+from twinrun.study.errors import IncompleteError, InputError
+from twinrun.study.files import digest, read_json, write_json
+from twinrun.study.pins import clean_environment
+
+SCHEMA = 1
+Measure = Callable[[str], dict[str, Any]]  # rung -> what `twinrun probe` prints
+
+
+def palindrome(rungs: Sequence[str], block: int) -> list[str]:
+    """The order of one block: the rungs in an order drawn for that block, then the same backwards."""
+    order = list(rungs)
+    random.Random(block).shuffle(order)  # other neighbours in every block
+    return order + order[::-1]
+
+
+def measure_blocks(
+    path: Path, settings: dict[str, Any], rungs: Sequence[str], blocks: int, measure: Measure
+) -> list[Any]:
+    """Measure until `path` holds so many blocks, and return them: lists of what `measure` gave, in their order.
+
+    A block is written when it is whole; what is there already is kept. Raises InputError when it is of other settings.
+    """
+    identity = digest([SCHEMA, settings, list(rungs)])
+    content: dict[str, Any] = {"schema": SCHEMA, "settings": settings, "identity": identity, "blocks": []}
+    if path.is_file():
+        content = read_json(path)
+        if content.get("identity") != identity:
+            raise InputError(f"{path}: measured with other settings or by other code", "move it away to measure anew")
+    done: list[Any] = content["blocks"]
+    with Progress("cost", 2 * len(rungs) * max(0, blocks - len(done))) as progress:
+        while len(done) < blocks:
+            block = []
+            for rung in palindrome(rungs, len(done)):
+                block.append(measure(rung))
+                progress.advance(f"block {len(done) + 1} {rung}")
+            done.append(block)
+            write_json(path, content)
+    return done[:blocks]
+
+
+def times(blocks: Sequence[Sequence[dict[str, Any]]]) -> list[list[tuple[str, float]]]:
+    """(rung, median seconds of a step) of every process of every block, in the order measured."""
+    return [[(item["rung"], statistics.median(item["step_seconds"])) for item in block] for block in blocks]
+
+
+def probe_process(root: Path, run_id: str, options: Sequence[str]) -> Measure:
+    """A measure that starts `twinrun probe` afresh for each rung."""
+
+    def measure(rung: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", "twinrun", "probe", run_id, "--rung", rung, *options]
+        done = subprocess.run(command, cwd=root, env=clean_environment(), capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = done.stderr.strip()[-2000:].removeprefix("twinrun: ")
+            raise IncompleteError(
+                f"the measurement of {rung} ended with exit {done.returncode}: {said}",
+                "whole blocks are kept: mend the cause, and the same command goes on",
+            )
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
+
+    return measure

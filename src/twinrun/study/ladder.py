@@ -1,0 +1,55 @@
+"""From free to deterministic execution, one flag at a time: the rungs that `twinrun cost` compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class NumericFlags:
+    """The switches of torch and its libraries that decide whether and how a run is deterministic."""
+
+    cudnn_benchmark: bool = True  # pick convolution algorithms by measured speed: ordinary training has it on
+    cudnn_deterministic: bool = False  # only convolution algorithms that give the same bits each time
+    cublas_workspace: bool = False  # a fixed workspace, so that cuBLAS picks the same algorithm each time
+    deterministic_algorithms: bool = False  # operations without a deterministic implementation raise
+    fill_uninitialized_memory: bool = False  # NaN into fresh memory, to expose reads of it
+    tf32: bool = False  # 10 bits of the mantissa in matrix products: precision, not determinism
+
+
+def flags_for(*, deterministic: bool, tf32: bool, fill_uninitialized_memory: bool) -> NumericFlags:
+    """The flags of a run: all of the deterministic ones, or what ordinary training has."""
+    return NumericFlags(
+        cudnn_benchmark=not deterministic,
+        cudnn_deterministic=deterministic,
+        cublas_workspace=deterministic,
+        deterministic_algorithms=deterministic,
+        fill_uninitialized_memory=fill_uninitialized_memory,
+        tf32=tf32,
+    )
+
+
+BASE = "free"
+CONTROL = "free_again"  # the same as BASE: its ratio must not differ from 1, or the measurement is worth nothing
+LEAN = "deterministic_algorithms"  # the first rung whose bits are the same each time: what det runs use
+
+
+def ladder(*, tf32: bool) -> dict[str, NumericFlags]:
+    """Each rung's flags, every one with those before it; the last turns TF32 off, where it is on."""
+    free = NumericFlags(tf32=tf32)
+    rungs = {BASE: free, CONTROL: free}
+    steps: list[tuple[str, dict[str, bool]]] = [
+        ("benchmark_off", {"cudnn_benchmark": False}),
+        ("cudnn_deterministic", {"cudnn_deterministic": True}),
+        ("cublas_workspace", {"cublas_workspace": True}),
+        (LEAN, {"deterministic_algorithms": True}),
+        ("memory_fill", {"fill_uninitialized_memory": True}),
+    ]
+    if tf32:
+        # Without the memory fill again, whose cost would hide that of the precision.
+        steps.append(("tf32_off", {"fill_uninitialized_memory": False, "tf32": False}))
+    flags = free
+    for name, change in steps:
+        flags = replace(flags, **change)
+        rungs[name] = flags
+    return rungs
