@@ -28,6 +28,19 @@ class Batch:
     order: NDArray[np.int64] | None
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What was drawn for a batch of b examples, before any image is touched.
+
+    `table` (5, b) int64 on the device: index into the training set, row and column of the crop, horizontal and vertical
+    flip. `images` are the bytes of the examples where they are not resident.
+    """
+
+    table: torch.Tensor
+    order: NDArray[np.int64] | None
+    images: torch.Tensor | None
+
+
 class Batches:
     """The training and test batches of one task on one device.
 
@@ -89,7 +102,11 @@ class Batches:
                 yield ahead.pop(0).result()
 
     def train(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch; drawn in full before the first, so that nothing waits for the CPU after."""
+        """The batches of an epoch."""
+        return map(self.make, self.draws(epoch))
+
+    def draws(self, epoch: int) -> Iterator[Draw]:
+        """What an epoch's batches are made of; drawn before the first, so that nothing waits for the CPU after."""
         order = self.streams.order(epoch, self.train_count)
         bounds = batch_bounds(self.train_count, self.recipe.batch_size)
         orders = self.noise.orders(epoch, [stop - start for start, stop in bounds])
@@ -110,16 +127,20 @@ class Batches:
         table = np.stack([v if k == "index" else v[order].astype(np.int64) for k, v in columns.items()])
         on_device = torch.from_numpy(table).to(self.device)
         for (start, stop), within, part in zip(bounds, orders, self.parts(order, bounds), strict=True):
-            index, row, column, horizontal, vertical = on_device[:, start:stop]
-            if part is None:
-                images = self.crops[index, :, row, column]
-            else:
-                images = self.windows(part)[torch.arange(stop - start, device=self.device), :, row, column]
-            if self.recipe.augment.horizontal_flip:
-                images = choose(images, images.flip(3), horizontal)
-            if self.recipe.augment.vertical_flip:
-                images = choose(images, images.flip(2), vertical)
-            yield Batch(self.normalize(images), self.train_labels[index], within)
+            yield Draw(on_device[:, start:stop], within, part)
+
+    def make(self, draw: Draw) -> Batch:
+        """The drawn examples, cropped, flipped and normalized."""
+        index, row, column, horizontal, vertical = draw.table
+        if draw.images is None:
+            images = self.crops[index, :, row, column]
+        else:
+            images = self.windows(draw.images)[torch.arange(len(index), device=self.device), :, row, column]
+        if self.recipe.augment.horizontal_flip:
+            images = choose(images, images.flip(3), horizontal)
+        if self.recipe.augment.vertical_flip:
+            images = choose(images, images.flip(2), vertical)
+        return Batch(self.normalize(images), self.train_labels[index], draw.order)
 
     def test(self) -> Iterator[Batch]:
         """The test set in its prepared order."""

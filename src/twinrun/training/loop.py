@@ -26,16 +26,17 @@ from twinrun.study.params import Params
 from twinrun.study.records import FINISHED, Record, read_record
 from twinrun.study.records import Noise as NoiseRecord
 from twinrun.training import outcome
-from twinrun.training.batches import Batches
+from twinrun.training.batches import Batch, Batches
 from twinrun.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from twinrun.training.energy import energy_meter
 from twinrun.training.environment import gpu_name, versions
 from twinrun.training.fingerprint import fingerprint
 from twinrun.training.metrics import evaluate_metrics
-from twinrun.training.models import build_model, head
+from twinrun.training.models import head
 from twinrun.training.numerics import set_numerics
-from twinrun.training.optimizers import build_optimizer, learning_rate, set_learning_rate
-from twinrun.training.randomness import Noise, StreamDropout, Streams, seed_global_generators, take_over_dropout
+from twinrun.training.optimizers import learning_rate, set_learning_rate
+from twinrun.training.randomness import Noise, seed_global_generators
+from twinrun.training.trainee import Trainee, assemble
 from twinrun.training.workspace import Workspace
 
 EMULATED = ("reorder", "ulp")
@@ -82,17 +83,9 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
                            versions(), gpu_name(device)])  # fmt: skip
         attempt = workspace.begin(identity, needs_entropy=kind in EMULATED and not replayed)
         noise = Noise(kind, replayed or attempt.entropy)
-        streams = Streams.of(run)
-
-        streams.seed_initialization()
-        model = build_model(task.model, len(packed.classes), layout.root)
-        dropouts = take_over_dropout(model)
-        noise.disturb(model)
-        initial = fingerprint(model)
-        model.to(device)
-        settings = task.optimizer(run.optimizer)
-        optimizer = build_optimizer(settings, model)
-        batches = Batches(packed, task.recipe, streams, noise, device)
+        trainee = assemble(params, run, packed, noise, device, layout.root)
+        model, optimizer, batches, settings = trainee.model, trainee.optimizer, trainee.batches, trainee.settings
+        initial = trainee.initial
 
         progress = load_checkpoint(workspace.checkpoint, identity, model, optimizer)
         resumed = progress is not None
@@ -106,7 +99,7 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
             rate = learning_rate(settings, epoch)
             set_learning_rate(optimizer, rate)
             begin = synchronized(device)
-            train_loss = train_epoch(model, optimizer, batches, dropouts, streams, epoch)
+            train_loss = train_epoch(trainee, epoch)
             middle = synchronized(device)
             predictions = evaluate(model, batches)
             end = synchronized(device)
@@ -166,32 +159,35 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
     return record
 
 
-def train_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: Batches,
-    dropouts: list[StreamDropout],
-    streams: Streams,
-    epoch: int,
-) -> float:
+def train_epoch(trainee: Trainee, epoch: int) -> float:
     """One pass over the training set; the mean loss over its examples. The device is waited for at the end only."""
-    # Nothing of ours draws from these generators; a user's model may.
-    seed_global_generators("dropout", streams.dropout, epoch)
-    for dropout in dropouts:
-        dropout.start_epoch(streams.dropout, epoch)
-    model.train()
+    begin_epoch(trainee, epoch)
     losses, sizes = [], []
-    for batch in batches.train(epoch):
-        for dropout in dropouts:
-            dropout.order = batch.order
-        loss = functional.cross_entropy(model(batch.images), batch.labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
+    for batch in trainee.batches.train(epoch):
+        losses.append(train_step(trainee, batch))
         sizes.append(len(batch.labels))
     values = torch.stack(losses).tolist()
     return math.fsum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
+
+
+def begin_epoch(trainee: Trainee, epoch: int) -> None:
+    """Seed what a model may draw from in this epoch."""
+    # Nothing of ours draws from these generators; a user's model may.
+    seed_global_generators("dropout", trainee.streams.dropout, epoch)
+    for dropout in trainee.dropouts:
+        dropout.start_epoch(trainee.streams.dropout, epoch)
+    trainee.model.train()
+
+
+def train_step(trainee: Trainee, batch: Batch) -> torch.Tensor:
+    """One update of the weights; the loss of the batch, on the device."""
+    for dropout in trainee.dropouts:
+        dropout.order = batch.order
+    loss = functional.cross_entropy(trainee.model(batch.images), batch.labels)
+    trainee.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    trainee.optimizer.step()
+    return loss.detach()
 
 
 @torch.no_grad()

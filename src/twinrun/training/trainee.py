@@ -1,0 +1,48 @@
+"""A run ready to be trained: model, optimizer and batches as its params, streams and noise make them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from twinrun.data.packed import Packed
+from twinrun.study import schema
+from twinrun.study.grid import Run
+from twinrun.study.params import Params
+from twinrun.training.batches import Batches
+from twinrun.training.fingerprint import fingerprint
+from twinrun.training.models import build_model
+from twinrun.training.optimizers import build_optimizer
+from twinrun.training.randomness import Noise, StreamDropout, Streams, take_over_dropout
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """What a run's steps work on; `initial` is the fingerprint before the first of them."""
+
+    model: nn.Module
+    dropouts: list[StreamDropout]
+    optimizer: Optimizer
+    settings: schema.Adam | schema.Sgd
+    batches: Batches
+    streams: Streams
+    initial: str
+
+
+def assemble(params: Params, run: Run, packed: Packed, noise: Noise, device: torch.device, root: Path) -> Trainee:
+    """Build the run's model with its initial weights, its optimizer and its batches on `device`."""
+    task, streams = params.tasks[run.task], Streams.of(run)
+    streams.seed_initialization()
+    model = build_model(task.model, len(packed.classes), root)
+    dropouts = take_over_dropout(model)
+    noise.disturb(model)
+    initial = fingerprint(model)
+    model.to(device)
+    settings = task.optimizer(run.optimizer)
+    optimizer = build_optimizer(settings, model)
+    batches = Batches(packed, task.recipe, streams, noise, device)
+    return Trainee(model, dropouts, optimizer, settings, batches, streams, initial)
