@@ -25,17 +25,18 @@ from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
 from twinrun.training.batches import Batches
 from twinrun.training.fingerprint import fingerprint
-from twinrun.training.loop import evaluate, head_copy, train_epoch
+from twinrun.training.loop import evaluate, train_epoch
 from twinrun.training.models import build_model
 from twinrun.training.numerics import set_numerics
 from twinrun.training.optimizers import build_optimizer
 from twinrun.training.randomness import Noise, Streams, take_over_dropout
+from twinrun.training.recording import recorded_weights
 
 CPU = torch.device("cpu")
 
 
 class Ours:
-    """`train_epoch` as a run calls it, with augmentation, streams, head copy and fingerprint after each epoch."""
+    """`train_epoch` as a run calls it, with augmentation, streams, recorded weights and fingerprint."""
 
     def __init__(self, params: Params, task: str, optimizer: str) -> None:
         run = next(r for r in params.runs if (r.task, r.optimizer, r.arm) == (task, optimizer, "det"))
@@ -51,7 +52,7 @@ class Ours:
     def epoch(self, number: int) -> None:
         begin = time.process_time()
         train_epoch(self.model, self.optimizer, self.batches, self.dropouts, self.streams, number)
-        head_copy(self.model, number)
+        recorded_weights(self.model, number)
         middle = time.process_time()
         fingerprint(self.model)
         self.fingerprinting += time.process_time() - middle

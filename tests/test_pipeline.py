@@ -156,7 +156,7 @@ def test_serial_dvc_and_a_parallel_sweep_give_the_same_files(checkout: Checkout,
     other.run("dvc", "pull", "--quiet", "data.dvc")
     other.run("dvc", "repro", "--quiet", "train@digits-sgd-0-det_1")
     folder = "runs/digits/sgd/0/det_1"
-    for name in ("record.json", "curve.csv", "predictions.npz", "heads.safetensors"):
+    for name in ("record.json", "curve.csv", "predictions.npz", "weights.safetensors"):
         assert (other.root / folder / name).read_bytes() == (checkout.root / folder / name).read_bytes()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from safetensors.numpy import save_file
 
 from twinrun.study.files import digest, sha256_bytes, sha256_file, write_json, write_text
 from twinrun.study.grid import Run
-from twinrun.study.layout import COMPUTED_FILES, CURVE, HEADS, PREDICTIONS, Layout
+from twinrun.study.layout import COMPUTED_FILES, CURVE, PREDICTIONS, WEIGHTS, Layout
 from twinrun.study.params import Params
 from twinrun.study.records import Measured, Metrics, Noise, Record, write_record
 
@@ -30,6 +32,11 @@ _TITLES = {
     "mammograms": "Mammograms (procedural images)",
 }
 _METRIC = {"digits": "accuracy", "cracks": "f1", "mammograms": "auc"}
+# All but the head: large, small, starting at one, at zero, and one that never moves.
+LAYERS = {
+    "conv1.weight": (16, 3, 3, 3), "norm.weight": (16,), "norm.bias": (16,), "deep.0.weight": (32, 16, 3, 3),
+    "deep.0.bias": (32,), "deep.1.weight": (64, 32, 1, 1),
+}  # fmt: skip
 _CLASSES = {"digits": 10, "cracks": 2, "mammograms": 2}
 
 
@@ -44,6 +51,8 @@ class Synthetic:
     epochs: int = 5
     n_test: int = 60
     features: int = 8
+    feature_images: int = 12  # whose features are recorded; 0: none
+    frozen: bool = False  # nothing but the head ever moves
     noise: str = "reorder"
     classes: int | None = None  # of every task; None: those of the sample study
     spread: float = 0.06  # share of examples on which a twin draws anew
@@ -137,14 +146,32 @@ def write_run(params: Params, layout: Layout, spec: Synthetic, run: Run, **chang
     metrics = Metrics(accuracy=accuracy, f1=f1, auc=auc, loss=1.2 - accuracy)
 
     kept = slice(0, 0) if diverged else slice(None)
-    np.savez(folder / PREDICTIONS, probabilities=probabilities[kept], labels=labels[kept])
     head = shared.normal(size=(n_classes, spec.features)).astype(np.float32)
     tensors = {}
     for epoch in range(epochs + 1):
         step = rng.normal(size=head.shape).astype(np.float32) * np.float32(0.02 * epoch)
-        tensors[f"{epoch:05d}/weight"] = head + step
-        tensors[f"{epoch:05d}/bias"] = np.zeros(n_classes, np.float32)
-    save_file(tensors, folder / HEADS)
+        tensors[f"{epoch:05d}/fc.weight"] = head + step
+        tensors[f"{epoch:05d}/fc.bias"] = np.zeros(n_classes, np.float32)
+    arrays = {}
+    if spec.feature_images and not diverged:
+        common = shared.normal(size=(spec.feature_images, spec.features))
+        arrays["features"] = (common + 0.3 * rng.normal(size=common.shape)).astype(np.float32)
+    np.savez(folder / PREDICTIONS, probabilities=probabilities[kept], labels=labels[kept], **arrays)
+    for name, shape in LAYERS.items():
+        recorded = (1024,) if math.prod(shape) > 1024 else shape
+        if name == "norm.weight":
+            start, scale = np.ones(recorded), 0.01
+        elif name.endswith("bias"):
+            start, scale = np.zeros(recorded), 0.01 * (name == "norm.bias")
+        else:
+            start, scale = shared.normal(size=recorded), 0.02
+        for epoch in range(epochs + 1):
+            step = 0 if spec.frozen else scale * epoch * rng.normal(size=recorded)
+            tensors[f"{epoch:05d}/{name}"] = (start + step).astype(np.float32)
+    shapes = {name: list(shape) for name, shape in LAYERS.items()}
+    shapes |= {"fc.weight": list(head.shape), "fc.bias": [n_classes]}
+    described = json.dumps({"head": ["fc.weight", "fc.bias"], "shapes": shapes})
+    save_file(tensors, folder / WEIGHTS, metadata={"parameters": described})
 
     prints = [sha256_bytes(f"{label} {epoch}".encode()) for epoch in range(1, epochs + 1)]
     stream = io.StringIO()

@@ -44,6 +44,7 @@ MISTAKES = {
         ["tasks.cuts.model", "1.0"],
     ),
     "pretrained without digest": ("width: 0.1}", "pretrained: w.pth}", ["tasks.cuts.model", "pretrained_sha256"]),
+    "features too few": ("heads_every: 2", "heads_every: 2, features: 3", ["recipe.features", "4 or more"]),
     "not YAML": ("study: tiny", "study: [tiny", ["not valid YAML"]),
 }
 

@@ -1,31 +1,40 @@
-"""The files that one run leaves beside its record: curve, predictions, head weights."""
+"""The files that one run leaves beside its record: curve, predictions with features, weights."""
 
 from __future__ import annotations
 
 import csv
+import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
 from twinrun.study.errors import MismatchError
-from twinrun.study.layout import CURVE, CURVE_COLUMNS, HEADS, PREDICTIONS
+from twinrun.study.layout import CURVE, CURVE_COLUMNS, PREDICTIONS, WEIGHTS
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Heads:
-    """The last layer of one run at its checkpoints."""
+class Weights:
+    """What one run recorded of its weights at its checkpoints."""
 
     epochs: tuple[int, ...]
-    vectors: Floats  # (checkpoints, parameters): weight, then bias, flattened
-    shapes: dict[str, list[int]]  # of weight and bias, as they were in the network
+    heads: Floats  # (checkpoints, parameters): the last layer whole, weight before bias, flattened
+    head_shapes: dict[str, list[int]]  # of weight and bias, as they were in the network
+    layers: dict[str, Layer]  # every other tensor, in the network's order
+    samples: Floats  # (checkpoints, coordinates): their recorded coordinates, one layer after the other
+
+
+class Layer(TypedDict):
+    """A tensor outside the head."""
+
+    shape: list[int]
+    recorded: int  # coordinates; all of them, or a sample
 
 
 def read_curve(folder: Path) -> list[list[str]]:
@@ -76,25 +85,51 @@ def read_predictions(folder: Path) -> tuple[Floats, NDArray[np.int64]]:
     return probabilities, labels
 
 
-def read_heads(folder: Path) -> Heads:
-    """The head at every checkpoint that the run reached."""
-    path = folder / HEADS
+def read_features(folder: Path) -> Floats | None:
+    """Features (images, features) of the recorded test images; None where none were recorded."""
+    path = folder / PREDICTIONS
     try:
-        tensors: dict[str, Any] = load_file(path)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise MismatchError(f"{path}: not a safetensors file ({error})") from error
+        with np.load(path, allow_pickle=False) as arrays:
+            features: Floats | None = arrays.get("features")
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise MismatchError(f"{path}: cannot be read ({error})") from error
+    if features is not None and (features.dtype != np.float32 or features.ndim != 2):
+        raise MismatchError(f"{path}: features are float32 (images, features)")
+    return features
+
+
+def read_weights(folder: Path) -> Weights:
+    """The head and the samples of the other layers at every checkpoint that the run reached."""
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, framework="numpy") as file:
+            described = json.loads((file.metadata() or {})["parameters"])
+            tensors: dict[str, Floats] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        head, shapes = list(described["head"]), dict(described["shapes"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise MismatchError(f"{path}: not the recorded weights of a run ({error})") from error
     checkpoints: dict[int, dict[str, Floats]] = {}
     for key, tensor in tensors.items():
-        epoch, _, part = key.partition("/")
-        if not epoch.isdecimal() or part not in ("weight", "bias") or tensor.dtype != np.float32:
-            raise MismatchError(f"{path}: {key!r} is not <epoch>/weight or <epoch>/bias in float32")
-        checkpoints.setdefault(int(epoch), {})[part] = tensor
-    epochs = tuple(sorted(checkpoints))
-    shapes: list[dict[str, list[int]]] = [
-        {part: list(checkpoints[epoch][part].shape) for part in ("weight", "bias") if part in checkpoints[epoch]}
-        for epoch in epochs
-    ]
-    if any(shape != shapes[0] for shape in shapes) or (shapes and "weight" not in shapes[0]):
-        raise MismatchError(f"{path}: the head has another shape at some checkpoint")
-    vectors = [np.concatenate([checkpoints[epoch][part].ravel() for part in shapes[0]]) for epoch in epochs]
-    return Heads(epochs, np.stack(vectors) if vectors else np.empty((0, 0), np.float32), shapes[0] if shapes else {})
+        epoch, _, name = key.partition("/")
+        if not epoch.isdecimal() or name not in shapes or tensor.dtype != np.float32:
+            raise MismatchError(f"{path}: {key!r} is not <epoch>/<parameter> in float32")
+        checkpoints.setdefault(int(epoch), {})[name] = tensor
+    epochs, others = tuple(sorted(checkpoints)), [name for name in shapes if name not in head]
+    sizes = {name: tensor.size for name, tensor in checkpoints[epochs[0]].items()} if epochs else {}
+    for number, found in checkpoints.items():
+        if set(found) != set(shapes) or any(found[name].size != sizes[name] for name in found):
+            raise MismatchError(f"{path}: epoch {number} has not every parameter, or one of another size")
+        if any(list(found[name].shape) != shapes[name] for name in head):
+            raise MismatchError(f"{path}: the head has another shape in epoch {number}")
+    return Weights(
+        epochs=epochs,
+        heads=_flat([[checkpoints[epoch][name] for name in head] for epoch in epochs]),
+        head_shapes={name.rpartition(".")[2]: shapes[name] for name in head},
+        layers={name: Layer(shape=shapes[name], recorded=sizes.get(name, 0)) for name in others},
+        samples=_flat([[checkpoints[epoch][name] for name in others] for epoch in epochs]),
+    )
+
+
+def _flat(checkpoints: list[list[Floats]]) -> Floats:
+    rows = [np.concatenate([np.empty(0, np.float32), *map(np.ravel, tensors)]) for tensors in checkpoints]
+    return np.stack(rows) if rows else np.empty((0, 0), np.float32)

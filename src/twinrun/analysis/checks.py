@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinrun.analysis.artifacts import read_curve, read_heads, read_predictions
+from twinrun.analysis.artifacts import read_curve, read_features, read_predictions, read_weights
 from twinrun.study.errors import IncompleteError, MismatchError, TwinrunError
-from twinrun.study.files import read_json, sha256_bytes
+from twinrun.study.files import digest, read_json, sha256_bytes
 from twinrun.study.grid import Run
 from twinrun.study.layout import MEASURED, RECORD, Layout
 from twinrun.study.params import Params
@@ -34,6 +34,8 @@ class Found:
     labels_digest: str
     head_epochs: tuple[int, ...]
     head_shapes: dict[str, list[int]]
+    layers_digest: str  # of the other layers' names and shapes
+    features_shape: tuple[int, ...] | None  # None: not recorded
 
     @property
     def complete(self) -> bool:
@@ -108,7 +110,8 @@ def _read_run(run: Run, layout: Layout) -> Found:
     if record.run != run.id:
         raise MismatchError(f"its record is that of {record.run}")
     probabilities, labels = read_predictions(folder)
-    heads = read_heads(folder)
+    weights = read_weights(folder)
+    features = read_features(folder)
     return Found(
         run=run,
         record=record,
@@ -117,8 +120,10 @@ def _read_run(run: Run, layout: Layout) -> Found:
         classes=probabilities.shape[1],
         examples=len(labels),
         labels_digest=labels_digest(labels),
-        head_epochs=heads.epochs,
-        head_shapes=heads.shapes,
+        head_epochs=weights.epochs,
+        head_shapes=weights.head_shapes,
+        layers_digest=digest(list(weights.layers.items())),
+        features_shape=None if features is None else features.shape,
     )
 
 
@@ -162,6 +167,12 @@ _SAME_IN_A_CELL: dict[str, Callable[[Found], object]] = {
     "cuDNN": lambda one: one.measured.versions.get("cudnn"),
     "GPU": lambda one: one.measured.host.get("gpu"),
 }
+_SAME_IN_A_TASK: dict[str, Callable[[Found], object]] = {
+    "labels": lambda one: one.labels_digest[:12],
+    "heads": lambda one: str((one.head_epochs, one.head_shapes)),
+    "layers": lambda one: one.layers_digest[:12],
+    "features": lambda one: one.features_shape,
+}
 
 
 def _mixed(found: list[Found]) -> Iterable[tuple[str, str]]:
@@ -178,10 +189,8 @@ def _mixed(found: list[Found]) -> Iterable[tuple[str, str]]:
             if other != one.run.id:
                 yield one.run.id, f"has the very noise of {other}: it is a replay and no replicate of its own"
     complete = [one for one in found if one.complete]
-    yield from _outliers(complete, lambda one: one.run.task, lambda one: one.labels_digest[:12], "labels", "its task")
-    yield from _outliers(
-        complete, lambda one: one.run.task, lambda one: str((one.head_epochs, one.head_shapes)), "heads", "its task"
-    )
+    for what, value in _SAME_IN_A_TASK.items():
+        yield from _outliers(complete, lambda one: one.run.task, value, what, "its task")
 
 
 def _outliers(

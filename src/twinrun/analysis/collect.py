@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.lib.format import open_memmap
 
-from twinrun.analysis.artifacts import read_heads, read_predictions
+from twinrun.analysis.artifacts import read_features, read_predictions, read_weights
 from twinrun.analysis.checks import Found, read_manifests, read_runs
 from twinrun.study.errors import MismatchError
 from twinrun.study.files import write_json, write_text
@@ -19,6 +20,7 @@ from twinrun.study.layout import CURVE_COLUMNS, Layout
 from twinrun.study.params import Params
 
 COLLECTED_SCHEMA = 1
+LAYER_RUNS = 16  # of a cell and arm: the first complete replicates, whose layers and features are kept (120 pairs)
 NO_LABEL = -1  # in labels.npy, where every run of the task diverged and none left its labels
 
 
@@ -120,8 +122,8 @@ def _write_task(
             probabilities[row] = np.nan
         if heads is not None:
             heads[row] = np.nan
-            reached = read_heads(layout.run(one.run))
-            for epoch, vector in zip(reached.epochs, reached.vectors, strict=True):
+            reached = read_weights(layout.run(one.run))
+            for epoch, vector in zip(reached.epochs, reached.heads, strict=True):
                 if epoch in epochs and vector.size == size:
                     heads[row, epochs.index(epoch)] = vector
     probabilities.flush()
@@ -141,6 +143,40 @@ def _write_task(
         "head_epochs": list(epochs),
         "head_shapes": shapes,
         "head_size": size,
+        **_write_layers(folder, layout, runs),
+    }
+
+
+def _write_layers(folder: Path, layout: Layout, runs: list[Found]) -> dict[str, Any]:
+    """Write samples of the layers, and features, of some runs of a task; returns what describes the two arrays.
+
+    Pairs of a few replicates say what there is to say, and the arrays of all would take gigabytes.
+    """
+    kept, counts = [], Counter[tuple[str, str]]()
+    for row, one in enumerate(runs):
+        counts[one.run.cell, one.run.arm] += one.complete
+        if one.complete and counts[one.run.cell, one.run.arm] <= LAYER_RUNS:
+            kept.append(row)
+    if not kept:
+        return {"layers": [], "layer_rows": [], "features_shape": None}
+    model = read_weights(layout.run(runs[kept[0]].run))
+    shape = runs[kept[0]].features_shape
+    layers = features = None
+    if model.samples.size:
+        path, dimensions = folder / "layers.npy", (len(kept), *model.samples.shape)
+        layers = open_memmap(path, mode="w+", dtype=np.float32, shape=dimensions)
+    if shape:
+        features = open_memmap(folder / "features.npy", mode="w+", dtype=np.float32, shape=(len(kept), *shape))
+    for place, row in enumerate(kept):
+        if layers is not None:
+            layers[place] = read_weights(layout.run(runs[row].run)).samples
+        if features is not None:
+            features[place] = read_features(layout.run(runs[row].run))
+    return {
+        # A list, for JSON's keys are sorted and the network's order is wanted.
+        "layers": [{"name": name, **layer} for name, layer in model.layers.items()] if layers is not None else [],
+        "layer_rows": kept,
+        "features_shape": shape,
     }
 
 

@@ -11,10 +11,10 @@ RECORD = "record.json"
 MEASURED = "measured.json"
 CURVE = "curve.csv"
 PREDICTIONS = "predictions.npz"
-HEADS = "heads.safetensors"
+WEIGHTS = "weights.safetensors"
 CURVE_COLUMNS = ("epoch", "learning_rate", "train_loss", "accuracy", "f1", "auc", "loss", "fingerprint")
 # What is a pure function of code, data, params and noise: compared byte by byte. MEASURED is not among them.
-COMPUTED_FILES = (CURVE, PREDICTIONS, HEADS)
+COMPUTED_FILES = (CURVE, PREDICTIONS, WEIGHTS)
 
 
 @dataclass(frozen=True)

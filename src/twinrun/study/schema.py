@@ -137,9 +137,18 @@ class Recipe(Block):
 
     epochs: Positive
     batch_size: Annotated[int, Field(ge=2)]
-    heads_every: Positive  # epochs between two recorded copies of the head
+    heads_every: Positive  # epochs between two recorded copies of the head and samples of the other layers
+    # Test images whose features (the head's input) are recorded after the last epoch: 0 none, else 4 or more (CKA).
+    features: Annotated[int, Field(ge=0)] = 0
     augment: Augment = Augment()
     metric: Literal["accuracy", "f1", "auc"]  # the task's main metric
+
+    @field_validator("features")
+    @classmethod
+    def _enough(cls, value: int) -> int:
+        if 0 < value < 4:
+            raise ValueError(f"{value} images are too few for CKA without bias; 0 for none, else 4 or more")
+        return value
 
 
 class Exponential(Block):

@@ -23,14 +23,14 @@ class Progress:
     identity: str
     epoch: int  # epochs done
     rows: list[dict[str, Any]]  # of the curve
-    heads: dict[str, torch.Tensor]
+    weights: dict[str, torch.Tensor]  # recorded so far
     seconds: dict[str, float]
 
 
 def save_checkpoint(path: Path, progress: Progress, model: nn.Module, optimizer: Optimizer) -> None:
     """Write everything that the next epoch depends on; the old checkpoint stays until the new one is whole."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"head/{name}": tensor for name, tensor in progress.heads.items()}
+    tensors |= {f"weights/{name}": tensor for name, tensor in progress.weights.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
     # Copies, for two names must not share memory in the file.
@@ -50,7 +50,7 @@ def load_checkpoint(path: Path, identity: str, model: nn.Module, optimizer: Opti
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["progress"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        progress = Progress(**facts, heads=_below(tensors, "head/"))
+        progress = Progress(**facts, weights=_below(tensors, "weights/"))
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError, OSError):
         return None
     if progress.identity != identity:

@@ -32,10 +32,10 @@ from twinrun.training.energy import energy_meter
 from twinrun.training.environment import gpu_name, versions
 from twinrun.training.fingerprint import fingerprint
 from twinrun.training.metrics import evaluate_metrics
-from twinrun.training.models import head
 from twinrun.training.numerics import set_numerics
 from twinrun.training.optimizers import learning_rate, set_learning_rate
 from twinrun.training.randomness import Noise, seed_global_generators
+from twinrun.training.recording import describe_weights, features_of, recorded_weights
 from twinrun.training.trainee import Trainee, assemble
 from twinrun.training.workspace import Workspace
 
@@ -90,7 +90,7 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
         progress = load_checkpoint(workspace.checkpoint, identity, model, optimizer)
         resumed = progress is not None
         if progress is None:
-            progress = Progress(identity, 0, [], head_copy(model, 0), {"train": 0.0, "eval": 0.0})
+            progress = Progress(identity, 0, [], recorded_weights(model, 0), {"train": 0.0, "eval": 0.0})
         epochs = min(task.recipe.epochs, options.stop_after or task.recipe.epochs)
         note, predictions, saved = None, outcome.no_predictions(len(packed.classes)), time.perf_counter()
         if resumed and progress.epoch == epochs:  # interrupted between the last epoch and the record
@@ -115,7 +115,7 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
                 break
             row |= evaluate_metrics(*predictions).model_dump()
             if (epoch + 1) % task.recipe.heads_every == 0 or epoch + 1 == epochs:
-                progress.heads |= head_copy(model, epoch + 1)
+                progress.weights |= recorded_weights(model, epoch + 1)
             options.progress(row, epochs)
             if time.perf_counter() - saved >= options.checkpoint_seconds:
                 save_checkpoint(workspace.checkpoint, progress, model, optimizer)
@@ -145,7 +145,9 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
             ),
             curve=progress.rows,
             predictions=predictions,
-            heads=progress.heads,
+            weights=progress.weights,
+            shapes=describe_weights(model),
+            features=None if note or not task.recipe.features else features_of(model, batches, task.recipe.features),
             seconds=None if resumed else progress.seconds | {"total": time.perf_counter() - clock},
             energy=(None, "not measured: the run was resumed") if resumed else meter.joules(shared=options.shared),
             idle_watts=meter.idle_watts,
@@ -201,15 +203,6 @@ def evaluate(model: nn.Module, batches: Batches) -> outcome.Predictions:
         logs.append(functional.log_softmax(logits.double(), dim=1))
         labels.append(batch.labels)
     return outcome.Predictions(*(torch.cat(parts).cpu().numpy() for parts in (probabilities, labels, logs)))
-
-
-def head_copy(model: nn.Module, epoch: int) -> dict[str, torch.Tensor]:
-    """The head's weight and bias, named by epoch."""
-    _, layer = head(model)
-    state = {"weight": layer.weight, "bias": layer.bias}
-    return {
-        f"{epoch:05d}/{name}": tensor.detach().cpu().clone() for name, tensor in state.items() if tensor is not None
-    }
 
 
 def choose_device(name: str) -> Literal["cpu", "cuda"]:

@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from twinrun.study.files import sha256_file, write_bytes, write_text
 from twinrun.study.folders import replaced_folder
-from twinrun.study.layout import COMPUTED_FILES, CURVE, CURVE_COLUMNS, HEADS, PREDICTIONS
+from twinrun.study.layout import COMPUTED_FILES, CURVE, CURVE_COLUMNS, PREDICTIONS, WEIGHTS
 from twinrun.study.records import Measured, Record, write_record
 from twinrun.training.environment import environment_variables, host_facts, versions
 
@@ -44,7 +44,9 @@ class Outcome:
     record: Record  # its `files` are filled in when they are written
     curve: list[dict[str, Any]]
     predictions: Predictions
-    heads: dict[str, torch.Tensor]
+    weights: dict[str, torch.Tensor]
+    shapes: str  # of all parameters, as JSON
+    features: NDArray[np.float32] | None  # (images, features); None: not wanted, or the run diverged
     seconds: dict[str, float] | None
     energy: tuple[float | None, str]
     idle_watts: float | None
@@ -60,9 +62,11 @@ def publish(folder: Path, result: Outcome) -> Record:
         write_text(temporary / CURVE, _curve_text(result.curve))
         buffer = io.BytesIO()
         # Uncompressed: zlib's output differs between its versions. numpy gives every member the same fixed date.
-        np.savez(buffer, probabilities=result.predictions.probabilities, labels=result.predictions.labels)
+        more: dict[str, Any] = {} if result.features is None else {"features": result.features}
+        np.savez(buffer, probabilities=result.predictions.probabilities, labels=result.predictions.labels, **more)
         write_bytes(temporary / PREDICTIONS, buffer.getvalue())
-        write_bytes(temporary / HEADS, save(result.heads))
+        # One entry of metadata: safetensors writes several in any order.
+        write_bytes(temporary / WEIGHTS, save(result.weights, metadata={"parameters": result.shapes}))
         files = {name: sha256_file(temporary / name) for name in COMPUTED_FILES}
         record = result.record.model_copy(update={"files": files})
         seconds = result.seconds or {}
