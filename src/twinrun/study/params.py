@@ -40,6 +40,8 @@ class Params(Block):
                     raise ValueError(f"grid.optimizers names {optimizer!r}, which tasks.{name}.optimizers lacks")
         if self.execution.noise == "native" and self.execution.device == "cpu":
             raise ValueError("execution.noise: native noise needs CUDA; a CPU run has none: use auto, reorder or ulp")
+        if self.execution.channels_last and self.execution.device == "cpu":
+            raise ValueError("execution.channels_last: true is for CUDA devices only; set it to false for a CPU")
         return self
 
     @property
@@ -61,7 +63,7 @@ class Params(Block):
         return digest(
             {
                 "schema": PARAMS_SCHEMA,
-                "execution": self.execution.model_dump(exclude={"device"}),
+                "execution": self.execution.model_dump(exclude={"device"}, exclude_defaults=True),
                 "data": task.data.model_dump(exclude_defaults=True),
                 "model": task.model.model_dump(exclude_defaults=True),
                 "recipe": task.recipe.model_dump(exclude_defaults=True),

@@ -63,7 +63,8 @@ class Execution(Block):
 
     device: Literal["cpu", "cuda", "auto"]  # auto: CUDA when there is one
     noise: Literal["auto", "native", "reorder", "ulp"]  # auto: native on CUDA, reorder on a CPU
-    precision: Literal["fp32", "tf32"]
+    precision: Literal["fp32", "tf32", "bf16"]  # bf16: mixed, weights and optimizer in float32
+    channels_last: bool = False  # memory format on CUDA: faster on cards with tensor cores, other bits
     fill_uninitialized_memory: bool  # most of deterministic mode's cost; changes no bits
 
 

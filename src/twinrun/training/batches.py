@@ -57,8 +57,10 @@ class Batches:
         device: torch.device,
         *,
         resident: bool | None = None,
+        channels_last: bool = False,
     ) -> None:
         self.recipe, self.streams, self.noise, self.device = recipe, streams, noise, device
+        self.channels_last = channels_last
         self.size, self.padding = packed.image_size, recipe.augment.crop_padding
         self.train_count = packed.n_train
         shape = (1, packed.channels, 1, 1)
@@ -154,7 +156,8 @@ class Batches:
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Bytes to zero mean and unit variance per channel; gray becomes three equal channels."""
-        return images.float().mul_(self.scale).sub_(self.shift).expand(-1, 3, -1, -1)
+        images = images.float().mul_(self.scale).sub_(self.shift).expand(-1, 3, -1, -1)
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 
 
 def fits(size: int, device: torch.device) -> bool:

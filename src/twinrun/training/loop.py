@@ -185,7 +185,7 @@ def train_step(trainee: Trainee, batch: Batch) -> torch.Tensor:
     """One update of the weights; the loss of the batch, on the device."""
     for dropout in trainee.dropouts:
         dropout.order = batch.order
-    loss = functional.cross_entropy(trainee.model(batch.images), batch.labels)
+    loss = functional.cross_entropy(trainee.model(batch.images).float(), batch.labels)
     trainee.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     trainee.optimizer.step()

@@ -13,21 +13,19 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from twinrun.data.packed import load_packed
 from twinrun.study.grid import Run
 from twinrun.study.ladder import ladder
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
-from twinrun.training.batches import Batch, Batches
+from twinrun.training.batches import Batch
 from twinrun.training.environment import host_facts, versions
 from twinrun.training.gpu import Gpu
-from twinrun.training.loop import choose_device, evaluate
-from twinrun.training.models import build_model
+from twinrun.training.loop import begin_epoch, choose_device, evaluate, train_step
 from twinrun.training.numerics import apply_flags
-from twinrun.training.optimizers import build_optimizer
-from twinrun.training.randomness import Noise, Streams, take_over_dropout
+from twinrun.training.randomness import Noise
+from twinrun.training.trainee import Trainee, assemble
 
 
 def probe(
@@ -42,43 +40,30 @@ def probe(
     gpu = Gpu(str(torch.cuda.get_device_properties(where).uuid)) if name == "cuda" else None
     flags = apply_flags(ladder(tf32=params.execution.precision == "tf32")[rung])
     task = params.tasks[run.task]
+    if batch_size is not None:
+        recipe = task.recipe.model_copy(update={"batch_size": batch_size})
+        task = task.model_copy(update={"recipe": recipe})
+        params = params.model_copy(update={"tasks": params.tasks | {run.task: task}})
     packed = load_packed(layout.prepared(run.task), params.data_params_digest(run.task))
-    recipe = task.recipe if batch_size is None else task.recipe.model_copy(update={"batch_size": batch_size})
-    streams = Streams.of(replace(run, arm="det"))
-    streams.seed_initialization()
-    model = build_model(task.model, len(packed.classes), layout.root)
-    dropouts = take_over_dropout(model)
-    model.to(where)
-    optimizer = build_optimizer(task.optimizer(run.optimizer), model)
-    batches = Batches(packed, recipe, streams, Noise("none", None), where)
-    for dropout in dropouts:
-        dropout.start_epoch(streams.dropout, 0)
-
-    def step(batch: Batch) -> None:
-        loss = functional.cross_entropy(model(batch.images), batch.labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    model.train()
-    stream = endless(batches)
+    trainee = assemble(params, replace(run, arm="det"), packed, Noise("none", None), where, layout.root)
+    stream = endless(trainee)
     for _ in range(warmup):
-        step(next(stream))
+        train_step(trainee, next(stream))
     before = readings(gpu)
     marks = Marks(where)
     for _ in range(steps):
-        step(next(stream))  # the making of the batch belongs to the step
+        train_step(trainee, next(stream))  # the making of the batch belongs to the step
         marks.mark()
     seconds = marks.seconds()
     after = readings(gpu)
     clock = Marks(where)
-    evaluate(model, batches)
+    evaluate(trainee.model, trainee.batches)
     clock.mark()
     return {
         "run": run.id,
         "rung": rung,
         "device": name,
-        "batch_size": recipe.batch_size,
+        "batch_size": task.recipe.batch_size,
         "warmup": warmup,
         "step_seconds": seconds,
         "clock": "CUDA events" if name == "cuda" else "processor time",
@@ -93,13 +78,12 @@ def probe(
     }
 
 
-def endless(batches: Batches) -> Iterator[Batch]:
+def endless(trainee: Trainee) -> Iterator[Batch]:
     """Full batches of one epoch after the other; the last, smaller one of an epoch would be a faster step."""
-    epoch = 0
+    epoch, full = 0, min(trainee.batches.recipe.batch_size, trainee.batches.train_count)
     while True:
-        yield from (
-            b for b in batches.train(epoch) if len(b.labels) == min(batches.recipe.batch_size, batches.train_count)
-        )
+        begin_epoch(trainee, epoch)
+        yield from (batch for batch in trainee.batches.train(epoch) if len(batch.labels) >= full)
         epoch += 1
 
 
