@@ -1,0 +1,70 @@
+"""A study folder with drawn images in the sizes of the thesis's three tasks, for measuring the cost of determinism.
+
+python benchmarks/gpu_study.py FOLDER [--device cuda] [--precision tf32]      # then, in it, `twinrun cost TASK`
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from twinrun.data.packed import data_digest
+from twinrun.study.files import sha256_file, write_json
+from twinrun.study.layout import Layout
+from twinrun.study.params import read_params
+
+# Images, channels, side, classes, batch size: as in studies/thesis.yaml, with fewer images.
+TASKS = {
+    "preactresnet18": (8192, 3, 32, 10, 128),
+    "mobilenet_v3_large": (1024, 3, 256, 2, 64),
+    "resnet18": (128, 1, 1024, 2, 16),
+}
+SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.0005, "schedule": {"kind": "cosine", "t_max_epochs": 200}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--precision", default="tf32")
+    arguments = parser.parse_args()
+    small = arguments.device == "cpu"  # for trying the script only
+    tasks: dict[str, Any] = {}
+    for model, (_, _, side, _, batch) in TASKS.items():
+        tasks[model] = {
+            "title": f"Drawn, for {model}",
+            "data": {"reader": "cifar10", "source": "drawn/by/the/benchmark", "image_size": 32 if small else side},
+            "model": {"name": model, "width": 0.125 if small else 1.0},
+            "recipe": {"epochs": 1, "batch_size": 8 if small else batch, "heads_every": 1, "metric": "accuracy",
+                       "augment": {"crop_padding": 0 if side > 32 else 4, "horizontal_flip": True}},
+            "optimizers": {"sgd": SGD},
+        }  # fmt: skip
+    execution = {"device": arguments.device, "noise": "auto", "precision": arguments.precision,
+                 "channels_last": False, "fill_uninitialized_memory": False}  # fmt: skip
+    grid = {"tasks": list(TASKS), "optimizers": ["sgd"], "seeds": [0], "runs": ["det_1"]}
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump({"schema": 1, "study": "cost", "grid": grid, "execution": execution, "tasks": tasks})
+    (arguments.folder / "params.yaml").write_text(text)
+    params, rng = read_params(arguments.folder / "params.yaml"), np.random.default_rng(0)
+    for model, (count, channels, _, classes, _) in TASKS.items():
+        folder, side = Layout(arguments.folder).prepared(model), params.tasks[model].data.image_size
+        n_train, n_test = (64 if small else count), 16
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "images.npy", rng.integers(0, 256, (n_train + n_test, channels, side, side), np.uint8))
+        np.save(folder / "labels.npy", rng.integers(0, classes, n_train + n_test))
+        (folder / "ids.csv").write_text("index,id,split,label,class,group\n")
+        manifest: dict[str, Any] = {
+            "schema": 1, "task": model, "classes": [str(i) for i in range(classes)], "n_train": n_train,
+            "n_test": n_test, "channels": channels, "image_size": side, "channel_mean": [0.5] * channels,
+            "channel_std": [0.25] * channels, "params_digest": params.data_params_digest(model),
+            "files": {name: sha256_file(folder / name) for name in ("images.npy", "labels.npy", "ids.csv")},
+        }  # fmt: skip
+        write_json(folder / "manifest.json", manifest | {"digest": data_digest(manifest)})
+
+
+if __name__ == "__main__":
+    main()

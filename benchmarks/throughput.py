@@ -1,0 +1,249 @@
+"""Images a second on one device: this loop, the classic loop with DataLoader workers, and no data work at all.
+
+python benchmarks/throughput.py [--device cuda] [--seconds 5] [--out FILE]     # needs no data: they are drawn
+
+CIFAR-10's shape, PreActResNet18, batch 128, SGD; the rivals alternate in this process, medians of ratios are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from twinrun.study.pins import clean_environment, leaks
+
+if leaks(os.environ):
+    os.execve(sys.executable, [sys.executable, *sys.argv], clean_environment())
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from twinrun.data.packed import data_digest, load_packed
+from twinrun.study.files import sha256_file, write_json
+from twinrun.study.layout import Layout
+from twinrun.study.params import Params, read_params
+from twinrun.training.batches import Batch
+from twinrun.training.environment import host_facts, versions
+from twinrun.training.loop import begin_epoch, train_step
+from twinrun.training.numerics import set_numerics
+from twinrun.training.randomness import Noise
+from twinrun.training.trainee import Trainee, assemble
+
+BATCH = 128
+PARAMS = """
+schema: 1
+study: throughput
+grid: {{tasks: [drawn], optimizers: [sgd], seeds: [0], runs: [det_1, nd_1]}}
+execution: {{device: {device}, noise: auto, precision: {precision}, channels_last: {channels_last},
+            fill_uninitialized_memory: false}}
+tasks:
+  drawn:
+    title: Drawn
+    data: {{reader: cifar10, source: drawn/by/the/benchmark, image_size: 32}}
+    model: {{name: preactresnet18, width: {width}}}
+    recipe: {{epochs: 1, batch_size: 128, heads_every: 1, metric: accuracy,
+             augment: {{crop_padding: 4, horizontal_flip: true}}}}
+    optimizers:
+      sgd: {{lr: 0.01, momentum: 0.9, weight_decay: 0.0005, schedule: {{kind: cosine, t_max_epochs: 200}}}}
+"""
+
+
+class Classic(Dataset[tuple[torch.Tensor, int]]):
+    """What tutorials do: a PIL image for each example, torchvision's transforms in worker processes."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        from torchvision import transforms
+
+        self.images, self.labels = images.transpose(0, 2, 3, 1), labels
+        self.transform = transforms.Compose([
+            transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+            transforms.Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        ])  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+
+
+def study(folder: Path, images: int, arguments: argparse.Namespace) -> tuple[Params, Layout]:
+    """A study folder with drawn images, packed as `twinrun prepare` does."""
+    (folder / "params.yaml").write_text(PARAMS.format(
+        device=arguments.device, precision=arguments.precision, width=arguments.width,
+        channels_last=str(arguments.channels_last).lower(),
+    ))  # fmt: skip
+    params, layout = read_params(folder / "params.yaml"), Layout(folder)
+    packed, rng = layout.prepared("drawn"), np.random.default_rng(0)
+    packed.mkdir(parents=True)
+    np.save(packed / "images.npy", rng.integers(0, 256, (images + BATCH, 3, 32, 32), np.uint8))
+    np.save(packed / "labels.npy", rng.integers(0, 10, images + BATCH))
+    (packed / "ids.csv").write_text("index,id,split,label,class,group\n")
+    manifest: dict[str, Any] = {
+        "schema": 1, "task": "drawn", "classes": [str(i) for i in range(10)], "n_train": images, "n_test": BATCH,
+        "channels": 3, "image_size": 32, "channel_mean": [0.5] * 3, "channel_std": [0.25] * 3,
+        "params_digest": params.data_params_digest("drawn"),
+        "files": {name: sha256_file(packed / name) for name in ("images.npy", "labels.npy", "ids.csv")},
+    }  # fmt: skip
+    write_json(packed / "manifest.json", manifest | {"digest": data_digest(manifest)})
+    return params, layout
+
+
+def trainee_of(params: Params, layout: Layout, device: torch.device) -> Trainee:
+    """A run of the study, ready."""
+    run = params.runs[0]
+    packed = load_packed(layout.prepared("drawn"), params.data_params_digest("drawn"))
+    return assemble(params, run, packed, Noise("none", None), device, layout.root)
+
+
+def ours(trainee: Trainee) -> Iterator[None]:
+    """Steps as a run makes them."""
+    epoch = 0
+    while True:
+        begin_epoch(trainee, epoch)
+        for batch in trainee.batches.train(epoch):
+            train_step(trainee, batch)
+            yield
+        epoch += 1
+
+
+def constant(trainee: Trainee) -> Iterator[None]:
+    """The same model, optimizer and step on one batch that is on the device already."""
+    begin_epoch(trainee, 0)
+    batch = next(trainee.batches.train(0))
+    batch = Batch(batch.images.clone(), batch.labels.clone(), None)
+    while True:
+        train_step(trainee, batch)
+        yield
+
+
+def classic(trainee: Trainee, data: Classic, workers: int, device: torch.device) -> Iterator[None]:
+    """The classic loop: DataLoader, one transfer a batch, loss.item() every 100 steps for the progress line."""
+    model, optimizer = trainee.model, trainee.optimizer
+    loader = DataLoader(data, BATCH, shuffle=True, num_workers=workers, pin_memory=device.type == "cuda",
+                        persistent_workers=workers > 0)  # fmt: skip
+    model.train()
+    count = 0
+    while True:
+        for images, labels in loader:
+            loss = functional.cross_entropy(model(images.to(device, non_blocking=True)), labels.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            count += 1
+            if count % 100 == 0:
+                loss.item()
+            yield
+
+
+def images_per_second(steps: Iterator[None], device: torch.device, seconds: float) -> float:
+    """Steps for about so many seconds, the device waited for at both ends."""
+    wait(device)
+    begin, count = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        next(steps)
+        count += 1
+        if device.type == "cuda" and count % 50 == 0:
+            wait(device)  # else the queue runs ahead of the clock
+    wait(device)
+    return count * BATCH / (time.perf_counter() - begin)
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a large matrix product; float32 with TF32 as it is set."""
+    size = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    best = 0.0
+    for _ in range(5):
+        wait(device)
+        begin = time.perf_counter()
+        for _ in range(10):
+            a @ a
+        wait(device)
+        best = max(best, 10 * 2 * size**3 / (time.perf_counter() - begin))
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--precision", default="tf32", help="of this loop and the constant batch")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--images", type=int, default=50_000)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each rival in each round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    with tempfile.TemporaryDirectory() as folder:
+        params, layout = study(Path(folder), arguments.images, arguments)
+        packed = load_packed(layout.prepared("drawn"), params.data_params_digest("drawn"))
+        data = Classic(np.array(packed.images[: packed.n_train]), np.array(packed.labels[: packed.n_train]))
+        flags = set_numerics(deterministic=False, precision=arguments.precision, fill_uninitialized_memory=False)
+        # The classic loop has PyTorch's default: TF32 in convolutions and not in matrix products, no mixed precision.
+        plain = params.model_copy(update={"execution": params.execution.model_copy(
+            update={"precision": "fp32", "channels_last": False})})  # fmt: skip
+        rivals: dict[str, Callable[[], Iterator[None]]] = {
+            "ours": lambda: ours(trainee_of(params, layout, device)),
+            "constant batch": lambda: constant(trainee_of(params, layout, device)),
+            "classic, 2 workers": lambda: classic(trainee_of(plain, layout, device), data, 2, device),
+            "classic, 8 workers": lambda: classic(trainee_of(plain, layout, device), data, 8, device),
+        }
+        running = {name: make() for name, make in rivals.items()}
+
+        def measure(name: str, seconds: float) -> float:
+            torch.backends.cudnn.allow_tf32 = name.startswith("classic") or arguments.precision == "tf32"
+            torch.backends.cuda.matmul.allow_tf32 = not name.startswith("classic") and arguments.precision == "tf32"
+            return images_per_second(running[name], device, seconds)
+
+        for name in running:
+            measure(name, min(arguments.seconds, 3.0))  # warm-up: autotuning, worker processes
+        rounds = []
+        for number in range(arguments.rounds):
+            order = list(running)[:: 1 if number % 2 else -1]
+            rounds.append({name: measure(name, arguments.seconds) for name in order})
+        counter = FlopCounterMode(display=False)
+        trainee = trainee_of(params, layout, device)
+        begin_epoch(trainee, 0)
+        with counter:
+            train_step(trainee, next(trainee.batches.train(0)))
+        measure("ours", 0.1)
+        dtype = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
+        flops = {"step": counter.get_total_flops(), "peak_per_second": peak_flops(device, dtype)}
+    ratios = {name: statistics.median(r["ours"] / r[name] for r in rounds) for name in running if name != "ours"}
+    speed = {name: statistics.median(r[name] for r in rounds) for name in running}
+    share = speed["ours"] / BATCH * flops["step"] / flops["peak_per_second"]
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items()}
+    result = {"settings": settings, "flags": flags, "rounds": rounds, "images_per_second": speed,
+              "ours_over": ratios, "flops": flops, "share_of_measured_peak": share,
+              "host": host_facts(device), "versions": versions()}  # fmt: skip
+    for name, value in speed.items():
+        over = f"\tours over it {ratios[name]:.3f}" if name in ratios else ""
+        print(f"{name}\t{value:,.0f} images/s{over}")
+    print(
+        f"floating-point operations: {100 * share:.1f} % of the measured {flops['peak_per_second'] / 1e12:.1f} TFLOP/s"
+    )
+    if arguments.out:
+        write_json(arguments.out, result)
+
+
+if __name__ == "__main__":
+    main()
