@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twinrun.cli_cost import cost, probe
+from twinrun.cli_cost import cost, plan, probe
 from twinrun.cli_data import data_app, prepare
 from twinrun.cli_options import DEFAULT_PARAMS, Device, Jobs, ParamsFile, enter_clean_environment, load_params
 from twinrun.cli_statistics import power, reanalyze_app
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(reanalyze_app, name="reanalyze")
 app.command()(prepare)
+app.command()(plan)
 app.command()(power)
 app.command()(cost)
 app.command(hidden=True)(probe)
@@ -59,13 +60,6 @@ def _interrupt(number: int, frame: object) -> None:
 def _fail(error: TwinrunError) -> None:
     print(f"twinrun: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
-
-
-@app.command()
-def plan(params_file: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Check the params and list every run with its index."""
-    for index, run in enumerate(load_params(params_file).runs):
-        print(f"{index}\t{run.id}")
 
 
 @app.command()

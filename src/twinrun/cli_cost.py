@@ -1,4 +1,4 @@
-"""Commands that measure time: what determinism costs, and one fresh process of such a measurement."""
+"""Commands about time: what a study will take, what determinism costs, and one process of such a measurement."""
 
 from __future__ import annotations
 
@@ -14,6 +14,43 @@ from twinrun.study.layout import Layout
 BatchSize = Annotated[int | None, typer.Option(min=2, help="Instead of the recipe's.")]
 Steps = Annotated[int, typer.Option(min=1, help="Training steps measured in each process.")]
 Warmup = Annotated[int, typer.Option(min=0, help="Steps before them.")]
+
+
+def plan(
+    params_file: ParamsFile = DEFAULT_PARAMS,
+    estimate: Annotated[bool, typer.Option(help="Probe each kind of run: hours, memory, energy, carbon.")] = False,
+    device: Device = None,
+) -> None:
+    """Check the params and list every run with its index, or estimate what they take."""
+    params = load_params(params_file)
+    if not estimate:
+        for index, run in enumerate(params.runs):
+            print(f"{index}\t{run.id}")
+        return
+    from twinrun.analysis.estimate import estimate_run, study_lines
+    from twinrun.launch.cost import probe_process
+    from twinrun.study.ladder import BASE, LEAN
+
+    options = [
+        "--params",
+        str(params_file),
+        "--steps",
+        "10",
+        "--warmup",
+        "5",
+        *(["--device", device] if device else []),
+    ]
+    kinds, name = {}, ""
+    for run in params.runs:
+        # Free and deterministic runs differ in speed, those of other seeds and streams do not.
+        rung = BASE if run.free_noise else LEAN
+        kind = f"{run.task} {run.optimizer} {rung}"
+        if kind not in kinds:
+            found = probe_process(Path(), run.id, options)(rung)
+            name = found["host"]["gpu"] or found["host"]["cpu"]
+            kinds[kind] = (estimate_run(found, params.tasks[run.task].recipe.epochs), 0)
+        kinds[kind] = (kinds[kind][0], kinds[kind][1] + 1)
+    print("\n".join(study_lines(kinds, name)))
 
 
 def cost(

@@ -81,3 +81,14 @@ def test_an_unknown_task_is_named(cli: Cli) -> None:  # noqa: F811
     code, _, said = cli("cost", "nothing")
     assert code == 2
     assert "task 'nothing' is not in the grid" in said
+
+
+@pytest.mark.slow
+def test_a_plan_with_an_estimate_probes_each_kind_once(cli: Cli, study: Layout) -> None:  # noqa: F811
+    code, out, _ = cli("plan", "--estimate")
+    assert code == 0
+    counts = {line.split("\t")[0]: int(line.split("\t")[1]) for line in out.splitlines()[1:9]}
+    assert sum(counts.values()) == 32
+    assert set(counts.values()) == {4}
+    assert "one run after the other on this" in out
+    assert not (study.root / "runs").exists()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import psutil
 import torch
 
 from twinrun.data.packed import load_packed
@@ -47,6 +48,7 @@ def probe(
     packed = load_packed(layout.prepared(run.task), params.data_params_digest(run.task))
     trainee = assemble(params, replace(run, arm="det"), packed, Noise("none", None), where, layout.root)
     stream = endless(trainee)
+    startup = time.time() - psutil.Process().create_time()
     for _ in range(warmup):
         train_step(trainee, next(stream))
     before = readings(gpu)
@@ -65,6 +67,7 @@ def probe(
         "device": name,
         "batch_size": task.recipe.batch_size,
         "warmup": warmup,
+        "startup_seconds": startup,
         "step_seconds": seconds,
         "clock": "CUDA events" if name == "cuda" else "processor time",
         "evaluation_seconds": clock.seconds()[0],
