@@ -181,12 +181,12 @@ def isolated(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_disk_full(study: Layout) -> None:
-    """A file system of 64 kB: a clear sentence, no half-written record, and with more space the run goes on."""
+    """A file system of 4 MB: a clear sentence, no half-written record, and with more space the run goes on."""
     train = f"{sys.executable} -m twinrun train shapes/sgd/0/det_1 --out out"
     script = f"""
         mkdir out
-        mount -t tmpfs -o size=64k tmpfs out
-        head -c 49152 /dev/zero > out/filler
+        mount -t tmpfs -o size=4m tmpfs out
+        head -c 4161536 /dev/zero > out/filler
         {train} || echo code $?
         test ! -e out/shapes/sgd/0/det_1
         rm out/filler
