@@ -156,7 +156,7 @@ def _arm_rows(
         parts, start = PARTS if epoch == epochs[-1] else 0, bool(index) and epochs[0] == 0
         every = [kept.measures(rows, index, start, parts) for rows in groups]
         seeds = kept.measures(control, index, start, parts)
-        mine = Measures(*np.mean(every, axis=0)) if every else Measures(*np.full_like(seeds, math.nan))
+        mine = Measures(*np.mean(every, axis=0).round(12)) if every else Measures(*np.full_like(seeds, math.nan))
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = 100 * mine.distance / seeds.distance
         ratio[~np.isfinite(ratio)] = math.nan
