@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from synthetic import CODE, LAYERS, Synthetic, write_study
 
+from twinrun.analysis import drawing
 from twinrun.analysis.collect import LAYER_RUNS, collect
+from twinrun.analysis.figures_layers import layers_figure
 from twinrun.analysis.layers import PARTS, debiased_cka, measures, sampling_error
 from twinrun.analysis.table import Study, load_study
 from twinrun.analysis.tables_features import features_table
@@ -74,6 +76,15 @@ def test_identical_runs_are_at_no_distance(layer: np.ndarray) -> None:
     assert (found.distance[:, 0] == 0).all()
     assert (found.cosine[:, 0] == 1).all()
     assert (found.displacement[:, 0] == 1).all()
+
+
+def test_one_unit_in_the_last_place_is_a_distance() -> None:
+    one = np.random.default_rng(3).normal(size=1000).astype(np.float32)
+    two = one.copy()
+    two[7] = np.nextafter(two[7], np.float32(9))
+    expected = distance(one.astype(float), two.astype(float))
+    assert 0 < expected < 1e-8
+    assert measures(np.stack([one, two])[:, None], None).distance.item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_what_has_no_value_is_not_a_number() -> None:
@@ -246,6 +257,18 @@ def test_thirds_of_the_network(study: Study) -> None:
     last = frame[(frame["optimizer"] == "adam") & (frame["epoch"] == 2)].set_index("layer")
     for depth, layer in (("early", "conv1.weight"), ("late", "deep.1.weight"), ("head", "head")):
         assert mine.loc[depth, "layer_distance"] == last.loc[layer, "layer_distance"]
+
+
+def test_the_figure_says_what_it_shows(study: Study, tmp_path: Path) -> None:
+    drawn = layers_figure(study, depths_table(study, layers_frame(study)).frame)
+    assert "n = 6 pairs" in drawn.caption
+    assert "Handwritten digits 0.0" in drawn.alt
+    (tmp_path / "a").mkdir()
+    first = drawing.save(drawn, tmp_path / "a")
+    again = drawing.save(layers_figure(study, depths_table(study, layers_frame(study)).frame), tmp_path)
+    assert [(tmp_path / "a" / name).read_bytes() for name in first] == [(tmp_path / n).read_bytes() for n in again]
+    nothing = layers_figure(study, depths_table(study, layers_frame(study)).frame.iloc[:0])
+    assert nothing.alt.startswith("Not available")
 
 
 def test_frozen_layers_and_one_seed(tmp_path: Path) -> None:

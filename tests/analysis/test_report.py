@@ -81,6 +81,8 @@ def test_the_page_is_whole_and_self_contained(sample: Layout) -> None:
     assert all(len(image["alt"] or "") > 30 for image in page.images)
     for word in ("Procedural data.", "1 diverged run", "cracks/adam/42/nd_2", "is not CUDA noise", "Not verified"):
         assert word in page.text
+    for word in ("% of the distance of two fresh seeds in the median of 12 layers", "have a debiased CKA of 0."):
+        assert word in page.text
     assert not re.search(r"\bnan\b(?! in epoch)|\bNone\b", re.sub("<style>.*?</style>|<script>.*?</script>", "", text))
     assert "# Report of the study" in (sample.report / "report.md").read_text()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -19,7 +21,9 @@ def layers_figure(study: Study, depths: pd.DataFrame) -> Drawn:
     """Small multiples from the frame of `depths_table`: a row per task, a column per optimizer, one scale for all."""
     data = depths[depths["arm"] == "nd"]
     shown = [*data["layer_distance"].tolist(), *data["seeds_distance"].tolist()]
-    top = 1.06 * drawing.finite_max(shown) or 1.0
+    # Twins begin far below seeds: on a linear scale they would lie on the axis.
+    positive = [value for value in shown if math.isfinite(value) and value > 0] or [1.0]
+    low, high = min(positive) / 1.5, max(positive) * 1.5
     with drawing.style():
         figure, grid = drawing.new_figure(
             1.3 + 1.6 * len(study.tasks), len(study.tasks), len(study.optimizers), sharex="row", sharey=True
@@ -31,7 +35,8 @@ def layers_figure(study: Study, depths: pd.DataFrame) -> Drawn:
                 mine = data[(data["task"] == task) & (data["optimizer"] == optimizer)]
                 if mine[["layer_distance", "seeds_distance"]].notna().to_numpy().any():
                     _panel(axes, mine)
-                    axes.set_ylim(0, top)
+                    axes.set_yscale("log", nonpositive="mask")
+                    axes.set_ylim(low, high)
                 else:
                     drawing.not_available(axes, "no layers of two runs")
         figure.supxlabel("epoch", fontsize=9)
@@ -53,8 +58,8 @@ def layers_figure(study: Study, depths: pd.DataFrame) -> Drawn:
             f"Relative distance |w1 - w2| / ((|w1| + |w2|)/2) between {nd_phrase(study)} of a cell at each checkpoint, "
             "mean over all pairs, cells and the weight matrices and kernels of each third of the network, and of the "
             f"head ({_pairs(data)}). Dashed: the same between runs of different seeds, which share nothing but data "
-            "and settings. All panels have one scale; two random directions of equal length are sqrt(2) = 1.41 apart. "
-            "Epoch 0 is the initialization, which twins share."
+            "and settings. All panels have one logarithmic scale, which has no place for 0: at epoch 0, the "
+            "initialization, twins are equal. Two random directions of equal length are sqrt(2) = 1.41 apart."
         ),
         alt=_alt(study, data),
         figure=figure,
@@ -83,8 +88,8 @@ def _alt(study: Study, data: pd.DataFrame) -> str:
     for task in study.tasks:
         mine = last[last["task"] == task]
         if mine["layer_distance"].notna().any():
-            text = f"{study.title(task)} {mine['layer_distance'].min():.2f} to {mine['layer_distance'].max():.2f}"
+            text = f"{study.title(task)} {mine['layer_distance'].min():.2g} to {mine['layer_distance'].max():.2g}"
             if mine["seeds_distance"].notna().any():
-                text += f" (seeds {mine['seeds_distance'].min():.2f} to {mine['seeds_distance'].max():.2f})"
+                text += f" (seeds {mine['seeds_distance'].min():.2g} to {mine['seeds_distance'].max():.2g})"
             parts.append(text)
     return "Small multiples, distance of twins at the last checkpoint by depth: " + "; ".join(parts) + "."
