@@ -24,10 +24,13 @@ import pandas as pd
 from numpy.lib.format import open_memmap
 
 OPTIMIZERS, SEEDS = ("adam", "sgd"), (0, 42, 314, 3407, 180698)
+SAMPLED, LAYER_RUNS, FEATURES = 1024, 16, 512  # as `twinrun train` records and `twinrun collect` keeps
 READERS = {"one": "cifar10", "two": "sdnet2018", "three": "cbis_ddsm"}
 
 
-def generate(folder: Path, runs: int, examples: int, classes: int, checkpoints: int, head: int) -> int:
+def generate(
+    folder: Path, runs: int, examples: int, classes: int, checkpoints: int, head: int, layers: int, images: int
+) -> int:
     """Write a collected study of about `runs` runs into `folder`; returns their true number.
 
     Up to 180 runs have the thesis's three tasks; more are replicates of one task.
@@ -49,12 +52,19 @@ def generate(folder: Path, runs: int, examples: int, classes: int, checkpoints: 
         heads = open_memmap(
             folder / task / "heads.npy", mode="w+", dtype=np.float32, shape=(per_task, checkpoints, head)
         )
+        kept = [row for row in range(per_task) if row % len(labels) <= LAYER_RUNS]
+        shape = (len(kept), checkpoints, layers * SAMPLED)
+        samples = open_memmap(folder / task / "layers.npy", mode="w+", dtype=np.float32, shape=shape)
+        features = rng.normal(size=(len(kept), images, FEATURES)).astype(np.float32)
+        np.save(folder / task / "features.npy", features)
         row = 0
         for optimizer in OPTIMIZERS:
             for seed in SEEDS:
                 shared = rng.normal(size=(examples, classes)).astype(np.float32)
                 shared[np.arange(examples), truth] += 3.5
                 start = rng.normal(size=head).astype(np.float32)
+                begin = rng.normal(size=layers * SAMPLED).astype(np.float32)
+                drift = np.linspace(0, 0.3, checkpoints, dtype=np.float32)[:, None]
                 for label in labels:
                     moved = rng.choice(examples, examples // 10, replace=False)
                     logits = shared.copy()
@@ -64,6 +74,8 @@ def generate(folder: Path, runs: int, examples: int, classes: int, checkpoints: 
                     steps = rng.normal(size=(checkpoints, head)).astype(np.float32) * 0.01
                     steps[0] = 0
                     heads[row] = start + steps.cumsum(axis=0)
+                    if row in kept:
+                        samples[kept.index(row)] = begin + drift * rng.normal(size=begin.size).astype(np.float32)
                     accuracy = float((probabilities[row].argmax(axis=1) == truth).mean())
                     mark = f"{row:064x}"
                     rows.append(_row(task, optimizer, seed, label, accuracy, mark))
@@ -73,7 +85,7 @@ def generate(folder: Path, runs: int, examples: int, classes: int, checkpoints: 
                         for epoch in epochs[1:]
                     ]
                     row += 1
-        del probabilities, heads
+        del probabilities, heads, samples
     columns = ["id", "epoch", "learning_rate", "train_loss", "accuracy", "f1", "auc", "loss", "fingerprint"]
     pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)
     pd.DataFrame(curves, columns=columns).to_csv(folder / "curves.csv", index=False)
@@ -81,7 +93,9 @@ def generate(folder: Path, runs: int, examples: int, classes: int, checkpoints: 
     measured = measured.assign(energy_joules=1e5, energy_note=None, resumed=False, attempts=1, shared=False)
     measured["host.gpu"] = "NVIDIA RTX A6000"
     measured.to_csv(folder / "measured.csv", index=False)
-    (folder / "study.json").write_text(json.dumps(_info(tasks, labels, ids, examples, classes, epochs, head)))
+    (folder / "study.json").write_text(
+        json.dumps(_info(tasks, labels, ids, examples, classes, epochs, head, layers, images))
+    )
     return len(ids)
 
 
@@ -97,7 +111,15 @@ def _row(task: str, optimizer: str, seed: int, label: str, accuracy: float, mark
 
 
 def _info(
-    tasks: list[str], labels: list[str], ids: list[str], examples: int, classes: int, epochs: list[int], head: int
+    tasks: list[str],
+    labels: list[str],
+    ids: list[str],
+    examples: int,
+    classes: int,
+    epochs: list[int],
+    head: int,
+    layers: int,
+    images: int,
 ) -> dict[str, object]:
     params = {
         task: {
@@ -111,6 +133,12 @@ def _info(
             "classes": [f"class {index}" for index in range(classes)], "n_train": 50_000, "n_test": examples,
             "counts": None, "procedural": False, "data_digest": "0" * 64, "head_epochs": epochs,
             "head_shapes": {"weight": [head]}, "head_size": head,
+            "layers": [
+                {"name": f"block.{number}.weight", "shape": [512, 512, 3, 3], "recorded": SAMPLED}
+                for number in range(layers)
+            ],
+            "layer_rows": [row for row in range(len(ids) // len(tasks)) if row % len(labels) <= LAYER_RUNS],
+            "features_shape": [images, FEATURES],
         }
         for task in tasks
     }  # fmt: skip
@@ -145,6 +173,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--checkpoints", type=int, default=40)
     parser.add_argument("--head", type=int, default=650, help="parameters of the head; the sample study's has 650")
+    parser.add_argument("--layers", type=int, default=28, help="of 1,024 coordinates; PreActResNet18 has 28,298")
+    parser.add_argument("--images", type=int, default=256, help="whose features are recorded")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/twinrun-bench-analysis"))
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
@@ -154,7 +184,7 @@ def main() -> None:
         return
     for wanted in given.runs:
         shutil.rmtree(given.folder, ignore_errors=True)
-        shape = (wanted, given.examples, given.classes, given.checkpoints, given.head)
+        shape = (wanted, given.examples, given.classes, given.checkpoints, given.head, given.layers, given.images)
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             runs = pool.submit(generate, given.folder / "collected", *shape).result()
         for _ in range(given.repeats):

@@ -72,12 +72,16 @@ def test_the_page_is_whole_and_self_contained(sample: Layout) -> None:
     page = Page(text)
     index = json.loads((sample.analysis / "analysis.json").read_text())
     assert {f"figure-{entry['name']}" for entry in index["figures"]} <= set(page.ids)
-    assert {f"table-{entry['name']}" for entry in index["tables"]} <= set(page.ids)
+    shown = [entry["name"] for entry in index["tables"] if not entry["for_programs"]]
+    assert {f"table-{name}" for name in shown} <= set(page.ids)
+    assert len(shown) == len(index["tables"]) - 1
     assert len(page.ids) == len(set(page.ids))
     assert all(link.startswith(("#", "data:")) for link in page.links)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert all(len(image["alt"] or "") > 30 for image in page.images)
     for word in ("Procedural data.", "1 diverged run", "cracks/adam/42/nd_2", "is not CUDA noise", "Not verified"):
+        assert word in page.text
+    for word in ("% of the distance of two fresh seeds in the median of 12 layers", "have a debiased CKA of 0."):
         assert word in page.text
     assert not re.search(r"\bnan\b(?! in epoch)|\bNone\b", re.sub("<style>.*?</style>|<script>.*?</script>", "", text))
     assert "# Report of the study" in (sample.report / "report.md").read_text()
@@ -90,7 +94,8 @@ def test_every_thesis_output_is_there(sample: Layout) -> None:
     assert {f"Figure 5.{number}" for number in range(1, 13)} <= names
     for entry in index["tables"]:
         assert all((sample.analysis / name).stat().st_size > 0 for name in entry["files"])
-        assert {Path(name).suffix for name in entry["files"]} == {".csv", ".tex", ".md"}
+        forms = {".csv"} if entry["for_programs"] else {".csv", ".tex", ".md"}
+        assert {Path(name).suffix for name in entry["files"]} == forms
         assert entry["command"] == "twinrun analyze"
     for entry in index["figures"]:
         assert "n = " in entry["caption"]

@@ -8,15 +8,17 @@ from typing import Any
 
 import pandas as pd
 
-from twinrun.analysis import drawing, figures, figures_runtime, figures_weights
+from twinrun.analysis import drawing, figures, figures_layers, figures_runtime, figures_weights
 from twinrun.analysis.agreement import agreements
 from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.footprint import footprint_table
-from twinrun.analysis.rendering import COMMAND, FORMS, write_table
+from twinrun.analysis.rendering import COMMAND, write_table
 from twinrun.analysis.table import Study, load_study
 from twinrun.analysis.tables import Table, missing
 from twinrun.analysis.tables_determinism import determinism_arms_table, determinism_table
+from twinrun.analysis.tables_features import features_table
 from twinrun.analysis.tables_hidden import classes_table, flips_table, hidden_table
+from twinrun.analysis.tables_layers import depths_table, layers_checkpoints_table, layers_frame, layers_table
 from twinrun.analysis.tables_performance import performance_table, spread_table, summary_table
 from twinrun.analysis.tables_runtime import runtime_table
 from twinrun.analysis.tables_tests import build_test_tables
@@ -37,13 +39,12 @@ def analyze(collected: Path, out: Path) -> None:
     study = load_study(collected)
     tables = build_tables(study)
     with replaced_folder(out) as folder:
-        for table in tables.values():
-            write_table(table, folder / "tables")
+        files = {name: write_table(table, folder / "tables") for name, table in tables.items()}
         drawn = [
             _figure_entry(figure, drawing.save(figure, folder / "figures")) for figure in build_figures(study, tables)
         ]
         write_json(folder / "statistics.json", key_numbers(study, tables))
-        entries = [_table_entry(table) for table in tables.values()]
+        entries = [_table_entry(table, files[table.name]) for table in tables.values()]
         index = {"schema": ANALYSIS_SCHEMA, "study_digest": study.digest, "tables": entries, "figures": drawn}
         write_json(folder / "analysis.json", index)
 
@@ -51,7 +52,7 @@ def analyze(collected: Path, out: Path) -> None:
 def build_tables(study: Study) -> dict[str, Table]:
     """Every table of the study by name, in the order of the report."""
     groups = agreements(study, paired_arms(study))
-    churn, weights = churn_table(study, groups), weights_table(study)
+    churn, weights, layers = churn_table(study, groups), weights_table(study), layers_frame(study)
     performance = {task: performance_table(study, task) for task in study.tasks}
     tables = [
         determinism_table(study),
@@ -68,6 +69,10 @@ def build_tables(study: Study) -> dict[str, Table]:
         flips_table(study, groups),
         weights,
         weights_seeds_table(study, weights.frame),
+        layers_table(study, layers),
+        depths_table(study, layers),
+        layers_checkpoints_table(study, layers),
+        features_table(study),
         runtime_table(study),
         replace(footprint_table(study), notes=footprint_notes()),
     ]
@@ -88,6 +93,7 @@ def build_figures(study: Study, tables: dict[str, Table]) -> list[Drawn]:
         figures.churn_figure(study, tables["churn"].frame),
         figures_weights.head_sd_figure(study, weights),
         *(figures_weights.cosine_figure(study, optimizer, weights) for optimizer in study.optimizers),
+        figures_layers.layers_figure(study, tables["layers_depth"].frame),
         *(figures_runtime.runtime_figure(study, task, tables["runtime"].frame) for task in study.tasks),
     ]
 
@@ -143,7 +149,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _table_entry(table: Table) -> dict[str, Any]:
+def _table_entry(table: Table, files: list[str]) -> dict[str, Any]:
     return {
         "name": table.name,
         "thesis_name": table.thesis_name,
@@ -153,7 +159,8 @@ def _table_entry(table: Table) -> dict[str, Any]:
         "columns": list(table.frame.columns),
         "rows": len(table.frame),
         "file": f"tables/{table.name}.csv",
-        "files": [f"tables/{table.name}.{form}" for form in FORMS],
+        "files": [f"tables/{name}" for name in files],
+        "for_programs": table.for_programs,
         "command": COMMAND,
     }
 

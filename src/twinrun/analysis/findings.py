@@ -151,7 +151,7 @@ def hidden(study: Study, frames: Frames) -> list[str]:
 
 
 def weights(study: Study, frames: Frames) -> list[str]:
-    """How similar the heads are at the last checkpoint."""
+    """How similar heads, layers and features are at the last checkpoint."""
     table, sentences = frames["weights"], []
     for task in study.tasks:
         mine = table[(table["task"] == task) & (table["arm"] == "nd") & table["cosine_mean"].notna()]
@@ -164,7 +164,33 @@ def weights(study: Study, frames: Frames) -> list[str]:
             f"similarity of {last['cosine_mean'].mean():.4f}, at the least {last['cosine_min'].min():.4f} "
             f"({_plural(len(last), 'cell')})."
         )
+        sentences += _layers(study, task, frames)
     return sentences
+
+
+def _layers(study: Study, task: str, frames: Frames) -> list[str]:
+    """How far the layers of twins are apart, in percent of two fresh seeds; and how alike their features are."""
+    sentences = []
+    layers, features = frames["layers"], frames["features"]
+    share = layers.loc[(layers["task"] == task) & (layers["arm"] == "nd"), "distance_percent"].dropna()
+    if len(share):
+        sentences.append(
+            f"{study.title(task)}: at the end nd twins are apart by {share.median():.0f} % of the distance of two "
+            f"fresh seeds in the median of {_plural(len(share), 'layer')} (parameter tensors, every optimizer; middle "
+            f"half {share.quantile(0.25):.0f} to {share.quantile(0.75):.0f} %; table layers)."
+        )
+    mine = features[(features["task"] == task) & features["cka_mean"].notna()]
+    twins, seeds = mine[mine["comparison"] == "nd, same seed"], mine[mine["comparison"].str.endswith("other seeds")]
+    if len(twins):
+        text = f"{study.title(task)}: the features of nd twins have a debiased CKA of {_span(twins['cka_mean'])}"
+        text += f", those of other seeds of {_span(seeds['cka_mean'])}" if len(seeds) else ""
+        sentences.append(f"{text} ({_plural(len(twins), 'optimizer')}; table features).")
+    return sentences
+
+
+def _span(values: pd.Series) -> str:
+    low, high = f"{values.min():.2f}", f"{values.max():.2f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def cost(study: Study, frames: Frames) -> list[str]:

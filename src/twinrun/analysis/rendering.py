@@ -116,6 +116,8 @@ def latex(table: Table) -> str:
 def write_table(table: Table, folder: Path) -> list[str]:
     """Write the table as CSV (full precision), LaTeX and Markdown; returns the file names."""
     write_csv(folder / f"{table.name}.csv", table.frame)
+    if table.for_programs:
+        return [f"{table.name}.csv"]
     write_text(folder / f"{table.name}.tex", latex(table))
     write_text(folder / f"{table.name}.md", markdown(table))
     return [f"{table.name}.{form}" for form in FORMS]

@@ -92,7 +92,11 @@ def _context(study: Study, index: dict[str, Any], frames: findings.Frames, analy
         "cost": findings.cost(study, frames),
         "provenance": provenance(study),
         "holds": _between(index, "spread", "thesis"),
-        "tables": {entry["name"]: _table(entry, frames[entry["name"]]) for entry in index["tables"]},
+        "tables": {
+            entry["name"]: _table(entry, frames[entry["name"]])
+            for entry in index["tables"]
+            if not entry["for_programs"]
+        },
         "figures": {entry["name"]: _figure(entry, analysis) for entry in index["figures"]},
         "tasks": study.tasks,
         "sd_figures": _in_thesis_order(index, "sd_"),

@@ -169,6 +169,27 @@ class Study:
         """Head weights (runs, checkpoints, parameters), memory-mapped; NaN where a run diverged."""
         return read_array(self.folder / task / "heads.npy")
 
+    def layers_of(self, task: str) -> list[dict[str, Any]]:
+        """Name, shape and number of recorded coordinates of every tensor outside the head, in the network's order."""
+        return list(self.info["tasks"][task].get("layers", []))
+
+    def layer_rows(self, task: str) -> list[int]:
+        """The rows of the task's arrays whose layers and features were collected, as the two arrays have them."""
+        return list(self.info["tasks"][task].get("layer_rows", []))
+
+    def layers(self, task: str) -> NDArray[np.float32]:
+        """Recorded coordinates (kept runs, checkpoints, coordinates of all layers), memory-mapped."""
+        return read_array(self.folder / task / "layers.npy")
+
+    def features_shape(self, task: str) -> tuple[int, int] | None:
+        """Test images and features that were recorded of each run; None where none were."""
+        shape = self.info["tasks"][task].get("features_shape")
+        return (int(shape[0]), int(shape[1])) if shape else None
+
+    def features(self, task: str) -> NDArray[np.float32]:
+        """Features after the last epoch (kept runs, test images, features), memory-mapped."""
+        return read_array(self.folder / task / "features.npy")
+
     def image_ids(self, task: str) -> list[str]:
         """The test images' ids in the data; `test image 7` where they were not collected."""
         path = self.folder / task / "ids.csv"
@@ -218,11 +239,16 @@ def _check_arrays(study: Study) -> None:
     for task in study.tasks:
         described = study.info["tasks"][task]
         runs = int((study.results["task"] == task).sum())
-        wanted = {
+        wanted: dict[str, tuple[int, ...]] = {
             "labels.npy": (described["n_test"],),
             "probabilities.npy": (runs, described["n_test"], len(described["classes"])),
             "heads.npy": (runs, len(described["head_epochs"]), described["head_size"]),
         }
+        kept = len(study.layer_rows(task))
+        if layers := study.layers_of(task):
+            wanted["layers.npy"] = (kept, len(described["head_epochs"]), sum(one["recorded"] for one in layers))
+        if features := study.features_shape(task):
+            wanted["features.npy"] = (kept, *features)
         for name, shape in wanted.items():
             path = study.folder / task / name
             found = read_array(path).shape

@@ -16,10 +16,6 @@ from twinrun.analysis.tables_twins import left_out, paired_arms, seed_runs
 from twinrun.analysis.thesis_names import nd_noise
 
 PAIR_RUNS = 64  # of more runs, pairs are taken among so many, drawn at random
-NOT_RECORDED = (
-    "Only the head is recorded, at its checkpoints: distances per layer and CKA of the features are not available: not "
-    "recorded."
-)
 _COLUMNS = [
     "task", "optimizer", "seed", "arm", "epoch", "n", "head_sd", "cosine_mean", "cosine_min", "cosine_max",
     "distance", "displacement_cosine", "remark",
@@ -41,7 +37,7 @@ def weights_table(study: Study) -> Table:
             f"initialization. nd: {nd_noise(study)}."
         ),
         frame=pd.DataFrame(rows, columns=_COLUMNS),
-        notes=(NOT_RECORDED, *left_out(study), *_headless(study)),
+        notes=(*left_out(study), *_headless(study)),
     )
 
 
@@ -143,5 +139,4 @@ def weights_seeds_table(study: Study, cells: pd.DataFrame) -> Table:
             "and settings."
         ),
         frame=pd.DataFrame(rows, columns=columns),
-        notes=(NOT_RECORDED,),
     )
