@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from twinrun.data import prepare as module
+from twinrun.data import packing as module
 from twinrun.data.packed import Packed, load_packed
-from twinrun.data.prepare import channel_moments, fit_square, prepare
+from twinrun.data.packing import fit_square
+from twinrun.data.prepare import channel_moments, prepare
 from twinrun.data.readers import DataBlock
 from twinrun.study.errors import InputError
 from twinrun.study.files import sha256_file

@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any
 
-from twinrun.study.errors import InputError
-from twinrun.study.files import explain_os_error, sha256_file
+from twinrun.study.errors import DamagedError, InputError
+from twinrun.study.files import digest, explain_os_error, sha256_file
 
 _AGAIN = "it is damaged or was cut short: fetch it again"
 _KINDS = "allowed: a .zip, a .tar (also .gz, .tgz, .bz2, .xz), or an unpacked folder"
@@ -34,7 +34,8 @@ _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
 class Archive:
     """Files of one source by posix name; `read` may be called from several threads at once.
 
-    `sha256` is that of the archive file, None for a folder; `path` is where it was opened.
+    `sha256` is that of the archive file, None for a folder; `path` is where it was opened; `stamp` changes with the
+    content (for a folder: with names, sizes and times).
     """
 
     def __init__(self, path: Path, sha256: str | None, names: Iterable[str], read: Callable[[str], bytes]) -> None:
@@ -52,9 +53,17 @@ class Archive:
         try:
             return self._read(name)
         except _BROKEN as error:
-            raise InputError(f"{self.path}: {name} cannot be read: {error}", _AGAIN) from error
+            raise DamagedError(f"{self.path}: {name} cannot be read: {error}", _AGAIN) from error
         except OSError as error:
             raise explain_os_error(error, f"{self.path}: {name}") from error
+
+    @property
+    def stamp(self) -> str:
+        """A digest that changes with the content."""
+        if self.sha256:
+            return self.sha256
+        stats = [(name, (self.path / name).stat()) for name in self.names]
+        return digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
     def close(self) -> None:
         """Close the files that are held open."""
