@@ -22,6 +22,7 @@ from twinrun.study.files import digest, explain_os_error, sha256_file
 
 _AGAIN = "it is damaged or was cut short: fetch it again"
 _KINDS = "allowed: a .zip, a .tar (also .gz, .tgz, .bz2, .xz), or an unpacked folder"
+_BESIDE = 5  # members of a zip that is only a wrapper of another one
 _BROKEN = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile)
 # The first bytes tell a compressed tar, whatever its name is.
 _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
@@ -100,7 +101,9 @@ def open_archive(path: Path, sha256: str | None = None) -> Archive:
             raise InputError(f"{path}: its SHA-256 is {found}, but the params file says {sha256}", hint)
         with path.open("rb") as stream:
             head = stream.read(6)
-        return _open_zip(path, found) if head[:4] in (b"PK\x03\x04", b"PK\x05\x06") else _open_tar(path, found, head)
+        if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+            return _open_zip(path, found, path.open("rb"))
+        return _open_tar(path, found, head)
     except _BROKEN as error:
         raise InputError(f"{path}: not a whole archive: {error}", f"{_AGAIN}; {_KINDS}") from error
     except OSError as error:
@@ -152,9 +155,9 @@ def _pread(descriptor: int, count: int, offset: int) -> bytes:
     return b"".join(parts)
 
 
-def _open_zip(path: Path, sha256: str) -> Archive:
+def _open_zip(path: Path, sha256: str, stream: IO[bytes], depth: int = 0) -> Archive:
     members: dict[str, zipfile.ZipInfo] = {}
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(stream) as archive:
         for info in archive.infolist():
             mode = info.external_attr >> 16
             if info.is_dir():
@@ -165,7 +168,14 @@ def _open_zip(path: Path, sha256: str) -> Archive:
                 hint = "pack it again with the usual deflate method, or unpack it and name the folder"
                 raise InputError(f"{path}: {info.filename} is encrypted or packed in an unusual way", hint)
             members[_plain_name(path, info.filename, members)] = info
-    stream = path.open("rb")
+    inner = [name for name in members if name.lower().endswith(".zip")]
+    if len(inner) == 1 and len(members) <= _BESIDE and not depth:
+        # SDNET2018's publisher packs a zip and a text file into a zip: the images are in the inner one.
+        plain = tempfile.TemporaryFile()  # noqa: SIM115
+        with stream, zipfile.ZipFile(stream) as archive, archive.open(members[inner[0]]) as content:
+            shutil.copyfileobj(content, plain, 1 << 20)
+        plain.flush()
+        return _open_zip(path, sha256, plain, depth + 1)
 
     def read(name: str) -> bytes:
         info = members[name]

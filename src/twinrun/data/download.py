@@ -16,7 +16,6 @@ from typing import IO, Any
 import requests
 import urllib3
 
-from twinrun import __version__
 from twinrun.data.digests import Digest, check_and_rename
 from twinrun.study.errors import BusyError, InputError, MismatchError
 from twinrun.study.files import explain_os_error, read_json, write_json
@@ -26,7 +25,7 @@ _BLOCK = 1 << 18
 _RESERVE = 100_000_000  # bytes of the disk that stay free
 _AGAIN_LATER = (408, 425, 429, 500, 502, 503, 504)
 _HEADERS = {
-    "User-Agent": f"twinrun/{__version__} (python-requests)",
+    "User-Agent": "twinrun (python-requests)",
     "Accept-Encoding": "identity",  # compressed on the way, byte ranges would not be those of the file
 }
 ELSEWHERE = "the same command goes on where it was; or name a mirror or a downloaded file with --from"
@@ -45,6 +44,9 @@ class Patience:
     tries_in_all: int = 200
 
 
+PATIENCE = Patience()
+
+
 class _Again(Exception):  # noqa: N818
     """This try failed, another may not: why, and seconds that the server asked for."""
 
@@ -60,7 +62,7 @@ def download(
     *,
     check: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
-    patience: Patience = Patience(),
+    patience: Patience = PATIENCE,
 ) -> None:
     """Fetch `url` into `target` by way of `target`.part, which a broken-off call leaves and the next one goes on with.
 
@@ -77,17 +79,21 @@ def download(
             except BlockingIOError as error:
                 raise BusyError(f"{target}: another process fetches it", "wait for it, or end it") from error
             transfer = _Transfer(url, stream, part, digest is not None, progress, patience)
-            transfer.run()
             try:
-                check_and_rename(part, target, digest, check)
-            except (MismatchError, InputError):
-                if not transfer.pieces:
-                    raise
-                # Pieces of two different files may have been joined: once more, whole.
-                transfer.start_over()
                 transfer.run()
-                check_and_rename(part, target, digest, check)
-            transfer.note.unlink(missing_ok=True)
+                try:
+                    check_and_rename(part, target, digest, check)
+                except (MismatchError, InputError):
+                    if not transfer.pieces:
+                        raise
+                    # Pieces of two different files may have been joined: once more, whole.
+                    transfer.start_over()
+                    transfer.run()
+                    check_and_rename(part, target, digest, check)
+            finally:
+                if not part.exists() or not transfer.done:
+                    part.unlink(missing_ok=True)
+                    transfer.note.unlink(missing_ok=True)
     except OSError as error:
         raise explain_os_error(error, part) from error
 

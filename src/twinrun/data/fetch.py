@@ -9,8 +9,8 @@ from pathlib import Path
 
 from twinrun.data.archives import open_archive
 from twinrun.data.digests import Digest, check_and_rename, record, recorded
-from twinrun.data.download import Patience, Progress, download
-from twinrun.study.errors import InputError
+from twinrun.data.download import PATIENCE, Patience, Progress, download
+from twinrun.study.errors import InputError, TwinrunError
 from twinrun.study.files import explain_os_error
 
 _PYTORCH = "https://download.pytorch.org/models/"
@@ -51,7 +51,7 @@ FILES = {"cifar10": (CIFAR10,), "sdnet2018": (SDNET2018,), "weights": WEIGHTS}
 
 
 def fetch(
-    name: str, data: Path, origin: str | None = None, progress: Progress | None = None, patience: Patience | None = None
+    name: str, data: Path, origin: str | None = None, progress: Progress | None = None, patience: Patience = PATIENCE
 ) -> list[Path]:
     """Fetch the files of a data set into the folder `data`; their paths are returned, those already there included.
 
@@ -73,7 +73,7 @@ def fetch_file(
     data: Path,
     origin: str | None = None,
     progress: Progress | None = None,
-    patience: Patience | None = None,
+    patience: Patience = PATIENCE,
 ) -> Path:
     """Fetch one file into `data`, unless it is there with its digest already."""
     target = data / remote.name
@@ -87,9 +87,7 @@ def fetch_file(
         if origin and not is_address(origin):
             _copy(Path(origin), target, remote.digest or digest, check)
         else:
-            download(
-                origin or remote.url, target, digest, check=check, progress=progress, patience=patience or Patience()
-            )
+            download(origin or remote.url, target, digest, check=check, progress=progress, patience=patience)
     record(target)
     return target
 
@@ -110,7 +108,7 @@ def _copy(source: Path, target: Path, digest: Digest | None, check: Callable[[Pa
         shutil.copyfile(source, part)
         try:
             check_and_rename(part, target, digest, check)
-        except InputError:
+        except TwinrunError:
             part.unlink(missing_ok=True)
             raise
     except OSError as error:

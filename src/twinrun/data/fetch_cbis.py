@@ -3,7 +3,7 @@
 The archive's REST API is used as it is: tcia_utils reads a whole series into memory, takes a folder that exists for
 one that is complete, and checks no digests unless told to; it would save one loop. The API packs a series anew for each
 request, so that byte ranges mean nothing: what goes on after a break is the list of series, of about 24 MB each.
-API: https://wiki.cancerimagingarchive.net/x/fILTB, collection: https://doi.org/10.7937/K9/TCIA.2016.7O02S9CY
+API: https://wiki.cancerimagingarchive.net/display/Public/NBIA+Search+REST+API+Guide
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twinrun.data.archives import Archive, open_archive
 from twinrun.data.cbis_cases import ABNORMALITIES, SPLITS, csv_name, read_cases, some
 from twinrun.data.cbis_layouts import find_layout
 from twinrun.data.digests import record, recorded
-from twinrun.data.download import Patience, Progress, download
+from twinrun.data.download import PATIENCE, Patience, Progress, download
 from twinrun.study.errors import IncompleteError, InputError, TwinrunError
 from twinrun.study.files import explain_os_error, read_json
 from twinrun.study.folders import replaced_folder
@@ -42,7 +42,7 @@ def fetch_cbis(
     api: str = API,
     csv_home: str = CSV_HOME,
     progress: Progress | None = None,
-    patience: Patience = Patience(),
+    patience: Patience = PATIENCE,
 ) -> Path:
     """Fetch the collection into data/CBIS-DDSM/<case>/<series>/; series that are there already are kept.
 
@@ -75,7 +75,7 @@ def fetch_cbis(
         finally:
             pool.shutdown(cancel_futures=True)
     if failed:
-        first = next(iter(failed.values()))
+        first = failed[min(failed)]
         message = f"{folder}: {len(failed)} of {len(series)} series could not be had: {some(sorted(failed))}"
         raise IncompleteError(message, f"the first: {first.message}; the same command tries these again")
     return folder
