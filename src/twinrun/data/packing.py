@@ -189,7 +189,7 @@ def _begin(job: _Job, parent: int) -> None:
 def _end_with(parent: int) -> None:
     # A killed parent can tell nobody, and its pool would wait for ever.
     while os.getppid() == parent:
-        time.sleep(0.5)
+        time.sleep(0.2)
     os._exit(1)
 
 

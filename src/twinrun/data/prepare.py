@@ -7,12 +7,13 @@ import fcntl
 import io
 import math
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import PIL
@@ -27,6 +28,7 @@ from twinrun.study.files import code_digest, digest, explain_os_error, sha256_fi
 from twinrun.study.folders import replaced_folder
 
 _PACKAGE = Path(__file__).parents[1]
+_PATIENCE_SECONDS = 2.0
 _VERSIONS = (np.__version__, PIL.__version__)  # of what decodes: another one may give other bits
 
 
@@ -65,10 +67,7 @@ def _part(out: Path) -> Iterator[Path]:
     try:
         part.mkdir(parents=True, exist_ok=True)
         with (part / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BusyError(f"{out}: another process prepares it", "wait for it, or end it") from error
+            _lock(lock, out)
             try:
                 yield part
             except Exception:
@@ -76,6 +75,19 @@ def _part(out: Path) -> Iterator[Path]:
                 raise
     except OSError as error:
         raise explain_os_error(error, out) from error
+
+
+def _lock(lock: IO[str], out: Path) -> None:
+    # The processes of a killed call hold it until they notice, which takes them a moment.
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise BusyError(f"{out}: another process prepares it", "wait for it, or end it") from error
+            time.sleep(0.05)
 
 
 def _count(task: str, index: Index) -> dict[str, dict[str, int]]:
