@@ -227,3 +227,11 @@ def test_no_room(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(packing.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(InputError, match=r"GB are needed and 0\.0 GB free"):
         prepare("t", block(), tmp_path, tmp_path / "out/t")
+
+
+@pytest.mark.parametrize("size", [8, 31, 256, 257, 1000])
+def test_moments_are_exact(size: int) -> None:
+    rng = np.random.default_rng(size)
+    for image in (rng.integers(0, 256, (3, size, size), np.uint8), np.full((1, size, size), 255, np.uint8)):
+        values = image.astype(object)
+        assert packing._moments(image).tolist() == [[int(c.sum()), int((c * c).sum())] for c in values]

@@ -56,12 +56,16 @@ def window(pixels: Any) -> NDArray[np.uint8]:
     span = max(high - low, 1)
     values = np.arange(span + 1, dtype=np.int64)
     table = ((values * 255 + span // 2) // span if high > low else values * 0).astype(np.uint8)
+    # Unsigned pixels are their own places in a table that begins at 0: no subtraction.
+    first = min(low, 0) if pixels.dtype.kind == "u" else low
+    table = np.concatenate([np.zeros(low - first, np.uint8), table])
     grey = np.empty(pixels.shape, np.uint8)
     # In blocks: numpy widens the indices to 8 bytes, which for a whole mammogram would be 200 MB.
     rows = max(1, _BLOCK // max(1, pixels.shape[1]))
     for top in range(0, len(pixels), rows):
-        places = np.subtract(pixels[top : top + rows], low, dtype=np.intp)
-        np.take(table, places, out=grey[top : top + rows], mode="clip")
+        block = pixels[top : top + rows]
+        places = block if first == 0 else np.subtract(block, first, dtype=np.intp)
+        np.take(table, places, out=grey[top : top + rows], mode="wrap")  # every place is in it: nothing to check
     return grey
 
 

@@ -198,6 +198,7 @@ def _pack_chunk(number: int) -> list[tuple[int, str]]:
     start = number * _job.chunk
     examples = _job.index.examples[start : start + _job.chunk]
     rows = np.zeros((len(examples), _job.channels, _job.size, _job.size), np.uint8)
+    moments = np.zeros((len(examples), _job.channels, 2), np.int64)
     failed = []
     for place, example in enumerate(examples):
         try:
@@ -210,13 +211,22 @@ def _pack_chunk(number: int) -> list[tuple[int, str]]:
         if image.shape[2] != _job.channels:
             raise InputError(f"grey and colour images are mixed near {example.id}", _MIXED)
         rows[place] = image.transpose(2, 0, 1)
-    # Row by row, so that 32 bits are enough: at most 4096 x 255^2.
-    sums = rows.sum(-1, dtype=np.uint32).sum(-1, dtype=np.int64)
-    squares = np.multiply(rows, rows, dtype=np.uint16).sum(-1, dtype=np.uint32).sum(-1, dtype=np.int64)
-    moments = np.stack([sums, squares], -1)
+        moments[place] = _moments(rows[place])
     _write(_job.moments, moments.tobytes(), start * _job.channels * 16)
     _write(_job.images, rows.data.cast("B"), _job.header + start * _job.row)
     return failed
+
+
+def _moments(image: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Exact sum and sum of squares of each channel, (channels, 2)."""
+    if image.shape[-1] <= 256:
+        # Fastest: a row's sums stay below 2^24, so that float32 holds them exactly in whatever order they are added.
+        values = image.astype(np.float32)
+        rows = np.stack([np.einsum("cyx->cy", values), np.einsum("cyx,cyx->cy", values, values)], -1)
+    else:
+        squares = np.multiply(image, image, dtype=np.uint16)
+        rows = np.stack([part.sum(-1, dtype=np.uint32) for part in (image, squares)], -1)
+    return rows.sum(1, dtype=np.float64).astype(np.int64)
 
 
 def _close_gaps(job: _Job, kept: tuple[int, ...]) -> Any:
