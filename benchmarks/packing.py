@@ -38,8 +38,8 @@ from twinrun.data.archives import open_archive
 from twinrun.data.cbis_cases import csv_name
 from twinrun.data.cbis_pixels import window
 from twinrun.data.cbis_writer import _CALC_COLUMNS, _MASS_COLUMNS, Series, dicom_bytes
-from twinrun.data.packing import fit_square
 from twinrun.data.prepare import prepare
+from twinrun.data.rows import fit_square
 from twinrun.study.schema import CbisDdsm, Sdnet2018
 
 CHUNK = 64

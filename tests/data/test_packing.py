@@ -21,6 +21,7 @@ from twinrun.data import prepare as prepare_module
 from twinrun.data.packed import load_packed
 from twinrun.data.prepare import prepare
 from twinrun.data.remarks import remarks
+from twinrun.data.rows import moments_of
 from twinrun.study.errors import BusyError, InputError
 from twinrun.study.schema import Sdnet2018
 
@@ -234,4 +235,4 @@ def test_moments_are_exact(size: int) -> None:
     rng = np.random.default_rng(size)
     for image in (rng.integers(0, 256, (3, size, size), np.uint8), np.full((1, size, size), 255, np.uint8)):
         values = image.astype(object)
-        assert packing._moments(image).tolist() == [[int(c.sum()), int((c * c).sum())] for c in values]
+        assert moments_of(image).tolist() == [[int(c.sum()), int((c * c).sum())] for c in values]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import signal
@@ -20,10 +19,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 
 from twinrun.data.packed import IMAGES
 from twinrun.data.readers import Image, Index
+from twinrun.data.rows import fit_square, moments_of, npy_header, read_span, write_at
 from twinrun.study.errors import DamagedError, InputError
 from twinrun.study.files import read_json, write_json
 
@@ -79,7 +78,7 @@ def pack_images(index: Index, size: int, folder: Path, key: str, *, skip: bool, 
     first = _first(index, size, skip)
     channels = first.shape[2]
     row = channels * size * size
-    header = _npy_header((total, channels, size, size))
+    header = npy_header((total, channels, size, size))
     chunk = max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // row))
     for name in (IMAGES, MOMENTS):
         (folder / name).touch()
@@ -94,7 +93,7 @@ def pack_images(index: Index, size: int, folder: Path, key: str, *, skip: bool, 
         for number, failed in _chunks(job, done, -(-total // chunk), first.nbytes):
             skipped |= dict(failed)
             end = min(total, (number + 1) * chunk)
-            for part in _read(images.fileno(), len(header) + number * chunk * row, len(header) + end * row):
+            for part in read_span(images.fileno(), len(header) + number * chunk * row, len(header) + end * row):
                 hashed.update(part)
             if time.monotonic() - noted > _NOTE_SECONDS:
                 noted = time.monotonic()
@@ -108,24 +107,6 @@ def pack_images(index: Index, size: int, folder: Path, key: str, *, skip: bool, 
         os.fsync(images.fileno())
         found = np.fromfile(folder / MOMENTS, np.int64).reshape(total, channels, 2)[list(kept)]
     return Rows(kept, skipped, found, channels, hashed.hexdigest())
-
-
-def fit_square(image: Image, size: int) -> Image:
-    """Pad (height, width, channels) to a square with zeros at the right or the bottom and resize it to `size`.
-
-    Areas are averaged (Pillow's BOX, fixed-point for uint8); an image of that size already stays as it is.
-    """
-    height, width = image.shape[:2]
-    side = max(height, width)
-    if (height, width) != (side, side):
-        # At the right: mammograms have the chest wall at the left edge, and it should stay there.
-        image = np.pad(image, ((0, side - height), (0, side - width), (0, 0)))
-    if side == size:
-        return image
-    grey = image.shape[2] == 1
-    picture = Pillow.fromarray(np.ascontiguousarray(image[:, :, 0] if grey else image))
-    resized = np.asarray(picture.resize((size, size), Pillow.Resampling.BOX))
-    return resized[:, :, None] if grey else resized
 
 
 def _first(index: Index, size: int, skip: bool) -> Image:
@@ -146,13 +127,13 @@ def _resume(folder: Path, key: str, job: _Job, header: bytes) -> tuple[Any, int,
         if isinstance(note, dict) and note.get("key") == key:
             hashed = hashlib.sha256()
             end = min(len(job.index.examples), note["chunks"] * job.chunk)
-            for part in _read(job.images, 0, job.header + end * job.row):
+            for part in read_span(job.images, 0, job.header + end * job.row):
                 hashed.update(part)
             if hashed.hexdigest() == note["sha256"]:
                 return hashed, note["chunks"], dict(note["skipped"])
     os.ftruncate(job.images, 0)
     os.ftruncate(job.moments, 0)
-    _write(job.images, header, 0)
+    write_at(job.images, header, 0)
     return hashlib.sha256(header), 0, {}
 
 
@@ -211,57 +192,23 @@ def _pack_chunk(number: int) -> list[tuple[int, str]]:
         if image.shape[2] != _job.channels:
             raise InputError(f"grey and colour images are mixed near {example.id}", _MIXED)
         rows[place] = image.transpose(2, 0, 1)
-        moments[place] = _moments(rows[place])
-    _write(_job.moments, moments.tobytes(), start * _job.channels * 16)
-    _write(_job.images, rows.data.cast("B"), _job.header + start * _job.row)
+        moments[place] = moments_of(rows[place])
+    write_at(_job.moments, moments.tobytes(), start * _job.channels * 16)
+    write_at(_job.images, rows.data.cast("B"), _job.header + start * _job.row)
     return failed
-
-
-def _moments(image: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Exact sum and sum of squares of each channel, (channels, 2)."""
-    if image.shape[-1] <= 256:
-        # Fastest: a row's sums stay below 2^24, so that float32 holds them exactly in whatever order they are added.
-        values = image.astype(np.float32)
-        rows = np.stack([np.einsum("cyx->cy", values), np.einsum("cyx,cyx->cy", values, values)], -1)
-    else:
-        squares = np.multiply(image, image, dtype=np.uint16)
-        rows = np.stack([part.sum(-1, dtype=np.uint32) for part in (image, squares)], -1)
-    return rows.sum(1, dtype=np.float64).astype(np.int64)
 
 
 def _close_gaps(job: _Job, kept: tuple[int, ...]) -> Any:
     """Move the rows of the images kept together and write the header anew; the SHA-256 of the whole is returned."""
-    header = _npy_header((len(kept), job.channels, job.size, job.size))
+    header = npy_header((len(kept), job.channels, job.size, job.size))
     hashed = hashlib.sha256(header)
     end = len(header)
     # From the front: a row only ever moves towards it, unless the header grew, which its padding prevents.
     for position in kept:
-        row = b"".join(_read(job.images, job.header + position * job.row, job.header + (position + 1) * job.row))
+        row = b"".join(read_span(job.images, job.header + position * job.row, job.header + (position + 1) * job.row))
         hashed.update(row)
-        _write(job.images, row, end)
+        write_at(job.images, row, end)
         end += len(row)
     os.ftruncate(job.images, end)
-    _write(job.images, header, 0)
+    write_at(job.images, header, 0)
     return hashed
-
-
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return buffer.getvalue()
-
-
-def _read(descriptor: int, start: int, end: int) -> Iterator[bytes]:
-    while start < end:
-        part = os.pread(descriptor, min(1 << 20, end - start), start)
-        if not part:
-            return
-        yield part
-        start += len(part)
-
-
-def _write(descriptor: int, content: bytes | memoryview, offset: int) -> None:
-    view = memoryview(content)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
