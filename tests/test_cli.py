@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from tests.conftest import REPOSITORY
 
 from twinrun.cli import main
+from twinrun.data import fetch
 from twinrun.study.layout import Layout
 from twinrun.study.records import read_record
 
@@ -216,3 +218,23 @@ def test_read_only_folder(study: Layout) -> None:
     assert "the file system is read-only" in done.stderr
     assert "--out" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_fetch_says_what_it_did(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = cli("data", "fetch", "imagenet")
+    assert code == 2
+    assert "'imagenet' is no data set" in errors
+    assert "cifar10, sdnet2018, weights, cbis-ddsm" in errors
+    with tarfile.open("mine.tar.gz", "w:gz"):
+        pass
+    code, _, errors = cli("data", "fetch", "cifar10", "--from", "mine.tar.gz")
+    assert code == 4
+    assert "but its publisher says c58f30108f718f92721af3b95e74349a" in errors
+    assert list(Path("data").iterdir()) == []
+    remote = fetch.Remote("https://invalid.invalid/", "cifar-10-python.tar.gz")
+    monkeypatch.setitem(fetch.FILES, "cifar10", (remote,))
+    code, output, errors = cli("data", "fetch", "cifar10", "--from", "mine.tar.gz")
+    assert (code, errors) == (0, "")
+    assert output.startswith("data/cifar-10-python.tar.gz\n")
+    assert "not put under DVC: this is no study folder" in output

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from twinrun.data.archives import Archive, open_archive
 from twinrun.data.cbis_cases import csv_name, read_cases
-from twinrun.data.cbis_ddsm import index_cbis_ddsm, window
+from twinrun.data.cbis_ddsm import index_cbis_ddsm
+from twinrun.data.cbis_pixels import window
 from twinrun.study.errors import InputError
 
 MASS_HEADER = (
@@ -97,7 +98,7 @@ def test_full_mammograms(newline: str, tmp_path: Path) -> None:
             ("P_3_LEFT_CC", "test", 0, "P_3"),
             ("P_5_LEFT_CC", "test", 1, "P_5"),
         ]
-        assert index.extra == {"dropped_for_leakage": 1}
+        assert index.extra["dropped_for_leakage"] == 1
         left, right = index.load(index.examples[0]), index.load(index.examples[1])
     assert left.shape == (4, 3, 1)
     assert np.array_equal(left[:, :, 0], window(FULL))
@@ -174,7 +175,7 @@ def test_missing_images_are_counted_and_named(tmp_path: Path) -> None:
         for path in (folder / "CBIS-DDSM" / name).rglob("*.dcm"):
             path.unlink()
     with pytest.raises(
-        InputError, match=r"2 of the images .* missing: Calc-Test_P_5_LEFT_CC, Mass-Training_P_1_LEFT_CC"
+        InputError, match=r"2 of the 5 images .* missing: Calc-Test_P_5_LEFT_CC, Mass-Training_P_1_LEFT_CC"
     ):
         read_full(folder)
 
@@ -231,7 +232,7 @@ def test_real_descriptions(real_cases: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as target, open_archive(real_cases) as archive:
         for name in archive.names:
             target.writestr(name, archive.read(name))
-        for folder in {name for case in cases for name in (case.full_folder, case.crop_folder)}:
+        for folder in {name for case in cases for name in case.folders.values()}:
             target.writestr(f"CBIS-DDSM/{folder}/1/2/1-1.dcm", b"")
     with open_archive(tmp_path / "x.zip") as archive:
         check_real_index(archive, cases_in_train=2864)

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from twinrun.data import prepare as module
+from twinrun.data import packing as module
 from twinrun.data.packed import Packed, load_packed
-from twinrun.data.prepare import channel_moments, fit_square, prepare
+from twinrun.data.prepare import channel_moments, prepare
 from twinrun.data.readers import DataBlock
+from twinrun.data.rows import fit_square
 from twinrun.study.errors import InputError
 from twinrun.study.files import sha256_file
 from twinrun.study.schema import CbisDdsm, Cifar10, Sdnet2018
@@ -171,7 +172,7 @@ def test_failure_keeps_the_older_folder(sample: Path, tmp_path: Path, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(module.os, "fsync", full)
-        failing(cracks(), sample, tmp_path / "d", "d: the disk is full")
+        failing(cracks(), sample, tmp_path / "d", "the disk is full")
     assert load(tmp_path / "d").digest == old["digest"]
     prepare("d", cracks(), sample, tmp_path / "d")
     assert load(tmp_path / "d").digest != old["digest"]

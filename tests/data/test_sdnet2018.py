@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zipfile
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from twinrun.data.archives import open_archive
+from twinrun.data.prepare import prepare
 from twinrun.data.readers import Index
+from twinrun.data.remarks import remarks
 from twinrun.data.sdnet2018 import choose_photos, index_sdnet2018
 from twinrun.study.errors import InputError
+from twinrun.study.schema import Sdnet2018
 
 photo_sets = st.sets(st.builds(lambda kind, number: f"{kind}{number}", st.sampled_from("DPW"), st.integers(1, 9999)))
 
@@ -126,3 +130,51 @@ def test_real_tiles(real_data: Path, tmp_path: Path) -> None:
     assert len(index.examples) == 6000
     assert len({example.group for example in index.examples}) == 54
     check_photos_stay_together(index)
+
+
+def test_publishers_zip_within_a_zip(tmp_path: Path) -> None:
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        for name in ("D/CD/7001-1.jpg", "D/UD/7002-1.jpg"):
+            archive.writestr(name, jpeg())
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(tmp_path / "SDNET2018.zip", "w", method) as archive:
+            archive.writestr("README.txt", "tiles of concrete")
+            archive.writestr("SDNET2018.zip", inner.getvalue())
+        index = index_of(tmp_path / "SDNET2018.zip", 0.5)
+        assert {example.id for example in index.examples} == {"D/UD/7002-1", "D/CD/7001-1"}
+
+
+@pytest.mark.slow
+def test_real_tiles_packed(real_data: Path, tmp_path: Path) -> None:
+    """All of them: the known twins are found, the imbalance is stated, photos stay together."""
+    if not (real_data / "cracks.tar.xz").exists():
+        pytest.skip("cracks.tar.xz is not in TWINRUN_REAL_DATA")
+    block = Sdnet2018(reader="sdnet2018", source="cracks.tar.xz", image_size=64, test_share=0.2, split_seed=0)
+    manifest = prepare("t", block, real_data, tmp_path / "t")
+    assert manifest["n_train"] + manifest["n_test"] == 6000
+    assert sum(side["cracked"] for side in manifest["counts"].values()) == 2025
+    assert manifest["groups"] == {"train": 43, "test": 11}
+    train = manifest["counts"]["train"]
+    assert manifest["class_shares"]["train"]["cracked"] == round(train["cracked"] / manifest["n_train"], 4)
+    assert {tuple(group["ids"]) for group in manifest["duplicates"]["listed"]} == {
+        ("D/CD/7039-110", "D/CD/7039-110_2"), ("D/CD/7039-111", "D/CD/7039-111_2"),
+        ("D/CD/7039-113", "D/CD/7039-113_2"), ("D/UD/7053-18", "D/UD/7053-18_2"),
+    }  # fmt: skip
+
+
+def test_real_twin_with_another_label(real_data: Path, tmp_path: Path) -> None:
+    """The full set has 7039-112 among the cracked and, as 7039-112_2, among the uncracked: put it back."""
+    if not (real_data / "cracks.tar.xz").exists():
+        pytest.skip("cracks.tar.xz is not in TWINRUN_REAL_DATA")
+    with open_archive(real_data / "cracks.tar.xz") as archive:
+        for name in archive.names:
+            if name.startswith("D/") and name.split("/")[2].startswith(("7039-11", "7053-1", "7001-1")):
+                (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / "tree" / name).write_bytes(archive.read(name))
+        (tmp_path / "tree/D/UD/7039-112_2.jpg").write_bytes(archive.read("D/CD/7039-112.jpg"))
+    block = Sdnet2018(reader="sdnet2018", source="tree", image_size=256, test_share=0.34, split_seed=0)
+    manifest = prepare("t", block, tmp_path, tmp_path / "t")
+    assert manifest["duplicates"]["contradictory"] == 1
+    assert manifest["duplicates"]["listed"][0]["ids"] == ["D/CD/7039-112", "D/UD/7039-112_2"]
+    assert any("1 with contradictory labels" in line for line in remarks(manifest))

@@ -17,11 +17,12 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any
 
-from twinrun.study.errors import InputError
-from twinrun.study.files import explain_os_error, sha256_file
+from twinrun.study.errors import DamagedError, InputError
+from twinrun.study.files import digest, explain_os_error, sha256_file
 
 _AGAIN = "it is damaged or was cut short: fetch it again"
 _KINDS = "allowed: a .zip, a .tar (also .gz, .tgz, .bz2, .xz), or an unpacked folder"
+_BESIDE = 5  # members of a zip that is only a wrapper of another one
 _BROKEN = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile)
 # The first bytes tell a compressed tar, whatever its name is.
 _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
@@ -34,7 +35,8 @@ _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
 class Archive:
     """Files of one source by posix name; `read` may be called from several threads at once.
 
-    `sha256` is that of the archive file, None for a folder; `path` is where it was opened.
+    `sha256` is that of the archive file, None for a folder; `path` is where it was opened; `stamp` changes with the
+    content (for a folder: with names, sizes and times).
     """
 
     def __init__(self, path: Path, sha256: str | None, names: Iterable[str], read: Callable[[str], bytes]) -> None:
@@ -52,9 +54,17 @@ class Archive:
         try:
             return self._read(name)
         except _BROKEN as error:
-            raise InputError(f"{self.path}: {name} cannot be read: {error}", _AGAIN) from error
+            raise DamagedError(f"{self.path}: {name} cannot be read: {error}", _AGAIN) from error
         except OSError as error:
             raise explain_os_error(error, f"{self.path}: {name}") from error
+
+    @property
+    def stamp(self) -> str:
+        """A digest that changes with the content."""
+        if self.sha256:
+            return self.sha256
+        stats = [(name, (self.path / name).stat()) for name in self.names]
+        return digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
     def close(self) -> None:
         """Close the files that are held open."""
@@ -91,7 +101,9 @@ def open_archive(path: Path, sha256: str | None = None) -> Archive:
             raise InputError(f"{path}: its SHA-256 is {found}, but the params file says {sha256}", hint)
         with path.open("rb") as stream:
             head = stream.read(6)
-        return _open_zip(path, found) if head[:4] in (b"PK\x03\x04", b"PK\x05\x06") else _open_tar(path, found, head)
+        if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+            return _open_zip(path, found, path.open("rb"))
+        return _open_tar(path, found, head)
     except _BROKEN as error:
         raise InputError(f"{path}: not a whole archive: {error}", f"{_AGAIN}; {_KINDS}") from error
     except OSError as error:
@@ -143,9 +155,9 @@ def _pread(descriptor: int, count: int, offset: int) -> bytes:
     return b"".join(parts)
 
 
-def _open_zip(path: Path, sha256: str) -> Archive:
+def _open_zip(path: Path, sha256: str, stream: IO[bytes], depth: int = 0) -> Archive:
     members: dict[str, zipfile.ZipInfo] = {}
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(stream) as archive:
         for info in archive.infolist():
             mode = info.external_attr >> 16
             if info.is_dir():
@@ -156,7 +168,14 @@ def _open_zip(path: Path, sha256: str) -> Archive:
                 hint = "pack it again with the usual deflate method, or unpack it and name the folder"
                 raise InputError(f"{path}: {info.filename} is encrypted or packed in an unusual way", hint)
             members[_plain_name(path, info.filename, members)] = info
-    stream = path.open("rb")
+    inner = [name for name in members if name.lower().endswith(".zip")]
+    if len(inner) == 1 and len(members) <= _BESIDE and not depth:
+        # SDNET2018's publisher packs a zip and a text file into a zip: the images are in the inner one.
+        plain = tempfile.TemporaryFile()  # noqa: SIM115
+        with stream, zipfile.ZipFile(stream) as archive, archive.open(members[inner[0]]) as content:
+            shutil.copyfileobj(content, plain, 1 << 20)
+        plain.flush()
+        return _open_zip(path, sha256, plain, depth + 1)
 
     def read(name: str) -> bytes:
         info = members[name]

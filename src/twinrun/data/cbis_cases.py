@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from twinrun.data.archives import Archive
 from twinrun.data.readers import Split
@@ -17,17 +19,24 @@ from twinrun.study.errors import InputError
 CLASSES = ("benign", "malignant")
 ABNORMALITIES = ("mass", "calc")
 SPLITS: tuple[Split, Split] = ("train", "test")
+# Rows and patients of the publisher's files.
+PUBLISHED = {
+    "mass_train": (1318, 691), "mass_test": (378, 201), "calc_train": (1546, 602), "calc_test": (326, 151),
+}  # fmt: skip
 _LABELS = {"MALIGNANT": 1, "BENIGN": 0, "BENIGN_WITHOUT_CALLBACK": 0}
 _COLUMNS = (
     "patient_id", "left or right breast", "image view", "abnormality id", "pathology", "image file path",
-    "cropped image file path",
+    "cropped image file path", "ROI mask file path",
 )  # fmt: skip
 _VALUES = {"left or right breast": ("LEFT", "RIGHT"), "image view": ("CC", "MLO"), "pathology": tuple(_LABELS)}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row: an abnormality on one mammogram, and the folders of its images."""
+    """One row: an abnormality on one mammogram, and where its images are.
+
+    `folders` and `series` (UIDs) are those of the whole mammogram and of the cropped abnormality.
+    """
 
     abnormality: str
     split: Split
@@ -36,13 +45,29 @@ class Case:
     view: str
     number: str
     label: int
-    full_folder: str
-    crop_folder: str
+    folders: dict[str, str]
+    series: dict[str, str]
+    mask_series: str
 
     @property
     def mammogram(self) -> str:
         """Patient, side and view, such as P_00001_LEFT_CC."""
         return f"{self.patient}_{self.side}_{self.view}"
+
+
+def count_cases(cases: list[Case]) -> dict[str, Any]:
+    """Rows and patients by file, and whether they are the publisher's: a manifest states them."""
+    rows: Counter[str] = Counter()
+    patients: dict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        rows[f"{case.abnormality}_{case.split}"] += 1
+        patients[f"{case.abnormality}_{case.split}"].add(case.patient)
+    found = {name: (count, len(patients[name])) for name, count in rows.items()}
+    return {
+        "rows": dict(rows),
+        "patients": {name: len(ids) for name, ids in patients.items()},
+        "as_published": found == PUBLISHED,
+    }
 
 
 def csv_name(abnormality: str, split: str) -> str:
@@ -113,11 +138,16 @@ def _parse(archive: Archive, name: str, abnormality: str, split: Split) -> list[
             if row[column] not in allowed:
                 hint = f"allowed: {', '.join(allowed)}"
                 raise InputError(f"{where}: row {number}: {column} {row[column]!r} is unknown", hint)
+        paths = {
+            "full": row["image file path"].split("/"), "crop": row["cropped image file path"].split("/"),
+            "mask": row["ROI mask file path"].split("/"),
+        }  # fmt: skip
+        series = {view: parts[-2] if len(parts) > 1 else "" for view, parts in paths.items()}
         cases.append(
             Case(
                 abnormality, split, row["patient_id"], row["left or right breast"], row["image view"],
-                row["abnormality id"], _LABELS[row["pathology"]], row["image file path"].split("/")[0],
-                row["cropped image file path"].split("/")[0],
+                row["abnormality id"], _LABELS[row["pathology"]],
+                {view: parts[0] for view, parts in paths.items()}, series, series["mask"],
             )
         )  # fmt: skip
     return cases

@@ -1,32 +1,32 @@
-"""Reader of CBIS-DDSM: whole mammograms or cropped abnormalities from DICOM in TCIA's folders."""
+"""Reader of CBIS-DDSM: whole mammograms or cropped abnormalities, as DICOM in TCIA's folders or as the JPEG copy."""
 
 from __future__ import annotations
 
-import io
-from collections import defaultdict
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import pydicom
 
 from twinrun.data.archives import Archive
-from twinrun.data.cbis_cases import CLASSES, read_cases, some
+from twinrun.data.cbis_cases import CLASSES, count_cases, read_cases, some
+from twinrun.data.cbis_layouts import Candidate, find_layout
+from twinrun.data.cbis_pixels import breast_box, is_mask, window
 from twinrun.data.readers import Example, Image, Index, in_order
-from twinrun.study.errors import InputError
-
-_DAMAGED = "it is damaged: fetch it again"
+from twinrun.study.errors import DamagedError, InputError
 
 
-def index_cbis_ddsm(archive: Archive, view: Literal["full", "crop"]) -> Index:
+def index_cbis_ddsm(
+    archive: Archive, view: Literal["full", "crop"], *, breast_crop: bool = False, skip_missing: bool = False
+) -> Index:
     """Classes and examples of CBIS-DDSM: group = patient, images (height, width, 1).
 
     full: one example a mammogram, malignant if any of its rows is (id P_00001_LEFT_CC); crop: one a row
     (id mass_P_00001_LEFT_CC_1). The publisher split masses and calcifications apart, so a few patients are in the
-    train list of one and the test list of the other: their test images are left out and counted in `extra`.
+    train list of one and the test list of the other: their test images are left out and counted in `extra`. Images that
+    the CSV files name and that are not there raise InputError, or are left out and listed with `skip_missing`.
     """
     cases = read_cases(archive)
+    layout = find_layout(archive)
     train_patients = {case.patient for case in cases if case.split == "train"}
-    folders = _folders(archive)
     malignant = {case.mammogram for case in cases if case.label}
     chosen: dict[str, Example] = {}
     lost: dict[str, str] = {}
@@ -40,79 +40,55 @@ def index_cbis_ddsm(archive: Archive, view: Literal["full", "crop"]) -> Index:
             if view == "full":
                 continue  # two abnormalities on one mammogram
             raise InputError(f"{archive.path}: two rows describe {identity}", "the publisher's files have one each")
-        folder = case.full_folder if view == "full" else case.crop_folder
-        if folder not in folders:
-            lost[identity] = folder
+        place = layout.place(case, view)
+        if place not in layout.files:
+            lost[identity] = place
             continue
         label = int(case.mammogram in malignant) if view == "full" else case.label
-        where = (folder, view, case.side)
-        chosen[identity] = Example(identity, case.split, label, case.patient, where)
+        chosen[identity] = Example(identity, case.split, label, case.patient, (place, case.side))
     # A mammogram can be listed under masses and calcifications; one copy is enough.
-    missing = sorted(folder for identity, folder in lost.items() if identity not in chosen)
-    if missing:
-        message = f"{archive.path}: {len(missing)} of the images that the CSV files name are missing: {some(missing)}"
-        raise InputError(message, "fetch the missing DICOM folders, or all of CBIS-DDSM again")
+    missing = {identity: place for identity, place in lost.items() if identity not in chosen}
+    if missing and not (skip_missing and chosen):
+        message = (
+            f"{archive.path}: {len(missing)} of the {len(missing) + len(chosen)} images that the CSV files name are "
+            f"missing: {some(sorted(missing.values()))}"
+        )
+        raise InputError(message, f"fetch the missing {layout.kind}, or all of CBIS-DDSM again")
+    named = {place for case in cases for place in (layout.place(case, "full"), layout.place(case, "crop"))}
+    extra = count_cases(cases) | {
+        "dropped_for_leakage": len(dropped),
+        "layout": layout.kind,
+        "not_in_csv": len(layout.files.keys() - named - layout.masks(cases)),
+    }
 
     def load(example: Example) -> Image:
-        folder, view, side = example.where
-        return _load(archive, folders[folder], folder, view, side)
+        place, side = example.where
+        return _load(archive, layout.files[place], place, view, side, breast_crop)
 
-    return Index(CLASSES, in_order(list(chosen.values())), load, {"dropped_for_leakage": len(dropped)})
-
-
-def _folders(archive: Archive) -> dict[str, list[str]]:
-    """DICOM files by the folder that the CSV files name, wherever that folder lies."""
-    found = defaultdict(list)
-    for name in archive.names:
-        if name.lower().endswith(".dcm"):
-            for part in name.split("/")[:-1]:
-                if part.startswith(("Mass-", "Calc-")):
-                    found[part].append(name)
-    return dict(found)
+    reasons = {identity: f"{place} is missing" for identity, place in sorted(missing.items())}
+    return Index(CLASSES, in_order(list(chosen.values())), load, extra, reasons)
 
 
-def _load(archive: Archive, names: list[str], folder: str, view: str, side: str) -> Image:
-    pictures = [(name, *_decode(archive, name)) for name in names]
+def _load(archive: Archive, candidates: list[Candidate], place: str, view: str, side: str, breast_crop: bool) -> Image:
+    pictures = [(candidate.description, *candidate.decode(archive)) for candidate in candidates]
     if view == "crop":
         # Some series hold crop and mask under one description; then the mask shows by having two values only.
-        described = [picture for picture in pictures if "crop" in picture[1]]
-        pictures = described if len(described) == 1 else [p for p in pictures if not _is_mask(p[2])]
-    if len(pictures) != 1:
+        named = [(said or listed, pixels) for listed, said, pixels in pictures]
+        found = [pixels for said, pixels in named if "crop" in said]
+        if len(found) != 1:
+            found = [pixels for _, pixels in named if not is_mask(pixels)]
+    else:
+        found = [pixels for _, _, pixels in pictures]
+    if len(found) != 1:
         kind = "whole mammogram" if view == "full" else "cropped image"
-        message = f"{archive.path}: {folder}: {len(pictures)} files in it can be the {kind}, where one is expected"
-        raise InputError(message, "fetch that folder again")
-    grey = window(pictures[0][2])
+        message = f"{archive.path}: {place}: {len(found)} files in it can be the {kind}, where one is expected"
+        raise DamagedError(message, "fetch that folder again")
+    grey = window(found[0])
+    del pictures, found  # 16 bits a pixel and several of them: a worker's memory counts
     # Whole mammograms of right breasts are mirrored, so that all point one way; crops have no way to point.
-    return (grey[:, ::-1] if view == "full" and side == "RIGHT" else grey)[:, :, None]
-
-
-def _decode(archive: Archive, name: str) -> tuple[str, Any]:
-    content = archive.read(name)
-    try:
-        dataset = pydicom.dcmread(io.BytesIO(content))
-        pixels = dataset.pixel_array
-        description = str(dataset.get("SeriesDescription", "")).lower()
-        inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
-    # pydicom raises many kinds, by tag and damage.
-    except Exception as error:
-        raise InputError(f"{archive.path}: {name} does not decode as DICOM: {error}", _DAMAGED) from error
-    if pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "ui" or pixels.dtype.itemsize > 2:
-        found = f"{pixels.dtype}, shape {pixels.shape}"
-        raise InputError(f"{archive.path}: {name} is no single grey image of 8 or 16 bits but {found}", _DAMAGED)
-    return description, np.invert(pixels) if inverted else pixels
-
-
-def _is_mask(pixels: Any) -> bool:
-    return bool(np.all((pixels == 0) | (pixels == pixels.max())))
-
-
-def window(pixels: Any) -> Image:
-    """Map minimum..maximum of an integer image (height, width) to 0..255, rounded, in integers only: the same bits
-    on every processor; a constant image becomes 0.
-    """
-    low, high = int(pixels.min()), int(pixels.max())
-    span = max(high - low, 1)
-    values = np.arange(span + 1, dtype=np.int64)
-    table = ((values * 255 + span // 2) // span if high > low else values * 0).astype(np.uint8)
-    grey: Image = table[pixels.astype(np.int32) - low]
-    return grey
+    if view == "full" and side == "RIGHT":
+        grey = grey[:, ::-1]
+    if breast_crop:
+        top, bottom, left, right = breast_box(grey)
+        grey = grey[top:bottom, left:right]
+    return np.ascontiguousarray(grey)[:, :, None]

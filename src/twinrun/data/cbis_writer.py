@@ -47,7 +47,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class _Series:
+class Series:
     """One DICOM series of a folder such as Mass-Training_P_00001_LEFT_CC."""
 
     folder: str
@@ -112,13 +112,13 @@ def _patient(members: dict[str, bytes], patient: str, kind: str, split: str, *, 
         lesions = [place_lesion(bits, "mass" if kind == "mass" else "calc", malignant) for _ in range(count)]
         pixels = draw_mammogram(bits, density, view, lesions)
         name = f"{kind.title()}-{'Training' if split == 'train' else 'Test'}_{patient}_{side}_{view}"
-        full = _Series(name, "full mammogram images")
-        members[full.stored] = _dicom(full, patient, side, view, _turn(pixels, side))
+        full = Series(name, "full mammogram images")
+        members[full.stored] = dicom_bytes(full, patient, side, view, _turn(pixels, side))
         for number, lesion in enumerate(lesions, 1):
-            crop = _Series(f"{name}_{number}", "cropped images")
-            mask = _Series(f"{name}_{number}", "ROI mask images")
-            members[crop.stored] = _dicom(crop, patient, side, view, _turn(_crop(pixels, lesion), side))
-            members[mask.stored] = _dicom(mask, patient, side, view, _turn(_mask(lesion), side))
+            crop = Series(f"{name}_{number}", "cropped images")
+            mask = Series(f"{name}_{number}", "ROI mask images")
+            members[crop.stored] = dicom_bytes(crop, patient, side, view, _turn(_crop(pixels, lesion), side))
+            members[mask.stored] = dicom_bytes(mask, patient, side, view, _turn(_mask(lesion), side))
             long_kind = "mass" if kind == "mass" else "calcification"
             rows.append(
                 [patient, str(density), side, view, str(number), long_kind, *words, str(assessment), pathology,
@@ -144,7 +144,7 @@ def _mask(lesion: Lesion) -> NDArray[np.uint8]:
     return np.where(inside, 255, 0).astype(np.uint8)
 
 
-def _dicom(series: _Series, patient: str, side: str, view: str, pixels: NDArray[np.generic]) -> bytes:
+def dicom_bytes(series: Series, patient: str, side: str, view: str, pixels: NDArray[np.generic]) -> bytes:
     """A DICOM file, explicit VR little endian, whose every byte is set here."""
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"

@@ -1,65 +1,93 @@
-"""Decode a data set once, in parallel, and pack it: uint8 images, labels, ids and a manifest, all or nothing."""
+"""Pack a data set: uint8 images, labels, ids and a manifest that says what is in them and what was left out."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
+import fcntl
 import io
 import math
-import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image as Pillow
+import PIL
 
 from twinrun.data.archives import open_archive
+from twinrun.data.duplicates import find_duplicates
 from twinrun.data.packed import IDS, IMAGES, LABELS, MANIFEST, PACKED_SCHEMA, data_digest
-from twinrun.data.readers import DataBlock, Example, Image, Index, read_index
-from twinrun.study.errors import InputError
-from twinrun.study.files import digest, sha256_file, write_bytes, write_json, write_text
+from twinrun.data.packing import Progress, Rows, pack_images
+from twinrun.data.readers import DataBlock, Index, read_index
+from twinrun.study.errors import BusyError, InputError
+from twinrun.study.files import code_digest, digest, explain_os_error, sha256_file, write_bytes, write_json, write_text
 from twinrun.study.folders import replaced_folder
 
-Progress = Callable[[int, int], None]
-_CHUNK = 32  # images that one thread decodes at a time
+_PACKAGE = Path(__file__).parents[1]
+_PATIENCE_SECONDS = 2.0
+_VERSIONS = (np.__version__, PIL.__version__)  # of what decodes: another one may give other bits
 
 
 def prepare(task: str, data: DataBlock, root: Path, out: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Pack the data set of `task` (source relative to `root`) into the folder `out`; the manifest is returned.
 
-    `progress` is called with images done and images in all. Raises InputError for bad data, and then `out` is as it
-    was before: the new folder is built beside it and renamed at the end.
+    `progress` is called with images done and images in all. A killed call goes on where it was when it is called again.
+    Raises InputError for bad data, and then `out` is as it was before and nothing is left beside it; BusyError when
+    another process prepares the task.
     """
-    with replaced_folder(out) as folder, open_archive(root / data.source, data.sha256) as archive:
+    with open_archive(root / data.source, data.sha256) as archive, _part(out) as part:
         index = read_index(data, archive)
-        counts = _count(task, index)
-        facts = _pack(index, data.image_size, folder, progress)
-        manifest = _describe(task, data, index, counts, archive.sha256, folder) | facts
-        manifest["digest"] = data_digest(manifest)
-        write_json(folder / MANIFEST, manifest)
+        _count(task, index)
+        block = data.model_dump(exclude_defaults=True)
+        key = digest([block, archive.stamp, code_digest(_PACKAGE, ["data"]), _VERSIONS])
+        skip = data.on_error == "skip"
+        rows = pack_images(index, data.image_size, part, key, skip=skip, progress=progress)
+        kept = replace(index, examples=tuple(index.examples[position] for position in rows.kept))
+        counts = _count(task, kept)
+        missing = {index.examples[position].id: reason for position, reason in rows.skipped.items()}
+        with replaced_folder(out) as folder:
+            (part / IMAGES).replace(folder / IMAGES)
+            manifest = _describe(task, data, kept, counts, archive.sha256)
+            manifest |= _facts(kept, rows, data.image_size, folder)
+            manifest["skipped"] = index.missing | missing
+            manifest["digest"] = data_digest(manifest)
+            write_json(folder / MANIFEST, manifest)
+        shutil.rmtree(part)
     return manifest
 
 
-def fit_square(image: Image, size: int) -> Image:
-    """Pad (height, width, channels) to a square with zeros at the right or the bottom and resize it to `size`.
+@contextmanager
+def _part(out: Path) -> Iterator[Path]:
+    """The folder beside `out` in which the work is done: kept when the process is killed, removed after an error."""
+    part = out.with_name(f".{out.name}.part")
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        with (part / "lock").open("w") as lock:
+            _lock(lock, out)
+            try:
+                yield part
+            except Exception:
+                shutil.rmtree(part, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise explain_os_error(error, out) from error
 
-    Areas are averaged (Pillow's BOX, fixed-point for uint8); an image of that size already stays as it is.
-    """
-    height, width = image.shape[:2]
-    side = max(height, width)
-    if (height, width) != (side, side):
-        # At the right: mammograms have the chest wall at the left edge, and it should stay there.
-        image = np.pad(image, ((0, side - height), (0, side - width), (0, 0)))
-    if side == size:
-        return image
-    grey = image.shape[2] == 1
-    picture = Pillow.fromarray(np.ascontiguousarray(image[:, :, 0] if grey else image))
-    resized = np.asarray(picture.resize((size, size), Pillow.Resampling.BOX))
-    return resized[:, :, None] if grey else resized
+
+def _lock(lock: IO[str], out: Path) -> None:
+    # The processes of a killed call hold it until they notice, which takes them a moment.
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise BusyError(f"{out}: another process prepares it", "wait for it, or end it") from error
+            time.sleep(0.05)
 
 
 def _count(task: str, index: Index) -> dict[str, dict[str, int]]:
@@ -80,82 +108,6 @@ def _count(task: str, index: Index) -> dict[str, dict[str, int]]:
         if sides[example.group] != example.split:
             raise InputError(f"task {task}: {example.group} is on both sides of the split", "report this as a bug")
     return counts
-
-
-def _chunks(index: Index, size: int) -> Iterator[NDArray[np.uint8]]:
-    """Decoded images (n, channels, size, size) in order; a few chunks ahead are in work, never the whole set."""
-
-    def decode(examples: tuple[Example, ...]) -> NDArray[np.uint8]:
-        images = [fit_square(index.load(example), size) for example in examples]
-        channels = {image.shape[2] for image in images}
-        if len(channels) != 1:
-            raise InputError(
-                f"grey and colour images are mixed near {examples[0].id}", "a data set is one or the other"
-            )
-        return np.stack(images).transpose(0, 3, 1, 2)
-
-    workers = min(16, len(os.sched_getaffinity(0)))
-    with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[NDArray[np.uint8]]] = deque()
-        try:
-            for start in range(0, len(index.examples), _CHUNK):
-                pending.append(pool.submit(decode, index.examples[start : start + _CHUNK]))
-                if len(pending) >= 4 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _pack(index: Index, size: int, folder: Path, progress: Progress | None) -> dict[str, Any]:
-    """Write images.npy in order, so that it is never in memory as a whole and a full disk shows as an error."""
-    total = len(index.examples)
-    n_train = sum(example.split == "train" for example in index.examples)
-    sums: list[int] = []
-    squares: list[int] = []
-    done = channels = 0
-    hashed = hashlib.sha256()
-    with (folder / IMAGES).open("wb") as stream:
-        for chunk in _chunks(index, size):
-            if not done:
-                channels = chunk.shape[1]
-                sums, squares = [0] * channels, [0] * channels
-                header = _npy_header((total, channels, size, size))
-                hashed.update(header)
-                stream.write(header)
-            elif chunk.shape[1] != channels:
-                raise InputError("grey and colour images are mixed", "a data set is one or the other")
-            train = chunk[: max(0, n_train - done)].astype(np.int64)
-            for channel in range(channels):
-                sums[channel] += int(train[:, channel].sum())
-                squares[channel] += int(np.square(train[:, channel]).sum())
-            content = np.ascontiguousarray(chunk).tobytes()
-            hashed.update(content)
-            stream.write(content)
-            done += len(chunk)
-            if progress:
-                progress(done, total)
-        stream.flush()
-        os.fsync(stream.fileno())
-    values = n_train * size * size
-    moments = [channel_moments(values, a, b) for a, b in zip(sums, squares, strict=True)]
-    return {
-        "channels": channels,
-        "channel_mean": [mean for mean, _ in moments],
-        "channel_std": [std for _, std in moments],
-        "files": {
-            IMAGES: hashed.hexdigest(),
-            LABELS: sha256_file(_write_labels(index, folder)),
-            IDS: sha256_file(_write_ids(index, folder)),
-        },
-    }
-
-
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return buffer.getvalue()
 
 
 def channel_moments(count: int, total: int, squares: int) -> tuple[float, float]:
@@ -185,8 +137,27 @@ def _write_ids(index: Index, folder: Path) -> Path:
     return folder / IDS
 
 
+def _facts(index: Index, rows: Rows, size: int, folder: Path) -> dict[str, Any]:
+    """What only the packed pixels tell: statistics of the train images, digests of the files, duplicates."""
+    n_train = sum(example.split == "train" for example in index.examples)
+    totals = rows.moments[:n_train].sum(axis=0).tolist()
+    moments = [channel_moments(n_train * size * size, total, squares) for total, squares in totals]
+    images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
+    return {
+        "channels": rows.channels,
+        "channel_mean": [mean for mean, _ in moments],
+        "channel_std": [std for _, std in moments],
+        "files": {
+            IMAGES: rows.sha256,
+            LABELS: sha256_file(_write_labels(index, folder)),
+            IDS: sha256_file(_write_ids(index, folder)),
+        },
+        "duplicates": find_duplicates(rows.moments, lambda row: images[row].tobytes(), index.examples, index.classes),
+    }
+
+
 def _describe(
-    task: str, data: DataBlock, index: Index, counts: dict[str, dict[str, int]], sha256: str | None, folder: Path
+    task: str, data: DataBlock, index: Index, counts: dict[str, dict[str, int]], sha256: str | None
 ) -> dict[str, Any]:
     groups = {
         split: len({example.group for example in index.examples if example.split == split})
@@ -201,6 +172,11 @@ def _describe(
         "procedural": data.procedural,
         "classes": list(index.classes),
         "counts": counts,
+        "class_shares": {
+            split: {name: round(count / sum(classes.values()), 4) for name, count in classes.items()}
+            for split, classes in counts.items()
+        },
+        "on_error": data.on_error,
         "n_train": sum(counts["train"].values()),
         "n_test": sum(counts["test"].values()),
         "groups": groups,

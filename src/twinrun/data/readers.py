@@ -30,12 +30,16 @@ class Example:
 
 @dataclass(frozen=True)
 class Index:
-    """A data set: train examples first, then test; `load` gives uint8 (height, width, 1 or 3) and is thread-safe."""
+    """A data set: train examples first, then test; `load` gives uint8 (height, width, 1 or 3).
+
+    `load` is called in forked processes; it raises DamagedError for an image that cannot be had.
+    """
 
     classes: tuple[str, ...]
     examples: tuple[Example, ...]
     load: Callable[[Example], Image]
     extra: dict[str, Any] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)  # ids left out by `on_error: skip` already, and why
 
 
 def in_order(examples: list[Example]) -> tuple[Example, ...]:
@@ -56,4 +60,5 @@ def read_index(data: DataBlock, archive: Archive) -> Index:
         return index_sdnet2018(archive, data.test_share, data.split_seed)
     from twinrun.data.cbis_ddsm import index_cbis_ddsm
 
-    return index_cbis_ddsm(archive, data.view)
+    skip = data.on_error == "skip"
+    return index_cbis_ddsm(archive, data.view, breast_crop=data.breast_crop, skip_missing=skip)

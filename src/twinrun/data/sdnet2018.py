@@ -5,16 +5,13 @@ Source: Maguire, Dorafshan, Thomas, SDNET2018, Utah State University, 2018, http
 
 from __future__ import annotations
 
-import io
 import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-import numpy as np
-from PIL import Image as Pillow
-
 from twinrun.data.archives import Archive
+from twinrun.data.decode import decode_picture
 from twinrun.data.readers import Example, Image, Index, in_order
 from twinrun.study.errors import InputError
 from twinrun.study.files import sha256_bytes
@@ -54,7 +51,12 @@ def index_sdnet2018(archive: Archive, test_share: float, split_seed: int) -> Ind
         Example(identity, "test" if photo in held_out else "train", label, photo, (name,))
         for identity, (name, photo, label) in tiles.items()
     ]
-    return Index(CLASSES, in_order(examples), lambda example: decode_photo(archive, example.where[0]))
+
+    def load(example: Example) -> Image:
+        (name,) = example.where
+        return decode_picture(archive.read(name), f"{archive.path}: {name}", colour=True)
+
+    return Index(CLASSES, in_order(examples), load)
 
 
 def choose_photos(photos: Iterable[str], test_share: float, split_seed: int) -> set[str]:
@@ -69,15 +71,3 @@ def choose_photos(photos: Iterable[str], test_share: float, split_seed: int) -> 
         count = min(max(count, 1), len(members) - 1)
         chosen |= {photo for _, photo in sorted(members)[:count]}
     return chosen
-
-
-def decode_photo(archive: Archive, name: str) -> Image:
-    """Pixels of an image file, uint8 (height, width, 3); InputError names one that does not decode."""
-    content = archive.read(name)
-    try:
-        with Pillow.open(io.BytesIO(content)) as picture:
-            return np.asarray(picture.convert("RGB"))
-    # Pillow raises OSError, SyntaxError, ValueError and more, by format and damage.
-    except Exception as error:
-        hint = "it is damaged: fetch the data again, or remove that file"
-        raise InputError(f"{archive.path}: {name} does not decode as an image: {error}", hint) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -51,7 +52,24 @@ def commit_stages(root: Path, stages: Sequence[str], *, every: bool) -> list[str
     return changed
 
 
-def _dvc(root: Path, *arguments: str) -> str:
+def track(root: Path, path: Path) -> str:
+    """Put a file or folder below data/ under DVC; the sentence says what was done, or why it was not."""
+    if not is_dvc_study(root):
+        return f"{path} is not put under DVC: this is no study folder with a pipeline"
+    size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+    if size > shutil.disk_usage(root).free:
+        return (
+            f"{path} is not put under DVC: its cache needs {size / 1e9:.0f} GB more; say `dvc config cache.type "
+            f"hardlink` or point `dvc cache dir` at another disk, then `dvc add {path}`"
+        )
+    _dvc(root, "add", "--quiet", str(path), hint=f"the data are there; when it is mended, say `dvc add {path}`")
+    return f"under DVC: {path}.dvc; commit it with the study"
+
+
+_HINT = "the runs are kept; when the cause is mended, run `twinrun sweep` again"
+
+
+def _dvc(root: Path, *arguments: str, hint: str = _HINT) -> str:
     environment = {"DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str((root / ".dvc" / "tmp" / "site").resolve())}
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
@@ -63,8 +81,5 @@ def _dvc(root: Path, *arguments: str) -> str:
     )
     if done.returncode:
         said = " ".join(done.stderr.split())[-800:]
-        raise InputError(
-            f"dvc {arguments[0]} failed: {said}",
-            "the runs are kept; when the cause is mended, run `twinrun sweep` again",
-        )
+        raise InputError(f"dvc {arguments[0]} failed: {said}", hint)
     return done.stdout

@@ -22,6 +22,10 @@ class InputError(TwinrunError):
     """Bad input: params, data, arguments, or a place that cannot be read or written."""
 
 
+class DamagedError(InputError):
+    """One image of a data set that cannot be had; a task's `on_error: skip` leaves it out and goes on."""
+
+
 class IncompleteError(TwinrunError):
     """Something that should be there is not there yet, such as a run that has not been trained."""
 

@@ -81,6 +81,7 @@ class _Source(Block):
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None  # of the archive, when known
     image_size: Annotated[int, Field(ge=8, le=4096)]  # side of the packed square images, pixels
     procedural: bool = False  # drawn by a program, not photographed: shown wherever results are shown
+    on_error: Literal["error", "skip"] = "error"  # damaged or missing images: stop, or leave out and record which
 
 
 class Cifar10(_Source):
@@ -98,10 +99,17 @@ class Sdnet2018(_Source):
 
 
 class CbisDdsm(_Source):
-    """CBIS-DDSM: case-description CSVs and DICOM in TCIA's folders, the publisher's own train and test lists."""
+    """CBIS-DDSM: case-description CSVs, and DICOM in TCIA's folders or the JPEG copy with its dicom_info.csv."""
 
     reader: Literal["cbis_ddsm"]
     view: Literal["full", "crop"]  # whole mammograms, or the cropped abnormalities
+    breast_crop: bool = False  # cut whole mammograms to the breast: film labels and empty film go
+
+    @model_validator(mode="after")
+    def _crop_of_full(self) -> CbisDdsm:
+        if self.breast_crop and self.view == "crop":
+            raise ValueError("breast_crop is for whole mammograms (view: full)")
+        return self
 
 
 class ModelSpec(Block):

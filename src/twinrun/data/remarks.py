@@ -1,0 +1,33 @@
+"""What a user should know of a packed data set, in sentences: images left out, duplicates, imbalance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+IMBALANCE = 3.0  # times as many images in one class as in another: worth a word
+_NAMED = 5
+
+
+def remarks(manifest: dict[str, Any]) -> list[str]:
+    """One sentence for each thing in the manifest that a result depends on and a number of images does not show."""
+    lines = []
+    skipped = manifest["skipped"]
+    if skipped:
+        names = ", ".join(list(skipped)[:_NAMED]) + (" and more" if len(skipped) > _NAMED else "")
+        lines.append(f"{len(skipped)} images left out (on_error: skip): {names}; reasons are in its manifest.json")
+    found = manifest["duplicates"]
+    if found["groups"]:
+        worst = found["listed"][0]
+        lines.append(
+            f"{found['images']} images are equal to another one ({found['groups']} groups): {found['across_split']} on "
+            f"both sides of the split, {found['contradictory']} with contradictory labels; for example "
+            f"{' = '.join(worst['ids'][:4])} ({', '.join(worst['splits'] + worst['classes'])})"
+        )
+    counts = manifest["counts"]["train"]
+    least, most = (pick(counts, key=lambda name: counts[name]) for pick in (min, max))
+    if counts[most] >= IMBALANCE * counts[least]:
+        lines.append(
+            f"imbalanced: {counts[most] / counts[least]:.1f} train images of class {most} for each of class {least}; "
+            f"always saying {most} is right for {100 * manifest['class_shares']['test'][most]:.1f} % of the test images"
+        )
+    return lines
