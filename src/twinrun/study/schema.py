@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -111,6 +112,35 @@ class CbisDdsm(_Source):
         return self
 
 
+class ImageFolder(_Source):
+    """Any images: train/<class>/ and test/<class>/; or <class>/, to be split; or a table of paths."""
+
+    reader: Literal["image_folder"]
+    table: Annotated[str, Field(min_length=1)] | None = None  # CSV: path, label[, split][, group]; beside the params
+    classes: Annotated[list[str], Field(min_length=2)] | None = (
+        None  # their order; null: by name. Of two, 2nd: positive
+    )
+    color: Literal["rgb", "gray"] = "rgb"  # every image is made so
+    fit: Literal["pad", "crop", "stretch"] = "pad"  # of non-square images: black added, the middle cut out, distorted
+    group_pattern: str | None = None  # regular expression: what it finds in a file's name stays on one side
+    test_share: Share | None = None  # where the images have no split: share of the groups (else of the images)
+    split_seed: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> ImageFolder:
+        if (self.test_share is None) != (self.split_seed is None):
+            raise ValueError("test_share and split_seed go together")
+        if self.table and self.group_pattern:
+            raise ValueError("a table says the groups in its column group: remove group_pattern")
+        if self.classes and len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes names one twice")
+        try:
+            re.compile(self.group_pattern or "")
+        except re.error as error:
+            raise ValueError(f"group_pattern is no regular expression: {error}") from error
+        return self
+
+
 class ModelSpec(Block):
     """The network."""
 
@@ -209,7 +239,7 @@ class Task(Block):
     """A data set, a model and a recipe."""
 
     title: Annotated[str, Field(min_length=1)]
-    data: Annotated[Cifar10 | Sdnet2018 | CbisDdsm, Discriminator("reader")]
+    data: Annotated[Cifar10 | Sdnet2018 | CbisDdsm | ImageFolder, Discriminator("reader")]
     model: ModelSpec
     recipe: Recipe
     optimizers: TaskOptimizers
