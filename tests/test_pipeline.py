@@ -46,7 +46,7 @@ class Checkout:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("src", "datastore", ".dvc", "dvc.yaml", "data.dvc", ".dvcignore", ".gitignore"):
+        for name in ("src", "datastore", ".dvc", "dvc.yaml", "data.dvc", "models", ".dvcignore", ".gitignore"):
             source = REPOSITORY / name
             ignore = shutil.ignore_patterns("__pycache__", "tmp", "cache", "config.local")
             if source.is_dir():

@@ -6,8 +6,6 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     StringConstraints,
@@ -17,19 +15,8 @@ from pydantic import (
 
 from twinrun.study.errors import InputError
 from twinrun.study.grid import parse_label
-
-# DVC joins the axis values of a stage's name and drops colliding ones silently: nothing else may be in them.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Block(BaseModel):
-    """A mapping of known keys, each of exactly its type."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+from twinrun.study.schema_model import ModelSpec
+from twinrun.study.values import Above, Block, Name, NotNegative, Positive, Share
 
 
 class Grid(Block):
@@ -138,27 +125,6 @@ class ImageFolder(_Source):
             re.compile(self.group_pattern or "")
         except re.error as error:
             raise ValueError(f"group_pattern is no regular expression: {error}") from error
-        return self
-
-
-class ModelSpec(Block):
-    """The network."""
-
-    name: Literal["preactresnet18", "mobilenet_v3_small", "mobilenet_v3_large", "resnet18", "resnet50"]
-    width: Above = 1.0  # factor on the channels of every layer
-    norm_momentum: Annotated[float, Field(gt=0, le=1)] | None = None  # of batch normalization; null: the model's own
-    pretrained: str | None = None  # safetensors or torchvision .pth weights, relative to the params file; width 1 only
-
-    pretrained_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")] | None = None  # or its beginning
-
-    @model_validator(mode="after")
-    def _full_width(self) -> ModelSpec:
-        if bool(self.pretrained) != bool(self.pretrained_sha256):
-            raise ValueError("pretrained and pretrained_sha256 go together: a run's digest covers the weights by it")
-        if self.pretrained and self.width != 1.0:
-            raise ValueError("pretrained weights fit width 1.0 only")
-        if self.pretrained and self.name == "preactresnet18":
-            raise ValueError("there are no pretrained weights for preactresnet18")
         return self
 
 

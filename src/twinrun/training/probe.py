@@ -46,7 +46,7 @@ def probe(
     recipe = task.recipe if batch_size is None else task.recipe.model_copy(update={"batch_size": batch_size})
     streams = Streams.of(replace(run, arm="det"))
     streams.seed_initialization()
-    model = build_model(task.model, len(packed.classes), layout.root)
+    model = build_model(task.model, len(packed.classes), layout.root, packed.image_size)
     dropouts = take_over_dropout(model)
     model.to(where)
     optimizer = build_optimizer(task.optimizer(run.optimizer), model)
