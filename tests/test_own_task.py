@@ -22,6 +22,7 @@ EXAMPLE = REPOSITORY / "examples" / "own_task"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # two studies of five runs: a minute, unless others use the machine
 def test_from_a_folder_of_images_to_a_report(tmp_path: Path) -> None:
     study = Checkout(tmp_path / "clone")
     study.write((EXAMPLE / "params.yaml").read_text())
