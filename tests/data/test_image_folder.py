@@ -280,6 +280,26 @@ def test_several_pictures_in_one_file_are_refused(tmp_path: Path) -> None:
         pixels(path, "bad.tif")
 
 
+def test_missing_and_damaged_images_are_left_out_where_the_params_say_so(tmp_path: Path) -> None:
+    names = [f"i/{c}{n}.png" for c in "ab" for n in range(4)]
+    path = write(tmp_path / "x", names)
+    (path / "i/a3.png").write_bytes(b"<html>")
+    rows = [f"{name},{name[2]},{'test' if name[3] == '0' else 'train'}\n" for name in [*names, "i/b9.png"]]
+    (tmp_path / "t.csv").write_text("path,label,split\n" + "".join(rows))
+    with pytest.raises(InputError, match=r"1 of 9 paths in .*t\.csv are missing: i/b9\.png"):
+        prepare("t", block(table="t.csv"), tmp_path, tmp_path / "out")
+    manifest = prepare("t", block(table="t.csv", on_error="skip"), tmp_path, tmp_path / "out")
+    assert set(manifest["skipped"]) == {"i/a3.png", "i/b9.png"}
+    assert manifest["counts"] == {"train": {"a": 2, "b": 3}, "test": {"a": 1, "b": 1}}
+
+
+def test_the_same_picture_on_both_sides_is_found(tmp_path: Path) -> None:
+    write(tmp_path / "x", {name: png(7 if "cat" in name else number) for number, name in enumerate(TREE)})
+    manifest = prepare("t", block(), tmp_path, tmp_path / "out")
+    assert "train/cat/1.png" in str(manifest["duplicates"])
+    assert "test/cat/2.png" in str(manifest["duplicates"])
+
+
 @pytest.mark.slow
 def test_all_of_cifar10_as_jpeg(real_data: Path, tmp_path: Path) -> None:
     data = block(source=str(real_data / "cifar10-jpeg.tar.xz"), image_size=32)

@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 from PIL import Image as Pillow
-from PIL import ImageOps
 
 from twinrun.data.archives import Archive
+from twinrun.data.decode import open_picture
 from twinrun.data.readers import Example, Image, Index, held_out, in_order
 from twinrun.study.errors import InputError
 from twinrun.study.files import explain_os_error, sha256_file
@@ -26,7 +26,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".
 SPLITS = ("train", "test")
 LEFT_OUT = ("val", "valid", "validation")  # for choosing a recipe: neither trained nor tested on
 _JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
-_DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes of more than 8 bits, which it would clip
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,11 @@ def index_image_folder(archive: Archive, data: ImageFolder, root: Path) -> Index
     InputError for images outside class folders, files that are no images among them, empty class folders, a table
     that does not fit the files, and a group on both sides of the split.
     """
-    rows, extra = _read_table(archive, data, root / data.table) if data.table else _walk_tree(archive, data)
+    missing: dict[str, str] = {}
+    if data.table:
+        rows, extra, missing = _read_table(archive, data, root / data.table)
+    else:
+        rows, extra = _walk_tree(archive, data)
     extra["left_out"] = dict(sorted(Counter(row.split for row in rows if row.split in LEFT_OUT).items()))
     rows = [row for row in rows if row.split not in LEFT_OUT]
     classes = _order_classes(archive, data, {row.label for row in rows})
@@ -55,7 +58,7 @@ def index_image_folder(archive: Archive, data: ImageFolder, root: Path) -> Index
         Example(row.id, "test" if sides[row.group] == "test" else "train", numbers[row.label], row.group, (row.name,))
         for row in rows
     ]
-    return Index(classes, in_order(examples), lambda example: _decode(archive, example.where[0], data), extra)
+    return Index(classes, in_order(examples), lambda example: _decode(archive, example.where[0], data), extra, missing)
 
 
 def _refuse(archive: Archive, what: str, names: Iterable[str], hint: str) -> NoReturn:
@@ -121,7 +124,7 @@ def _refuse_strangers(archive: Archive, files: list[str], folders: set[str]) -> 
             _refuse(archive, "class folders without images", empty, "remove them, or put images into them")
 
 
-def _read_table(archive: Archive, data: ImageFolder, path: Path) -> tuple[list[_Row], dict[str, Any]]:
+def _read_table(archive: Archive, data: ImageFolder, path: Path) -> tuple[list[_Row], dict[str, Any], dict[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         lines = list(csv.reader(io.StringIO(text), strict=True))
@@ -152,14 +155,15 @@ def _read_table(archive: Archive, data: ImageFolder, path: Path) -> tuple[list[_
         if name not in known:
             lost.append(name)
         rows.append(_Row(name, name, row["label"], side, row.get("group") or name))
-    if lost or not rows:
+    if (lost and data.on_error == "error") or len(lost) == len(rows):
         files = [name for name in archive.names if _is_image(name)]
         example = f"its images have names such as {files[0]}" if files else "there are no images in it"
         _refuse(
             archive, f"{len(lost)} of {len(rows)} paths in {path} are missing", lost, f"paths are inside it; {example}"
         )
     unlisted = sum(_is_image(name) and name not in seen for name in archive.names)
-    return rows, {"table": {"path": data.table, "sha256": sha256_file(path)}, "images_not_in_table": unlisted}
+    extra = {"table": {"path": data.table, "sha256": sha256_file(path)}, "images_not_in_table": unlisted}
+    return [row for row in rows if row.name in known], extra, dict.fromkeys(lost, "not in the source")
 
 
 def _order_classes(archive: Archive, data: ImageFolder, found: set[str]) -> tuple[str, ...]:
@@ -200,34 +204,8 @@ def _choose_sides(archive: Archive, data: ImageFolder, rows: list[_Row]) -> dict
 
 
 def _decode(archive: Archive, name: str, data: ImageFolder) -> Image:
-    """Pixels uint8 (height, width, 1 or 3), upright; square already where `data.fit` is crop or stretch."""
-    content = archive.read(name)
-    try:
-        with Pillow.open(io.BytesIO(content)) as picture:
-            if (frames := getattr(picture, "n_frames", 1)) > 1:
-                raise InputError(f"{archive.path}: {name} holds {frames} pictures", "give each its own file")
-            if picture.mode in _DEEP:
-                hint = "which part of their range is to be seen is a choice: convert the images to 8 bits first"
-                raise InputError(f"{archive.path}: {name} has more than 8 bits a pixel ({picture.mode})", hint)
-            return _fit(_opaque(ImageOps.exif_transpose(picture)), data)
-    except InputError:
-        raise
-    # Pillow raises OSError, SyntaxError, ValueError and more, by format and damage.
-    except Exception as error:
-        hint = "it is damaged: get it again, or remove it"
-        raise InputError(f"{archive.path}: {name} does not decode as an image: {error}", hint) from error
-
-
-def _opaque(picture: Pillow.Image) -> Pillow.Image:
-    """Transparent parts become black: what lies under them was never meant to be seen."""
-    if not picture.has_transparency_data:
-        return picture
-    ground = Pillow.new("RGBA", picture.size, (0, 0, 0, 255))
-    ground.alpha_composite(picture.convert("RGBA"))
-    return ground
-
-
-def _fit(picture: Pillow.Image, data: ImageFolder) -> Image:
+    """Pixels uint8 (height, width, 1 or 3); square already where `data.fit` is crop or stretch."""
+    picture = open_picture(archive.read(name), f"{archive.path}: {name}")
     picture = picture.convert("L" if data.color == "gray" else "RGB")
     if data.fit == "crop":
         side = min(picture.size)
