@@ -107,3 +107,12 @@ def study(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def params(study: Layout) -> Params:
     """The tiny study's params."""
     return read_params(study.root / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets that the environment names."""
+    folder = os.environ.get("TWINRUN_REAL_DATA")
+    if not folder:
+        pytest.skip("TWINRUN_REAL_DATA names no folder with real data")
+    return Path(folder)

@@ -17,6 +17,11 @@ from twinrun.data.sample import SAMPLE_SHA256
 from twinrun.study.files import sha256_file
 from twinrun.study.params import read_params
 
+STUDIES = [
+    REPOSITORY / "params.yaml",
+    *sorted((REPOSITORY / "studies").glob("*.yaml")),
+    *sorted((REPOSITORY / "results").glob("*/params.yaml")),
+]
 BINARIES = Path(sys.executable).parent
 STUDY = """
 schema: 1
@@ -46,7 +51,7 @@ class Checkout:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("src", "datastore", ".dvc", "dvc.yaml", "data.dvc", ".dvcignore", ".gitignore"):
+        for name in ("src", "datastore", ".dvc", "dvc.yaml", "data.dvc", "models", ".dvcignore", ".gitignore"):
             source = REPOSITORY / name
             ignore = shutil.ignore_patterns("__pycache__", "tmp", "cache", "config.local")
             if source.is_dir():
@@ -83,7 +88,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return checkout
 
 
-@pytest.mark.parametrize("file", [REPOSITORY / "params.yaml", REPOSITORY / "studies" / "thesis.yaml"], ids=str)
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.name)
 def test_stage_names_equal_the_grid(file: Path, tmp_path: Path) -> None:
     """DVC drops colliding matrix keys without a word: so its list is held against ours."""
     checkout = Checkout(tmp_path / "clone")

@@ -1,8 +1,7 @@
-"""Shared by the data tests: the sample archives, built once, and the folder of real data where there is one."""
+"""Shared by the data tests: the sample archives, built once."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,3 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sample")
     build_sample(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real data sets that the environment names."""
-    folder = os.environ.get("TWINRUN_REAL_DATA")
-    if not folder:
-        pytest.skip("TWINRUN_REAL_DATA names no folder with real data")
-    return Path(folder)

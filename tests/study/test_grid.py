@@ -34,6 +34,7 @@ def test_what_is_free() -> None:
     free = {arm: (Run("t", "sgd", 0, arm, 1).free_streams, Run("t", "sgd", 0, arm, 1).free_noise) for arm in ARMS}
     assert free["det"] == ((), False)
     assert free["nd"] == ((), True)
+    assert free["ulp"] == ((), True)
     assert free["all"] == (STREAMS, True)
     assert {arm: value for arm, value in free.items() if arm in STREAMS} == {s: ((s,), False) for s in STREAMS}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from tests.conftest import REPOSITORY, TINY
 
 from twinrun.study.errors import InputError
+from twinrun.study.grid import ARMS
 from twinrun.study.params import read_params
 
 MISTAKES = {
@@ -87,6 +89,29 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", sorted([REPOSITORY / "params.yaml", *(REPOSITORY / "studies").glob("*.yaml")]))
 def test_every_ready_made_study_is_valid(file: Path) -> None:
     assert read_params(file).runs
+
+
+STUDIES = REPOSITORY / "studies"
+
+
+@pytest.mark.parametrize(
+    ("quick", "whole"), [("quick_thesis", "thesis"), ("quick_sources", "sources"), ("sources", "../params")]
+)
+def test_a_quick_study_is_its_long_one_on_fewer_epochs(quick: str, whole: str) -> None:
+    short, long = (read_params(STUDIES / f"{name}.yaml") for name in (quick, whole))
+    assert len(short.runs) < len(long.runs) or quick == "sources"
+    assert short.grid.tasks == long.grid.tasks
+    for task in short.grid.tasks:
+        mine, theirs = short.tasks[task], long.tasks[task]
+        assert (mine.data, mine.model, mine.recipe.batch_size) == (theirs.data, theirs.model, theirs.recipe.batch_size)
+        assert mine.recipe.epochs <= theirs.recipe.epochs
+        for name in ("adam", "sgd"):
+            assert mine.optimizer(name).lr == theirs.optimizer(name).lr
+
+
+def test_the_sources_study_frees_each_source_ten_times() -> None:
+    runs = read_params(STUDIES / "sources.yaml").runs
+    assert Counter(run.arm for run in runs) == {"det": 6} | {arm: 30 for arm in ARMS if arm != "det"}
 
 
 def test_thesis_study_has_the_180_runs() -> None:

@@ -112,6 +112,16 @@ def test_ulp_noise(study: Layout) -> None:
         == two.fingerprints  # fmt: skip
 
 
+def test_the_ulp_arm_stands_beside_the_other_noise(study: Layout) -> None:
+    params = with_grid(study, "[det_1, det_2, nd_1, nd_2]", "[det_1, nd_1, ulp_1, ulp_2]")
+    fixed, free, one, two = (train(params, study, f"shapes/sgd/0/{label}") for label in params.grid.runs)
+    assert [record.noise.kind for record in (fixed, free, one, two)] == ["none", "reorder", "ulp", "ulp"]
+    assert len({record.initial_fingerprint for record in (fixed, one, two)}) == 3
+    assert free.initial_fingerprint == fixed.initial_fingerprint
+    again = train(params, study, "shapes/sgd/0/ulp_2", Options(device="cpu", replay=one.noise))
+    assert again.fingerprints == one.fingerprints
+
+
 def test_each_arm_frees_what_it_names(study: Layout) -> None:
     params = with_grid(study, "[det_1, det_2, nd_1, nd_2]", "[det_1, init_1, shuffle_1, augment_1, dropout_1]")
     records = {label: train(params, study, f"cuts/sgd/0/{label}") for label in params.grid.runs}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from twinrun.analysis.table import Study
+from twinrun.analysis.thesis_names import network
 
 _SHOWN = 6
 
@@ -45,7 +46,7 @@ def provenance(study: Study) -> list[tuple[str, str]]:
             ),
             (
                 f"{study.title(task)}: model",
-                f"{model['name']}, width {model['width']}, {info['parameter_counts'][task]} parameters, "
+                f"{network(model)}, width {model['width']}, {info['parameter_counts'][task]} parameters, "
                 f"{info['params'][task]['recipe']['epochs']} epochs",
             ),
         ]

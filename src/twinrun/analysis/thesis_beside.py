@@ -10,6 +10,7 @@ from twinrun.analysis.footprint import carbon_kg
 from twinrun.analysis.statistics import difference_percent
 from twinrun.analysis.table import Study
 from twinrun.analysis.tables import Table, remarks
+from twinrun.analysis.thesis_names import network
 from twinrun.analysis.thesis_tables import thesis_frame
 
 _DATA_SETS = {
@@ -44,7 +45,7 @@ def thesis_table(study: Study, performance: dict[str, pd.DataFrame]) -> Table:
             continue
         notes.append(
             f"{study.title(task)} is read as {reader} is; the thesis trained {_DATA_SETS[reader]}, this study "
-            f"{study.info['params'][task]['model']['name']} on "
+            f"{network(study.info['params'][task]['model'])} on "
             f"{study.info['tasks'][task]['n_train']} images: other data or networks give other numbers."
         )
         ours = performance[task].set_index(["metric", "optimizer", "seed"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twinrun.analysis.table import Study
 
 # The thesis counts its tables CIFAR-10, SDNET2018, CBIS-DDSM and its figures CIFAR-10, CBIS-DDSM, SDNET2018.
@@ -34,6 +36,8 @@ NOISE_WORDS = {
 
 def _numbered(kind: str, numbers: dict[str, str], study: Study, task: str) -> str:
     reader = str(study.info["params"][task]["data"]["reader"])
+    if reader not in numbers:  # no data of the thesis's: the form alone is its own
+        return f"as {kind}s {min(numbers.values())} to {max(numbers.values())}"
     # Two tasks may share a reader; only the first takes the thesis's number.
     first = next(name for name in study.tasks if study.info["params"][name]["data"]["reader"] == reader)
     return f"{kind} {numbers[reader]}" if task == first else f"as {kind} {numbers[reader]}"
@@ -57,6 +61,11 @@ def difference_figure_name(study: Study, task: str) -> str:
 def runtime_figure_name(study: Study, task: str) -> str:
     """`Figure 5.7` to `Figure 5.9`."""
     return _numbered("Figure", _RUNTIME_FIGURE, study, task)
+
+
+def network(model: dict[str, Any]) -> str:
+    """The name of a task's network, or the function that makes it."""
+    return str(model.get("name") or model["factory"])
 
 
 def noise_kinds(study: Study) -> list[str]:

@@ -40,10 +40,11 @@ def prepare(task: str, data: DataBlock, root: Path, out: Path, progress: Progres
     another process prepares the task.
     """
     with open_archive(root / data.source, data.sha256) as archive, _part(out) as part:
-        index = read_index(data, archive)
+        index = read_index(data, archive, root)
         _count(task, index)
         block = data.model_dump(exclude_defaults=True)
-        key = digest([block, archive.stamp, code_digest(_PACKAGE, ["data"]), _VERSIONS])
+        order = [example.id for example in index.examples]  # a table of paths beside the archive may have changed
+        key = digest([block, archive.stamp, order, code_digest(_PACKAGE, ["data"]), _VERSIONS])
         skip = data.on_error == "skip"
         rows = pack_images(index, data.image_size, part, key, skip=skip, progress=progress)
         kept = replace(index, examples=tuple(index.examples[position] for position in rows.kept))

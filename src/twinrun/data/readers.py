@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twinrun.data.archives import Archive
-from twinrun.study.schema import CbisDdsm, Cifar10, Sdnet2018
+from twinrun.study.files import sha256_bytes
+from twinrun.study.schema import CbisDdsm, Cifar10, ImageFolder, Sdnet2018
 
 Split = Literal["train", "test"]
 Image = NDArray[np.uint8]
-DataBlock = Cifar10 | Sdnet2018 | CbisDdsm
+DataBlock = Cifar10 | Sdnet2018 | CbisDdsm | ImageFolder
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,16 @@ def in_order(examples: list[Example]) -> tuple[Example, ...]:
     return tuple(sorted(examples, key=lambda example: (example.split != "train", example.id)))
 
 
-def read_index(data: DataBlock, archive: Archive) -> Index:
-    """The index of the data set in `archive`, by the reader that the params name."""
+def held_out(groups: Iterable[str], test_share: float, split_seed: int) -> set[str]:
+    """The groups of the test side: the share, rounded, but of two or more at least one on each side."""
+    # A hash gives the same order on every platform, and adding a group does not reorder the others.
+    members = sorted((sha256_bytes(f"{split_seed}:{group}".encode()), group) for group in groups)
+    count = min(max(int(test_share * len(members) + 0.5), 1), len(members) - 1)
+    return {group for _, group in members[:count]}
+
+
+def read_index(data: DataBlock, archive: Archive, root: Path) -> Index:
+    """The index of the data set in `archive`, by the reader that the params name; `root` is the study folder."""
     # Imported here: pydicom is slow to import and only one reader needs it.
     if isinstance(data, Cifar10):
         from twinrun.data.cifar10 import index_cifar10
@@ -58,6 +68,10 @@ def read_index(data: DataBlock, archive: Archive) -> Index:
         from twinrun.data.sdnet2018 import index_sdnet2018
 
         return index_sdnet2018(archive, data.test_share, data.split_seed)
+    if isinstance(data, ImageFolder):
+        from twinrun.data.image_folder import index_image_folder
+
+        return index_image_folder(archive, data, root)
     from twinrun.data.cbis_ddsm import index_cbis_ddsm
 
     skip = data.on_error == "skip"

@@ -12,9 +12,8 @@ from pathlib import PurePosixPath
 
 from twinrun.data.archives import Archive
 from twinrun.data.decode import decode_picture
-from twinrun.data.readers import Example, Image, Index, in_order
+from twinrun.data.readers import Example, Image, Index, held_out, in_order
 from twinrun.study.errors import InputError
-from twinrun.study.files import sha256_bytes
 
 CLASSES = ("uncracked", "cracked")
 _FOLDER = re.compile(r"([CU])([DPW])")  # cracked or uncracked; deck, pavement or wall
@@ -63,11 +62,5 @@ def choose_photos(photos: Iterable[str], test_share: float, split_seed: int) -> 
     """The photos of the test side: of each kind (D, P, W) the share, and where it has two or more, one on each side."""
     kinds = defaultdict(list)
     for photo in photos:
-        # A hash gives the same order on every platform, and adding a photo does not reorder the others.
-        kinds[photo[0]].append((sha256_bytes(f"{split_seed}:{photo}".encode()), photo))
-    chosen: set[str] = set()
-    for members in kinds.values():
-        count = int(test_share * len(members) + 0.5)
-        count = min(max(count, 1), len(members) - 1)
-        chosen |= {photo for _, photo in sorted(members)[:count]}
-    return chosen
+        kinds[photo[0]].append(photo)
+    return {photo for members in kinds.values() for photo in held_out(members, test_share, split_seed)}

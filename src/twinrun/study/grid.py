@@ -16,6 +16,7 @@ ARMS = {
     "shuffle": "the order of the data is free",
     "augment": "the augmentation is free",
     "dropout": "the dropout masks are free",
+    "ulp": "one weight, drawn by the run, starts one unit in the last place higher; nothing else is free",
     "all": "every stream and the implementation noise are free",
 }
 STREAMS = ("init", "shuffle", "augment", "dropout")
@@ -62,8 +63,8 @@ class Run:
 
     @property
     def free_noise(self) -> bool:
-        """Whether implementation noise is free."""
-        return self.arm in ("nd", "all")
+        """Whether implementation noise is free, or one ulp of a weight in its place."""
+        return self.arm in ("nd", "ulp", "all")
 
 
 def parse_label(label: str) -> tuple[str, int]:

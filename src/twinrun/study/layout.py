@@ -32,6 +32,11 @@ class Layout:
         """Archives as their publishers made them, tracked by data.dvc."""
         return self.root / "data"
 
+    @property
+    def models(self) -> Path:
+        """The user's own model code, a dependency of every run in dvc.yaml."""
+        return self.root / "models"
+
     def prepared(self, task: str) -> Path:
         """Packed arrays of one task: images.npy, labels.npy, ids.csv, manifest.json."""
         return self.root / "prepared" / task

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from twinrun.study import schema
 from twinrun.study.errors import InputError
@@ -14,7 +14,9 @@ from twinrun.study.files import digest, explain_os_error
 from twinrun.study.grid import Run, expand, find
 from twinrun.study.layout import Layout
 from twinrun.study.records import Expected, state_of
-from twinrun.study.schema import Analysis, Block, Execution, Grid, Name, Task
+from twinrun.study.schema import Analysis, Execution, Grid, Task
+from twinrun.study.schema_model import ModelSpec, factory_file, models_digest
+from twinrun.study.values import Block, Name
 from twinrun.study.yaml12 import YamlError, load_yaml
 
 PARAMS_SCHEMA = 1
@@ -29,6 +31,7 @@ class Params(Block):
     execution: Execution
     analysis: Analysis = Analysis()
     tasks: dict[Name, Task]
+    _models: str | None = PrivateAttr(None)  # digest of the user's own model code, where a task has such a model
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
@@ -54,14 +57,17 @@ class Params(Block):
         return find(self.runs, run_id)
 
     def run_digest(self, run: Run) -> str:
-        """SHA-256 of exactly the keys that this run reads; the device is recorded apart, as a fact.
+        """SHA-256 of exactly the keys that this run reads, and of the code of a model of the user's own.
 
+        The device is recorded apart, as a fact.
         Keys at their default are left out, so that a new optional key changes no digest; the defaults themselves are
         in the code digest.
         """
         task = self.tasks[run.task]
+        own_code = {"models": self._models} if task.model.factory else {}
         return digest(
-            {
+            own_code
+            | {
                 "schema": PARAMS_SCHEMA,
                 "execution": self.execution.model_dump(exclude={"device"}, exclude_defaults=True),
                 "data": task.data.model_dump(exclude_defaults=True),
@@ -88,8 +94,8 @@ class Params(Block):
         return digest([(run.id, self.run_digest(run)) for run in self.runs])
 
 
-def read_params(path: Path) -> Params:
-    """Read and check a params file.
+def read_params(path: Path, root: Path = Path()) -> Params:
+    """Read and check a params file; `root` is the study folder, where the user's own models lie.
 
     Raises InputError naming the file, the key, the value and what is allowed, all mistakes at once.
     """
@@ -105,9 +111,15 @@ def read_params(path: Path) -> Params:
     if not isinstance(content, dict):
         raise InputError(f"{path}: a params file is a mapping with the keys {', '.join(_keys(Params))}")
     try:
-        return Params.model_validate(content)
+        params = Params.model_validate(content)
     except ValidationError as error:
         raise InputError("\n".join(_sentence(path, item, content) for item in error.errors())) from error
+    factories = [task.model.factory for task in params.tasks.values() if task.model.factory]
+    for factory in factories:
+        factory_file(factory, root)
+    if factories:
+        params._models = models_digest(root)
+    return params
 
 
 def _keys(block: type[BaseModel]) -> list[str]:
@@ -116,9 +128,10 @@ def _keys(block: type[BaseModel]) -> list[str]:
 
 # Where an unknown key can stand: the block of each key path, the discriminated ones by their tag.
 _BLOCKS: dict[str, type[BaseModel]] = {
-    "": Params, "grid": Grid, "execution": Execution, "analysis": Analysis, "task": Task, "model": schema.ModelSpec,
+    "": Params, "grid": Grid, "execution": Execution, "analysis": Analysis, "task": Task, "model": ModelSpec,
     "recipe": schema.Recipe, "augment": schema.Augment, "optimizers": schema.TaskOptimizers, "adam": schema.Adam,
     "sgd": schema.Sgd, "cifar10": schema.Cifar10, "sdnet2018": schema.Sdnet2018, "cbis_ddsm": schema.CbisDdsm,
+    "image_folder": schema.ImageFolder,
     "exponential": schema.Exponential, "cosine": schema.Cosine,
 }  # fmt: skip
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     StringConstraints,
@@ -16,19 +15,8 @@ from pydantic import (
 
 from twinrun.study.errors import InputError
 from twinrun.study.grid import parse_label
-
-# DVC joins the axis values of a stage's name and drops colliding ones silently: nothing else may be in them.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Block(BaseModel):
-    """A mapping of known keys, each of exactly its type."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+from twinrun.study.schema_model import ModelSpec
+from twinrun.study.values import Above, Block, Name, NotNegative, Positive, Share
 
 
 class Grid(Block):
@@ -112,24 +100,32 @@ class CbisDdsm(_Source):
         return self
 
 
-class ModelSpec(Block):
-    """The network."""
+class ImageFolder(_Source):
+    """Any images: train/<class>/ and test/<class>/; or <class>/, to be split; or a table of paths."""
 
-    name: Literal["preactresnet18", "mobilenet_v3_small", "mobilenet_v3_large", "resnet18", "resnet50"]
-    width: Above = 1.0  # factor on the channels of every layer
-    norm_momentum: Annotated[float, Field(gt=0, le=1)] | None = None  # of batch normalization; null: the model's own
-    pretrained: str | None = None  # safetensors or torchvision .pth weights, relative to the params file; width 1 only
-
-    pretrained_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")] | None = None  # or its beginning
+    reader: Literal["image_folder"]
+    table: Annotated[str, Field(min_length=1)] | None = None  # CSV: path, label[, split][, group]; beside the params
+    classes: Annotated[list[str], Field(min_length=2)] | None = (
+        None  # their order; null: by name. Of two, 2nd: positive
+    )
+    color: Literal["rgb", "gray"] = "rgb"  # every image is made so
+    fit: Literal["pad", "crop", "stretch"] = "pad"  # of non-square images: black added, the middle cut out, distorted
+    group_pattern: str | None = None  # regular expression: what it finds in a file's name stays on one side
+    test_share: Share | None = None  # where the images have no split: share of the groups (else of the images)
+    split_seed: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
-    def _full_width(self) -> ModelSpec:
-        if bool(self.pretrained) != bool(self.pretrained_sha256):
-            raise ValueError("pretrained and pretrained_sha256 go together: a run's digest covers the weights by it")
-        if self.pretrained and self.width != 1.0:
-            raise ValueError("pretrained weights fit width 1.0 only")
-        if self.pretrained and self.name == "preactresnet18":
-            raise ValueError("there are no pretrained weights for preactresnet18")
+    def _whole(self) -> ImageFolder:
+        if (self.test_share is None) != (self.split_seed is None):
+            raise ValueError("test_share and split_seed go together")
+        if self.table and self.group_pattern:
+            raise ValueError("a table says the groups in its column group: remove group_pattern")
+        if self.classes and len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes names one twice")
+        try:
+            re.compile(self.group_pattern or "")
+        except re.error as error:
+            raise ValueError(f"group_pattern is no regular expression: {error}") from error
         return self
 
 
@@ -210,7 +206,7 @@ class Task(Block):
     """A data set, a model and a recipe."""
 
     title: Annotated[str, Field(min_length=1)]
-    data: Annotated[Cifar10 | Sdnet2018 | CbisDdsm, Discriminator("reader")]
+    data: Annotated[Cifar10 | Sdnet2018 | CbisDdsm | ImageFolder, Discriminator("reader")]
     model: ModelSpec
     recipe: Recipe
     optimizers: TaskOptimizers

@@ -13,6 +13,7 @@ from twinrun.study.pins import PINNED
 from twinrun.training.numerics import CUBLAS
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydicom", "safetensors")
+_OPTIONAL = ("timm",)  # where it is installed
 
 
 def host_facts(device: torch.device) -> dict[str, str | int | float | None]:
@@ -54,6 +55,7 @@ def cpu_name() -> str:
 def versions() -> dict[str, str]:
     """Versions of what can change the bits or the speed."""
     found = {name: metadata.version(name) for name in _PACKAGES}
+    found |= {d.name: d.version for d in metadata.distributions(name=_OPTIONAL[0])}
     found |= {"python": platform.python_version(), "cuda": str(torch.version.cuda)}
     if torch.backends.cudnn.is_available():
         found["cudnn"] = str(torch.backends.cudnn.version())

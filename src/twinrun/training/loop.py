@@ -220,7 +220,7 @@ def noise_kind(params: Params, run: Run, device: str) -> Literal["none", "native
     """The implementation noise of that run on that device."""
     if not run.free_noise:
         return "none"
-    kind = params.execution.noise
+    kind = "ulp" if run.arm == "ulp" else params.execution.noise
     if kind == "auto":
         return "native" if device == "cuda" else "reorder"
     if kind == "native" and device == "cpu":

@@ -10,13 +10,19 @@ from torch import nn
 
 from twinrun.study.errors import InputError
 from twinrun.study.files import sha256_file
-from twinrun.study.schema import ModelSpec
+from twinrun.study.schema_model import TIMM, ModelSpec
+from twinrun.training.own_models import HEAD, call_factory, check_model, create_timm
 from twinrun.training.preact import PreActResNet18
 
 
-def build_model(spec: ModelSpec, classes: int, root: Path = Path()) -> nn.Module:
-    """The network for (n, 3, h, w) images; `root` is the folder that `spec.pretrained` is relative to."""
-    model = _architecture(spec, classes)
+def build_model(spec: ModelSpec, classes: int, root: Path = Path(), image_size: int = 64) -> nn.Module:
+    """The network for (n, 3, image_size, image_size) images; `root` is the study folder, for models/ and weights.
+
+    Raises InputError for a model from outside that cannot be made or is not what `own_models.call_factory` says.
+    """
+    model = _architecture(spec, classes, root)
+    if spec.factory or str(spec.name).startswith(TIMM):
+        setattr(model, HEAD, check_model(model, spec, classes, image_size, root))
     if spec.norm_momentum is not None:
         # MobileNetV3's own 0.01 averages over hundreds of steps: too slow for a run that has but a hundred.
         for module in model.modules():
@@ -27,7 +33,12 @@ def build_model(spec: ModelSpec, classes: int, root: Path = Path()) -> nn.Module
     return model
 
 
-def _architecture(spec: ModelSpec, classes: int) -> nn.Module:
+def _architecture(spec: ModelSpec, classes: int, root: Path) -> nn.Module:
+    if spec.factory:
+        return call_factory(spec.factory, root, classes, spec.arguments or {})
+    assert spec.name is not None  # ModelSpec has one or the other
+    if spec.name.startswith(TIMM):
+        return create_timm(spec.name.removeprefix(TIMM), classes, spec.arguments or {})
     if spec.name == "preactresnet18":
         return PreActResNet18(classes, spec.width)
     # torchvision takes a second to import: only for runs that need it.
@@ -79,8 +90,10 @@ class ThinResNet(nn.Module):
 
 
 def head(model: nn.Module) -> tuple[str, nn.Linear]:
-    """Name and module of the last linear layer: the classification head."""
+    """Name and module of the classification head: the linear layer that was named, else the last one."""
     linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    named = getattr(model, HEAD, None)
+    linear = [(name, module) for name, module in linear if named in (None, name)]
     if not linear:
         raise InputError("the model has no linear layer, so its head cannot be recorded")
     return linear[-1]

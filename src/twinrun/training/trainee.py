@@ -50,7 +50,7 @@ def assemble(params: Params, run: Run, packed: Packed, noise: Noise, device: tor
     """Build the run's model with its initial weights, its optimizer and its batches on `device`."""
     task, streams = params.tasks[run.task], Streams.of(run)
     streams.seed_initialization()
-    model = build_model(task.model, len(packed.classes), root)
+    model = build_model(task.model, len(packed.classes), root, packed.image_size)
     dropouts = take_over_dropout(model)
     noise.disturb(model)
     initial = fingerprint(model)
