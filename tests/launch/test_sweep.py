@@ -14,8 +14,9 @@ import pytest
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
 from twinrun.launch.dvc import commit_stages
+from twinrun.launch.finish import only_one
 from twinrun.launch.processes import Finished, train_processes
-from twinrun.launch.sweep import only_one, states
+from twinrun.launch.standing import states
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
 
@@ -75,7 +76,7 @@ def test_every_run_gets_its_own_environment(small: Params, study: Layout) -> Non
 
 
 def test_a_second_sweep_leaves_at_once(small: Params, study: Layout, cli: Cli) -> None:  # noqa: F811
-    with only_one(study.root / "work" / "sweep.lock"):
+    with only_one(study.sweep_lock):
         code, _, err = cli("sweep")
     assert code == 5
     assert "a sweep is at work in this study folder already" in err
