@@ -56,9 +56,10 @@ def main() -> None:
         from twinrun.study.files import explain_os_error
 
         _fail(explain_os_error(error))
-    except KeyboardInterrupt:
-        print("twinrun: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:  # typer makes it of a KeyboardInterrupt
+        if stop.code == 130:
+            print("twinrun: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
+        raise
 
 
 def _interrupt(number: int, frame: object) -> None:

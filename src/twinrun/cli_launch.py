@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -81,11 +82,11 @@ def slurm(
 
     # Apptainer tells the path of the image that a process is in.
     image = image or os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
-    if not image and Path("/.dockerenv").exists():
-        raise InputError("this is a Docker container, which SLURM's nodes know nothing of", "name a .sif with --image")
+    if not image and Path(sys.prefix).is_relative_to("/opt/twinrun"):  # see container/install.sh
+        raise InputError("this is the image's own twinrun, which the nodes do not have", "name a .sif with --image")
     params = load_params(DEFAULT_PARAMS)
     for text in write_scripts(params, Layout(), chunk=chunk, at_once=at_once, image=image, scratch=scratch):
-        print(text)
+        print(text, flush=True)
     if submit:
         run_submit(Layout())
     else:

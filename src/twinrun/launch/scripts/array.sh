@@ -64,15 +64,19 @@ attend() {
   child=''
 }
 
+train() {
+  attend twinrun train "$run" --expect-grid "$grid" --unless-done ${options[@]+"${options[@]}"} ${arrays[@]+"${arrays[@]}"}
+}
+
 code=0
 for run in $mine; do
   [ -z "$stop" ] || break
-  attend twinrun train "$run" --expect-grid "$grid" --unless-done ${options[@]+"${options[@]}"} ${arrays[@]+"${arrays[@]}"}
+  train
   # Of a node that died, a file server may hold the locks a little longer.
   for _ in 1 2 3; do
     [ "$status" = 5 ] && [ "$restarts" -gt 0 ] && [ -z "$stop" ] || break
     attend sleep 40
-    attend twinrun train "$run" --expect-grid "$grid" --unless-done ${options[@]+"${options[@]}"} ${arrays[@]+"${arrays[@]}"}
+    train
   done
   case $status in
     0) ;;
