@@ -10,7 +10,7 @@ twinrun() {
   done
   mounts=(--mount "type=bind,\"source=$quoted\",destination=/study")
   [ -z "${scratch:-}" ] || mounts+=(--mount "type=bind,\"source=$scratch\",\"destination=$scratch\"")
-  exec apptainer run ${gpu:+--nv} --cleanenv --no-home "${mounts[@]}" --pwd /study "$image" "$@"
+  exec apptainer --quiet run ${gpu:+--nv} --cleanenv --no-home "${mounts[@]}" --pwd /study "$image" "$@"
 }
 tasks=2
 again=(--chunk 2 --at-once 4 --image '/data/it'"'"'s "größer" $HOME/twin run.sif' --scratch)

@@ -147,7 +147,7 @@ def test_the_container_gets_each_path_as_one_word(odd: Path, tmp_path: Path, cli
     assert code == 0
     lines = out.splitlines()
     assert lines.count(str(image)) == 4
-    assert lines[1:6] == ["run", "--cleanenv", "--no-home", "--mount",
+    assert lines[1:7] == ["--quiet", "run", "--cleanenv", "--no-home", "--mount",
                           'type=bind,"source=' + str(odd).replace('"', '""') + '",destination=/study']  # fmt: skip
     assert "--nv" not in lines  # the tiny study runs on the CPU
     assert "APPTAINERENV_CUDA_VISIBLE_DEVICES=2,3" in lines

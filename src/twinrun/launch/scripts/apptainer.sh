@@ -6,5 +6,5 @@ twinrun() {
   done
   mounts=(--mount "type=bind,\"source=$quoted\",destination=/study")
   [ -z "${scratch:-}" ] || mounts+=(--mount "type=bind,\"source=$scratch\",\"destination=$scratch\"")
-  exec apptainer run ${gpu:+--nv} --cleanenv --no-home "${mounts[@]}" --pwd /study "$image" "$@"
+  exec apptainer --quiet run ${gpu:+--nv} --cleanenv --no-home "${mounts[@]}" --pwd /study "$image" "$@"
 }
