@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -59,6 +60,8 @@ def main() -> None:
     except SystemExit as stop:  # typer makes it of a KeyboardInterrupt
         if stop.code == 130:
             print("twinrun: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
+            sys.stdout.flush()
+            os._exit(130)  # a cluster stops a container's file system, too: nothing more can be imported from it
         raise
 
 
