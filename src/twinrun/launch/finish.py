@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from twinrun.launch.dvc import commit_stages, is_dvc_study, reproduce
-from twinrun.launch.standing import states
+from twinrun.launch.standing import Watch, states
 from twinrun.study.errors import BusyError, IncompleteError, InputError
-from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
 from twinrun.study.records import FINISHED
@@ -18,13 +17,12 @@ from twinrun.study.records import FINISHED
 SHOWN = 20  # missing runs named in one error
 
 
-def record_finished(params: Params, root: Path) -> dict[Run, str]:
-    """Record what is finished in DVC, where the study is under it; the state of each run. Call it under `only_one`."""
-    found = states(params, Layout(root))
+def record_finished(params: Params, root: Path) -> None:
+    """Record what is finished in DVC, where the study is under it. Call it under `only_one`."""
     if is_dvc_study(root):
+        found = states(params, Layout(root))
         stages = [run.stage for run, state in found.items() if state in FINISHED]
         commit_stages(root, stages, every=len(stages) == len(found))
-    return found
 
 
 def finish(params: Params, root: Path) -> None:
@@ -36,7 +34,8 @@ def finish(params: Params, root: Path) -> None:
     if not is_dvc_study(root):
         raise InputError(f"{root.resolve()}: no .dvc and dvc.yaml here", "run in a checkout of the project")
     with only_one(Layout(root).sweep_lock):
-        found = record_finished(params, root)
+        record_finished(params, root)
+    found = Watch(params, Layout(root)).look()  # another array may be at work on some of them
     missing = [f"{run.id} ({state})" for run, state in found.items() if state not in FINISHED]
     if missing:
         more = f"\n  and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""

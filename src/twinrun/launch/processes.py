@@ -77,6 +77,8 @@ def train_processes(
         )
         with guard:
             alive.add(process)
+        if stopping.is_set():  # while it was being started, so that nobody else has stopped it
+            process.kill()
         _, said = process.communicate()
         with guard:
             alive.discard(process)
