@@ -238,7 +238,7 @@ def test_time_that_is_too_short_for_an_epoch_is_not_tried_again(odd: Path, tmp_p
     tool(tmp_path / "bin", "apptainer", "kill -USR1 $PPID; exec sleep 20")
     code, said = ended(task(0, odd, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}"))
     assert code == 1
-    assert "the time was up before one epoch was done" in said
+    assert "the time was up before the first checkpoint" in said
 
 
 @pytest.mark.slow

@@ -94,7 +94,7 @@ if [ "$stop" = USR1 ]; then
       exec scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
     fi
   done
-  echo "twinrun: the time was up before one epoch was done: give more with --time in slurm/site.sbatch" >&2
+  echo "twinrun: the time was up before the first checkpoint: give more with --time in slurm/site.sbatch" >&2
   exit 1
 fi
 [ -z "$stop" ] || exit 143
