@@ -51,6 +51,8 @@ COMMANDS = [
     "plan",
     "train",
     "sweep",
+    "slurm",
+    "finish",
     "status",
     "collect",
     "analyze",

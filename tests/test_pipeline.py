@@ -178,6 +178,24 @@ def test_a_collected_study_without_one_run_is_refused_and_the_rest_stays(checkou
 
 
 @pytest.mark.slow
+def test_finish_names_what_is_missing_then_records_and_reports(checkout: Checkout) -> None:
+    folder = checkout.root / "runs/digits/sgd/0/det_1"
+    before = (folder / "record.json").read_bytes()
+    shutil.rmtree(folder)
+    said = checkout.run("twinrun", "finish", code=3)
+    assert "1 of 8 runs are not there:\n  digits/sgd/0/det_1 (missing)" in said
+    assert "Traceback" not in said
+    checkout.run("twinrun", "train", "digits/sgd/0/det_1")
+    assert (folder / "record.json").read_bytes() == before
+    assert "train@digits-sgd-0-det_1" in checkout.changed(), "its seconds are new"
+    # As in a job: the environment is not activated, so the stages' commands are not on the path.
+    said = checkout.run("env", "PATH=/usr/bin:/bin", sys.executable, "-m", "twinrun", "finish")
+    assert "8 runs are recorded" in said
+    assert checkout.changed() == set()
+    assert (checkout.root / "report/index.html").is_file()
+
+
+@pytest.mark.slow
 def test_a_users_own_files_beside_the_sample_are_left_alone(checkout: Checkout) -> None:
     own = checkout.root / "data" / "own.bin"
     own.write_bytes(b"mine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,17 @@ import typer
 
 from twinrun.cli_cost import cost, plan, probe
 from twinrun.cli_data import data_app, prepare
-from twinrun.cli_options import DEFAULT_PARAMS, Device, Jobs, ParamsFile, enter_clean_environment, load_params
+from twinrun.cli_launch import finish, slurm, status, sweep
+from twinrun.cli_options import (
+    DEFAULT_PARAMS,
+    Device,
+    ExpectGrid,
+    Jobs,
+    ParamsFile,
+    check_grid,
+    enter_clean_environment,
+    load_params,
+)
 from twinrun.cli_statistics import power, reanalyze_app
 from twinrun.study.errors import InputError, MismatchError, TwinrunError
 from twinrun.study.layout import Layout
@@ -30,10 +41,8 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(reanalyze_app, name="reanalyze")
-app.command()(prepare)
-app.command()(plan)
-app.command()(power)
-app.command()(cost)
+for command in (prepare, plan, sweep, slurm, finish, status, power, cost):
+    app.command()(command)
 app.command(hidden=True)(probe)
 
 
@@ -48,9 +57,12 @@ def main() -> None:
         from twinrun.study.files import explain_os_error
 
         _fail(explain_os_error(error))
-    except KeyboardInterrupt:
-        print("twinrun: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:  # typer makes it of a KeyboardInterrupt
+        if stop.code == 130:
+            print("twinrun: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
+            sys.stdout.flush()
+            os._exit(130)  # a cluster stops a container's file system, too: nothing more can be imported from it
+        raise
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -77,9 +89,12 @@ def train(
     stop_after: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs; needs --out.")] = None,
     shared: Annotated[bool, typer.Option(help="Other runs share the machine: mark the timings.")] = False,
     unless_done: Annotated[bool, typer.Option(help="Do nothing when the run is there already.")] = False,
+    prepared: Annotated[Path | None, typer.Option(help="A copy of prepared/ to read, as on a node's disk.")] = None,
+    expect_grid: ExpectGrid = None,
 ) -> None:
     """Train one run and write its record; go on where an interrupted one stopped."""
     params = load_params(params_file)
+    check_grid(params, expect_grid)
     run = _choose(params, run_id, index, task, optimizer, seed, label)
     if (stop_after or replay) and (not out or out.resolve() == Path("runs").resolve()):
         option = "--stop-after" if stop_after else "--replay"
@@ -106,7 +121,7 @@ def train(
         progress=show,
     )
     with progress:
-        record = train_run(params, run, Layout(Path(), out), current_code_digest(), options)
+        record = train_run(params, run, Layout(Path(), out, prepared), current_code_digest(), options)
     print(f"{record.run} {record.status} {record.final_fingerprint}")
 
 
@@ -132,44 +147,6 @@ def _choose(
     if len(given) < len(parts):
         raise InputError(f"{', '.join(sorted(set(parts) - set(given)))} is missing")
     return params.find(f"{task}/{optimizer}/{seed}/{label}")
-
-
-@app.command()
-def sweep(
-    jobs: Jobs = None,
-    params_file: ParamsFile = DEFAULT_PARAMS,
-    device: Device = None,
-    record: Annotated[bool, typer.Option(help="Record the completed runs in DVC.")] = True,
-) -> None:
-    """Train every run that is missing, several at a time, then record them in DVC."""
-    from twinrun.launch.processes import usable_cores
-    from twinrun.launch.sweep import sweep as run_sweep
-
-    params = load_params(params_file)
-    trained = run_sweep(
-        params, Path(), params_file=params_file, jobs=jobs or usable_cores(), device=device, record=record
-    )
-    print(f"{trained} runs trained, {len(params.runs) - trained} were there already")
-
-
-@app.command()
-def status(params_file: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Say what there is of each run; exit 3 when any is missing."""
-    from collections import Counter
-
-    from twinrun.launch.sweep import states
-    from twinrun.study.errors import IncompleteError
-    from twinrun.study.records import FINISHED
-
-    found = states(load_params(params_file), Layout())
-    for run, state in found.items():
-        if state != "complete":
-            print(f"{run.id}\t{state}")
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(found.values()).items()))
-    print(f"{len(found)} runs: {counts}")
-    open_runs = sum(state not in FINISHED for state in found.values())
-    if open_runs:
-        raise IncompleteError(f"still to be trained: {open_runs}", "`twinrun sweep` trains what is missing")
 
 
 @app.command()

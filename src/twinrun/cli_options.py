@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from twinrun.study.errors import MismatchError
+
 if TYPE_CHECKING:  # heavy to import
     from twinrun.study.params import Params
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The study's params file.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto; default: the study's execution.device.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes at a time; default: one for each core.")]
+ExpectGrid = Annotated[str | None, typer.Option(help="Refuse to work when the study has another grid digest by now.")]
 DEFAULT_PARAMS = Path("params.yaml")
 
 
@@ -32,3 +35,13 @@ def enter_clean_environment() -> None:
     if leaks(os.environ):
         command = [sys.executable, "-m", "twinrun", *sys.argv[1:]]
         os.execve(sys.executable, command, clean_environment())
+
+
+def check_grid(params: Params, expected: str | None) -> None:
+    """Refuse params that are not those a job was submitted with: MismatchError."""
+    if expected and params.grid_digest != expected:
+        raise MismatchError(
+            "params.yaml was changed after this job was submitted (its grid digest is "
+            f"{params.grid_digest[:12]}..., the job's {expected[:12]}...)",
+            "submit again with `twinrun slurm`, or put params.yaml back; nothing was trained or recorded",
+        )

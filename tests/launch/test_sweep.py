@@ -14,8 +14,10 @@ import pytest
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
 from twinrun.launch.dvc import commit_stages
+from twinrun.launch.finish import only_one
 from twinrun.launch.processes import Finished, train_processes
-from twinrun.launch.sweep import only_one, states
+from twinrun.launch.progress import follow
+from twinrun.launch.standing import states
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
 
@@ -74,8 +76,47 @@ def test_every_run_gets_its_own_environment(small: Params, study: Layout) -> Non
         assert finished.message.endswith(f"-m twinrun train {finished.run.id} --mark {finished.run.label}")
 
 
+def test_processes_take_turns_on_the_gpus(small: Params, study: Layout) -> None:
+    """No two at once on one of them, and none is left idle; the shell in place of a run says what it was given."""
+    seen: list[Finished] = []
+    script = 'gpu=$CUDA_VISIBLE_DEVICES; mkdir "$gpu" && sleep 0.2 && rmdir "$gpu" && echo "$gpu" >&2'
+    train_processes(
+        small.runs, root=study.root, jobs=2, arguments=lambda run: [], done=seen.append, gpus=["1", "GPU-b"],
+        prefix=["sh", "-c", script, "sh"],
+    )  # fmt: skip
+    assert [finished.code for finished in seen] == [0] * 4
+    assert {finished.message for finished in seen} == {"1", "GPU-b"}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "words"), [("0,,1", "not a list"), ("0,0", "different GPUs"), ("0,1", "this study runs on the CPU")]
+)
+def test_gpus_that_make_no_sense(gpus: str, words: str, small: Params, study: Layout, cli: Cli) -> None:  # noqa: F811
+    code, _, err = cli("sweep", "--gpus", gpus)
+    assert code == 2
+    assert words in err
+
+
+def test_following_says_what_changes_and_ends(small: Params, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = small.runs[:2]
+    looks = iter(
+        [
+            {first: "missing", second: "missing"},
+            {first: "running, 0 of 4 epochs saved", second: "missing"},
+            {first: "running, 0 of 4 epochs saved", second: "missing"},
+            {first: "complete", second: "diverged"},
+        ]
+    )
+    follow(lambda: next(looks), 0.0, ("complete", "diverged"))
+    assert capsys.readouterr().out.splitlines() == [
+        "2 runs: 2 missing",
+        f"2 runs: 1 missing, 1 running; {first.id}  running, 0 of 4 epochs saved",
+        "2 runs: 1 complete, 1 diverged",
+    ]
+
+
 def test_a_second_sweep_leaves_at_once(small: Params, study: Layout, cli: Cli) -> None:  # noqa: F811
-    with only_one(study.root / "work" / "sweep.lock"):
+    with only_one(study.sweep_lock):
         code, _, err = cli("sweep")
     assert code == 5
     assert "a sweep is at work in this study folder already" in err

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import os
+import platform
 import random
+import re
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +21,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from twinrun.study.errors import BusyError, InputError
-from twinrun.study.layout import COMPUTED_FILES, RECORD, Layout
+from twinrun.study.layout import COMPUTED_FILES, LOCK, RECORD, Layout
 from twinrun.study.params import Params, read_params
 from twinrun.study.records import Record, read_measured, read_record
 from twinrun.training import loop
@@ -192,10 +196,22 @@ def test_leftovers_of_a_killed_process_of_the_same_number(params: Params, study:
 
 def test_a_second_process_on_the_same_run_leaves(params: Params, study: Layout) -> None:
     run = params.find("shapes/sgd/0/det_1")
-    with Workspace(study.work(run)), pytest.raises(BusyError, match="another process is training this run"):
+    holder = f"another process is training this run: {platform.node()}, process {os.getpid()}"
+    with Workspace(study.work(run)), pytest.raises(BusyError, match=re.escape(holder)):
         train(params, study, run.id)
     assert not study.run(run).exists()
     train(params, study, run.id)
+
+
+def test_a_look_at_the_lock_stops_no_run(params: Params, study: Layout) -> None:
+    """`twinrun status` holds it for a moment, shared."""
+    folder = study.work(params.runs[0])
+    folder.mkdir(parents=True)
+    with (folder / LOCK).open("w") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        threading.Timer(0.05, fcntl.flock, (look, fcntl.LOCK_UN)).start()
+        with Workspace(folder):
+            pass
 
 
 def test_cuda_asked_for_and_absent(params: Params, study: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,20 +66,28 @@ def track(root: Path, path: Path) -> str:
     return f"under DVC: {path}.dvc; commit it with the study"
 
 
-_HINT = "the runs are kept; when the cause is mended, run `twinrun sweep` again"
+def reproduce(root: Path) -> None:
+    """Run the stages that are not up to date, saying what they say."""
+    _dvc(root, "repro", shown=True)
 
 
-def _dvc(root: Path, *arguments: str, hint: str = _HINT) -> str:
+_HINT = "the runs are kept; when the cause is mended, run the same command again"
+
+
+def _dvc(root: Path, *arguments: str, hint: str = _HINT, shown: bool = False) -> str:
     environment = {"DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str((root / ".dvc" / "tmp" / "site").resolve())}
+    # The stages' commands are found beside this interpreter, whether or not its environment was activated.
+    binaries = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=root,
-        env=environment | dict(os.environ),
-        capture_output=True,
+        env=environment | dict(os.environ) | binaries,
+        stdout=None if shown else subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         check=False,
     )
     if done.returncode:
         said = " ".join(done.stderr.split())[-800:]
         raise InputError(f"dvc {arguments[0]} failed: {said}", hint)
-    return done.stdout
+    return done.stdout or ""

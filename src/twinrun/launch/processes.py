@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -39,31 +40,45 @@ def train_processes(
     done: Callable[[Finished], None],
     prefix: Sequence[str] = (),
     logs: Path | None = None,
+    gpus: Sequence[str] = (),
 ) -> list[Finished]:
     """Train `runs` in `jobs` processes at a time; each gets `twinrun train ID` and `arguments(run)`.
 
     `done` is called in this thread after each; a failed run does not stop the others, an interrupt stops all.
     `prefix` goes before the Python interpreter, such as an emulator and its options. What a run says is kept below
-    `logs`, if given.
+    `logs`, if given. With `gpus`, each process sees one of them, and as few as can be share one.
     """
     alive: set[subprocess.Popen[str]] = set()
     guard, stopping = threading.Lock(), threading.Event()
+    free: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for slot in range(max(1, jobs) if gpus else 0):
+        free.put(gpus[slot % len(gpus)])
 
     def train(run: Run) -> Finished:
         if stopping.is_set():
             return Finished(run, 130, "not started")
+        gpu = free.get() if gpus else None  # there are as many as threads: nobody waits
+        try:
+            return execute(run, {"CUDA_VISIBLE_DEVICES": gpu} if gpu is not None else {})
+        finally:
+            if gpu is not None:
+                free.put(gpu)
+
+    def execute(run: Run, variables: dict[str, str]) -> Finished:
         command = [*prefix, sys.executable, "-m", "twinrun", "train", run.id, *arguments(run)]
         # The environment is made here, before the interpreter starts: under an emulator nothing may be re-executed.
         process = subprocess.Popen(
             command,
             cwd=root,
-            env=clean_environment(),
+            env=clean_environment() | variables,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
         with guard:
             alive.add(process)
+        if stopping.is_set():  # while it was being started, so that nobody else has stopped it
+            process.kill()
         _, said = process.communicate()
         with guard:
             alive.discard(process)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any
+
+from twinrun.launch.standing import count
+from twinrun.study.grid import Run
 
 
 class Progress:
@@ -47,3 +53,28 @@ class Progress:
             self._bar.update(self._task, completed=done, total=total)
         elif done == total or before * 10 // max(total, 1) != done * 10 // max(total, 1):
             print(f"{self.title} {done}/{total}", file=sys.stderr, flush=True)
+
+
+def follow(look: Callable[[], Mapping[Run, str]], seconds: float, finished: Collection[str]) -> None:
+    """Show what `look` returns every so many `seconds` until every run is in one of the states `finished`."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(highlight=False, markup=False)
+    with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
+        before: Mapping[Run, str] = {}
+        while True:
+            found = look()
+            going = [
+                f"{run.id}  {state}"
+                for run, state in found.items()
+                if state.split(",")[0] in ("running", "interrupted")
+            ]
+            if live:
+                live.update("\n".join([count(found), *going[: console.height - 2]]), refresh=True)
+            elif found != before:
+                print("; ".join([count(found), *going]), flush=True)
+            if all(state in finished for state in found.values()):
+                return
+            before = found
+            time.sleep(seconds)

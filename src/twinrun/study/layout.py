@@ -12,6 +12,8 @@ MEASURED = "measured.json"
 CURVE = "curve.csv"
 PREDICTIONS = "predictions.npz"
 WEIGHTS = "weights.safetensors"
+CHECKPOINT = "checkpoint.safetensors"  # of a run in progress
+LOCK = "lock"  # held while a run is being trained
 CURVE_COLUMNS = ("epoch", "learning_rate", "train_loss", "accuracy", "f1", "auc", "loss", "fingerprint")
 # What is a pure function of code, data, params and noise: compared byte by byte. MEASURED is not among them.
 COMPUTED_FILES = (CURVE, PREDICTIONS, WEIGHTS)
@@ -21,11 +23,13 @@ COMPUTED_FILES = (CURVE, PREDICTIONS, WEIGHTS)
 class Layout:
     """Paths below the study folder `root` (where params.yaml and dvc.yaml lie).
 
-    `out` puts the runs of single experiments and of verification somewhere else.
+    `out` puts the runs of single experiments and of verification somewhere else; `arrays` is where a copy of prepared/
+    is read instead, such as on a node's own disk.
     """
 
     root: Path = Path()
     out: Path | None = None
+    arrays: Path | None = None
 
     @property
     def data(self) -> Path:
@@ -39,7 +43,7 @@ class Layout:
 
     def prepared(self, task: str) -> Path:
         """Packed arrays of one task: images.npy, labels.npy, ids.csv, manifest.json."""
-        return self.root / "prepared" / task
+        return (self.arrays or self.root / "prepared") / task
 
     def run(self, run: Run) -> Path:
         """The record of one run."""
@@ -48,6 +52,21 @@ class Layout:
     def work(self, run: Run) -> Path:
         """Checkpoint, lock and recorded noise of a run in progress; outside DVC's outs."""
         return (self.out or self.root) / "work" / run.id
+
+    @property
+    def sweep_lock(self) -> Path:
+        """Held by the one process that records the study in DVC."""
+        return self.root / "work" / "sweep.lock"
+
+    @property
+    def logs(self) -> Path:
+        """What runs said, where nobody was watching."""
+        return self.root / "logs"
+
+    @property
+    def slurm(self) -> Path:
+        """Scripts for a SLURM cluster, and the site's own lines for them."""
+        return self.root / "slurm"
 
     @property
     def collected(self) -> Path:

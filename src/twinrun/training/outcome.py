@@ -73,8 +73,8 @@ def publish(folder: Path, result: Outcome) -> Record:
         measured = Measured(
             run=record.run,
             record_sha256="0" * 64,
-            started=result.started.isoformat(timespec="seconds"),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            started=result.started.isoformat(timespec="milliseconds"),
+            finished=datetime.now(UTC).isoformat(timespec="milliseconds"),
             train_seconds=seconds.get("train"),
             eval_seconds=seconds.get("eval"),
             total_seconds=seconds.get("total"),

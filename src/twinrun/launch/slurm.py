@@ -1,0 +1,128 @@
+"""The text of the SLURM scripts: an array of the missing runs, the job that comes after it, what submits both."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from twinrun.study.errors import InputError
+
+SCRIPTS = Path(__file__).parent / "scripts"
+OURS = {"--array": "-a", "--dependency": "-d", "--chdir": "-D", "--wrap": ""}  # what a site may not set
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What is to be submitted; the scripts are a pure function of it.
+
+    `chunks` are the run ids of each array task. Without an `image`, `python` runs the project. `site` and
+    `site_finish` are whole `#SBATCH` lines, which win over the ones here.
+    """
+
+    study: str
+    grid_digest: str
+    chunks: tuple[tuple[str, ...], ...]
+    python: str
+    image: str | None = None
+    gpu: bool = False
+    at_once: int | None = None
+    scratch: bool = False
+    site: tuple[str, ...] = ()
+    site_finish: tuple[str, ...] = ()
+    chunk: int = 1
+
+    @property
+    def again(self) -> list[str]:
+        """The arguments of `twinrun slurm` that made this."""
+        options = ["--chunk", str(self.chunk)]
+        options += ["--at-once", str(self.at_once)] if self.at_once else []
+        options += ["--image", self.image] if self.image else []
+        return options + (["--scratch"] if self.scratch else [])
+
+
+def chunked(ids: Sequence[str], size: int) -> tuple[tuple[str, ...], ...]:
+    """`ids` in pieces of `size`, the last one as long as it comes."""
+    return tuple(tuple(ids[start : start + size]) for start in range(0, len(ids), size))
+
+
+def site_lines(path: Path, text: str) -> tuple[str, ...]:
+    """The `#SBATCH` lines of a site file; InputError for what sbatch would not read, or would break the array."""
+    lines = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or (line.startswith("#") and not line.startswith("#SBATCH")):
+            continue
+        if not re.match(r"#SBATCH\s+-", line):
+            raise InputError(f"{path}, line {number}: {line!r}", "every line is `#SBATCH --option=value`, or a comment")
+        option = re.split(r"[=\s]", line.split(None, 1)[1], maxsplit=1)[0]
+        for long, short in OURS.items():
+            if option == long or (short and not option.startswith("--") and option.startswith(short)):
+                raise InputError(f"{path}, line {number}: {long} is set by twinrun", "leave it away")
+        lines.append(line.rstrip())
+    return tuple(lines)
+
+
+def array_script(jobs: Jobs) -> str:
+    """The job array: task n trains the runs of chunk n, one after the other."""
+    throttle = f"%{jobs.at_once}" if jobs.at_once else ""
+    directives = [
+        f"--job-name=twinrun-{jobs.study}",
+        f"--array=0-{len(jobs.chunks) - 1}{throttle}",
+        "--output=logs/%A_%a.out",
+        "--open-mode=append",  # a requeued task goes on in its log
+        "--requeue",
+        "--signal=B:USR1@120",  # seconds before the time is up
+    ]
+    exclusive = any(re.match(r"#SBATCH\s+--exclusive\b(?!=)", line) for line in jobs.site)
+    runs = "\n".join(f"  '{' '.join(chunk)}'" for chunk in jobs.chunks)
+    count = sum(map(len, jobs.chunks))
+    return _script(
+        f"{count} runs of the study {jobs.study} in {len(jobs.chunks)} array tasks; written by `twinrun slurm`.",
+        directives,
+        jobs.site,
+        _variables(jobs)
+        + f"grid={jobs.grid_digest}\n"
+        + f"use_scratch={'yes' if jobs.scratch else 'no'}\n"
+        # Only --exclusive promises that no other run is on the machine: else the timings are marked.
+        + f"options=({'' if exclusive else '--shared'})\n"
+        + f"runs=(\n{runs}\n)\n",
+        "array.sh",
+    )
+
+
+def finish_script(jobs: Jobs) -> str:
+    """The job after the array: records what was trained, makes the report, or says what is missing."""
+    return _script(
+        f"What comes after the runs of the study {jobs.study}; written by `twinrun slurm`.",
+        [f"--job-name=twinrun-{jobs.study}-finish", "--output=logs/finish_%j.out"],
+        jobs.site_finish,
+        f"{_variables(jobs)}grid={jobs.grid_digest}\n",
+        "finish.sh",
+    )
+
+
+def submit_script(jobs: Jobs) -> str:
+    """Plain bash that submits both; with --missing, after writing them anew."""
+    again = " ".join(map(shlex.quote, jobs.again))
+    return _script(
+        "Submits slurm/array.sbatch and, after it, slurm/finish.sbatch; with --missing, what is missing by now.",
+        [],
+        (),
+        f"{_variables(jobs)}tasks={len(jobs.chunks)}\nagain=({again})\n",
+        "submit.sh",
+    )
+
+
+def _script(title: str, directives: Sequence[str], site: Sequence[str], variables: str, body: str) -> str:
+    lines = ["#!/bin/bash", f"# {title}", *(f"#SBATCH {line}" for line in directives), *site, ""]
+    return "\n".join(lines) + variables + (SCRIPTS / body).read_text(encoding="utf-8")
+
+
+def _variables(jobs: Jobs) -> str:
+    """How this script runs twinrun."""
+    text = f"image={shlex.quote(jobs.image or '')}\n"
+    if jobs.image:
+        return text + f"gpu={'yes' if jobs.gpu else ''}\n" + (SCRIPTS / "apptainer.sh").read_text(encoding="utf-8")
+    return text + f'twinrun() {{ exec {shlex.quote(jobs.python)} -m twinrun "$@"; }}\n'

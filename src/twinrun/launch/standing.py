@@ -1,0 +1,95 @@
+"""What there is of each run, from records and work folders alone: no scheduler is asked, no clocks are compared."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from twinrun.study.errors import IncompleteError
+from twinrun.study.files import read_json
+from twinrun.study.grid import Run
+from twinrun.study.layout import CHECKPOINT, LOCK, Layout
+from twinrun.study.params import Params
+from twinrun.study.records import FINISHED, current_code_digest
+
+
+def states(params: Params, layout: Layout) -> dict[Run, str]:
+    """The state of each run's record."""
+    code, data = current_code_digest(), {task: _data_digest(layout, task) for task in params.grid.tasks}
+    return {run: params.state_of(run, layout, data[run.task], code) for run in params.runs}
+
+
+def missing_runs(params: Params, layout: Layout) -> dict[Run, str]:
+    """The runs that are still to be trained, with what there is of each.
+
+    Raises IncompleteError naming tasks that are not prepared, when any run is missing.
+    """
+    missing = {run: state for run, state in states(params, layout).items() if state not in FINISHED}
+    unprepared = [task for task in params.grid.tasks if _data_digest(layout, task) is None]
+    if missing and unprepared:
+        raise IncompleteError(f"not prepared yet: {', '.join(unprepared)}", "`twinrun prepare` does it")
+    return missing
+
+
+def _data_digest(layout: Layout, task: str) -> str | None:
+    manifest = layout.prepared(task) / "manifest.json"
+    return str(read_json(manifest).get("digest")) if manifest.is_file() else None
+
+
+class Watch:
+    """Looks at a study again and again; what is finished is not read a second time."""
+
+    def __init__(self, params: Params, layout: Layout) -> None:
+        self.params, self.layout = params, layout
+        self._finished: dict[Run, str] = {}
+
+    def look(self) -> dict[Run, str]:
+        """The state of each run now: as of its record, or `running` or `interrupted` with the epochs that are safe."""
+        code, data = current_code_digest(), {t: _data_digest(self.layout, t) for t in self.params.grid.tasks}
+        found = {}
+        for run in self.params.runs:
+            state = self._finished.get(run) or self.params.state_of(run, self.layout, data[run.task], code)
+            if state in FINISHED:
+                self._finished[run] = state
+            found[run] = state if state in FINISHED else self._at_work(run) or state
+        return found
+
+    def _at_work(self, run: Run) -> str | None:
+        """Whether the run is being trained, or was; None when nobody began."""
+        folder, epochs = self.layout.work(run), self.params.tasks[run.task].recipe.epochs
+        saved = _epochs_saved(folder / CHECKPOINT)
+        if _is_held(folder / LOCK):
+            return f"running, {saved or 0} of {epochs} epochs saved"
+        return f"interrupted, {saved} of {epochs} epochs saved" if saved else None
+
+
+def count(found: Mapping[Run, str]) -> str:
+    """`72 runs: 70 complete, 2 running`."""
+    kinds = Counter(state.split(",")[0] for state in found.values())
+    return f"{len(found)} runs: " + ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+
+
+def _is_held(lock: Path) -> bool:
+    # Shared and for a moment: the run that wants the lock just then tries again (training/workspace.py).
+    try:
+        with lock.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _epochs_saved(checkpoint: Path) -> int | None:
+    # Its header alone is read; the file may be replaced or removed at any moment.
+    try:
+        with safe_open(checkpoint, framework="np") as file:
+            return int(json.loads((file.metadata() or {})["progress"])["epoch"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,45 @@
+#!/bin/bash
+# Submits slurm/array.sbatch and, after it, slurm/finish.sbatch; with --missing, what is missing by now.
+image='/data/it'"'"'s "größer" $HOME/twin run.sif'
+gpu=yes
+# Nothing of the user's shell enters the container but the job's number, for the record, and the GPUs that SLURM gave.
+twinrun() {
+  local name quoted=${PWD//\"/\"\"} mounts
+  for name in SLURM_JOB_ID SLURM_ARRAY_TASK_ID CUDA_VISIBLE_DEVICES; do
+    [ -z "${!name+set}" ] || export "APPTAINERENV_$name=${!name}"
+  done
+  mounts=(--mount "type=bind,\"source=$quoted\",destination=/study")
+  [ -z "${scratch:-}" ] || mounts+=(--mount "type=bind,\"source=$scratch\",\"destination=$scratch\"")
+  exec apptainer --quiet run ${gpu:+--nv} --cleanenv --no-home "${mounts[@]}" --pwd /study "$image" "$@"
+}
+tasks=2
+again=(--chunk 2 --at-once 4 --image '/data/it'"'"'s "größer" $HOME/twin run.sif' --scratch)
+set -euo pipefail
+cd "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
+fail() {
+  echo "twinrun: $1" >&2
+  exit 2
+}
+[ -z "$image" ] || [ -r "$image" ] || fail "$image: no such image, or not readable: name it with twinrun slurm --image"
+if [ "${1:-}" = --missing ]; then
+  (twinrun slurm "${again[@]}") >/dev/null
+  exec bash slurm/submit.sh
+fi
+command -v sbatch >/dev/null || fail 'sbatch is not here: run "bash slurm/submit.sh" where it is, outside the container'
+# SLURM itself would not say why a job without a place for its log failed.
+mkdir -p logs && [ -w logs ] || fail "$PWD/logs cannot be written: check who owns the folder"
+
+after=()
+if [ "$tasks" -gt 0 ]; then
+  array=$(sbatch --parsable slurm/array.sbatch) || fail 'sbatch refused slurm/array.sbatch; nothing was submitted'
+  array=${array%%;*} # with more than one cluster, its name comes after
+  after=(--dependency="afterany:$array")
+  echo "submitted $tasks array tasks as job $array; logs/${array}_*.out"
+fi
+if ! finish=$(sbatch --parsable ${after[@]+"${after[@]}"} slurm/finish.sbatch); then
+  [ "$tasks" = 0 ] || scancel "$array"
+  fail 'sbatch refused slurm/finish.sbatch; the array was cancelled'
+fi
+echo "submitted what comes after them as job ${finish%%;*}; logs/finish_${finish%%;*}.out"
+echo '`twinrun status` says how far it is'
