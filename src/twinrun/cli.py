@@ -11,7 +11,15 @@ import typer
 
 from twinrun.cli_cost import cost, probe
 from twinrun.cli_data import data_app, prepare
-from twinrun.cli_options import DEFAULT_PARAMS, Device, Jobs, ParamsFile, enter_clean_environment, load_params
+from twinrun.cli_options import (
+    DEFAULT_PARAMS,
+    Device,
+    Jobs,
+    ParamsFile,
+    enter_clean_environment,
+    load_params,
+    require_same_analysis,
+)
 from twinrun.cli_statistics import power, reanalyze_app
 from twinrun.study.errors import InputError, MismatchError, TwinrunError
 from twinrun.study.layout import Layout
@@ -187,6 +195,7 @@ def collect(
     from twinrun.analysis.collect import collect as run_collect
     from twinrun.study.records import current_code_digest
 
+    require_same_analysis()
     summary = run_collect(load_params(params_file), Layout(), code_digest=current_code_digest(), check_only=check)
     print(summary.sentence)
 
@@ -196,6 +205,7 @@ def analyze() -> None:
     """Make tables, statistics and figures from collected/."""
     from twinrun.analysis.analyze import analyze as run_analyze
 
+    require_same_analysis()
     layout = Layout()
     run_analyze(layout.collected, layout.analysis)
     print(f"tables and figures in {layout.analysis}")
@@ -206,6 +216,7 @@ def report() -> None:
     """Write report/index.html from analysis/ and collected/."""
     from twinrun.analysis.report import write_report
 
+    require_same_analysis()
     layout = Layout()
     print(write_report(layout.analysis, layout.collected, layout.report))
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from twinrun.study.layout import Layout
+
 if TYPE_CHECKING:  # heavy to import
     from twinrun.study.params import Params
 
@@ -19,9 +21,11 @@ DEFAULT_PARAMS = Path("params.yaml")
 
 
 def load_params(path: Path) -> Params:
-    """Read and check the params file; imported late, for it is heavy."""
+    """Read and check the params file, in a folder whose code is the code that runs; imported late, for it is heavy."""
+    from twinrun.study.checkout import require_same_code
     from twinrun.study.params import read_params
 
+    require_same_code(Layout())
     return read_params(path)
 
 
@@ -32,3 +36,10 @@ def enter_clean_environment() -> None:
     if leaks(os.environ):
         command = [sys.executable, "-m", "twinrun", *sys.argv[1:]]
         os.execve(sys.executable, command, clean_environment())
+
+
+def require_same_analysis() -> None:
+    """Refuse to analyze in a checkout whose code is not the code that runs."""
+    from twinrun.study.checkout import CODE_PARTS, require_same_code
+
+    require_same_code(Layout(), (*CODE_PARTS, "analysis"))

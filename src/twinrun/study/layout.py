@@ -13,6 +13,7 @@ CURVE = "curve.csv"
 PREDICTIONS = "predictions.npz"
 WEIGHTS = "weights.safetensors"
 CURVE_COLUMNS = ("epoch", "learning_rate", "train_loss", "accuracy", "f1", "auc", "loss", "fingerprint")
+IMAGE_FACTS = Path("/opt/twinrun/image.json")  # in a container image: what went into it
 # What is a pure function of code, data, params and noise: compared byte by byte. MEASURED is not among them.
 COMPUTED_FILES = (CURVE, PREDICTIONS, WEIGHTS)
 
@@ -26,6 +27,11 @@ class Layout:
 
     root: Path = Path()
     out: Path | None = None
+
+    @property
+    def source(self) -> Path:
+        """The package's code, in a checkout."""
+        return self.root / "src" / "twinrun"
 
     @property
     def data(self) -> Path:
