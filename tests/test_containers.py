@@ -158,6 +158,16 @@ def test_without_a_mount_the_images_own_study_runs(enter, tmp_path: Path) -> Non
         assert done.stdout.startswith(f"twinrun plan in {tmp_path}/scratch/twinrun-{os.getuid()}/study-"), done.stderr
 
 
+def test_somebody_elses_scratch_folder_is_left_alone(enter, tmp_path: Path) -> None:
+    taken = tmp_path / "scratch" / f"twinrun-{os.getuid()}"
+    taken.touch()
+    done = enter("plan", folder=checkout(tmp_path / "study"))
+    assert done.returncode == 0, done.stderr
+    home = next(line for line in done.stdout.splitlines() if line.startswith("HOME="))
+    assert home.startswith(f"HOME={tmp_path}/scratch/twinrun-")
+    assert home != f"HOME={taken}"
+
+
 def test_a_folder_that_is_no_checkout(enter, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = enter("dvc", "repro", folder=tmp_path / "empty")
