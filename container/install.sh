@@ -16,6 +16,8 @@ compile() {
 }
 
 packages() {
+  # An Apptainer image that is made from the Docker image has them already.
+  if sha256sum --quiet --check $home/packages.sha256 2>/dev/null; then return; fi
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends python3.11 python3.11-venv >/dev/null
   rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/cache/debconf/*-old \
@@ -23,6 +25,7 @@ packages() {
   python3.11 -m venv $home/venv
   $home/venv/bin/pip install --quiet --no-compile --require-hashes -r $home/study/requirements.lock
   compile $home/venv/lib
+  sha256sum $home/study/requirements.lock >$home/packages.sha256
 }
 
 project() {
