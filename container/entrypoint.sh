@@ -10,11 +10,13 @@ fail() {
 
 # A user id without an entry or a home, and a read-only root: what programs write besides the study goes here.
 [ -d "${TMPDIR:-}" ] && [ -w "$TMPDIR" ] || TMPDIR=/tmp
-usable() { mkdir -p -m 700 "$1" && [ -O "$1" ] && echo probe >"$1/probe.$$" && rm "$1/probe.$$"; }
+usable() { # DVC's own databases fill most of a megabyte
+  mkdir -p -m 700 "$1" && [ -O "$1" ] && { head -c 1M /dev/zero >"$1/probe.$$" || ! rm -f "$1/probe.$$"; } && rm "$1/probe.$$"
+}
 scratch=$TMPDIR/twinrun-$(id -u)
 # Somebody else may have made a folder of that name: user ids are not the same in every container.
 { usable "$scratch" || { scratch=$(mktemp -d "$TMPDIR/twinrun-XXXXXX") && usable "$scratch"; }; } 2>/dev/null ||
-  fail "$TMPDIR cannot be written, or is full" "docker run --read-only needs --tmpfs /tmp; apptainer uses the machine's /tmp, or TMPDIR"
+  fail "$TMPDIR cannot be written, or is full: 1 MB is needed, 64 MB are better" "docker run --read-only needs --tmpfs /tmp; apptainer uses the machine's /tmp, or TMPDIR"
 export TMPDIR HOME=$scratch
 export LOGNAME=${LOGNAME:-twinrun} # torch asks for the name of the user, and fails where there is none
 export DVC_SITE_CACHE_DIR=$scratch/dvc-site MPLCONFIGDIR=$scratch/matplotlib
