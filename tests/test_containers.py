@@ -82,14 +82,14 @@ def test_both_enter_by_the_same_script() -> None:
     assert section("test")[-1] == f"{path} doctor"
 
 
-def test_the_probe_is_the_sample_study_in_few_runs() -> None:
+def test_the_small_study_is_the_sample_study_in_few_runs() -> None:
     sample = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
-    probe = yaml.safe_load((REPOSITORY / "studies" / "probe.yaml").read_text())
+    small = yaml.safe_load((REPOSITORY / "studies" / "small.yaml").read_text())
     for key in ("tasks", "execution", "analysis"):
-        assert probe[key] == sample[key]
-    for key, values in probe["grid"].items():
+        assert small[key] == sample[key]
+    for key, values in small["grid"].items():
         assert set(values) <= set(sample["grid"][key])
-    assert "det_1" in probe["grid"]["runs"]
+    assert "det_1" in small["grid"]["runs"]
 
 
 @pytest.fixture
