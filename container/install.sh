@@ -30,6 +30,7 @@ packages() {
 
 project() {
   find $home/study -name __pycache__ -prune -exec rm -r {} +
+  rm -rf $home/study/prepared $home/study/data # of an image that this one is made from
   $home/venv/bin/pip install --quiet --no-compile --no-deps --no-build-isolation --force-reinstall $home/study
   rm -rf $home/study/build $home/study/src/*.egg-info
   compile $home/venv/lib/python3.11/site-packages/twinrun
