@@ -1,5 +1,6 @@
-#!/bin/bash
+#!/bin/bash -p
 # Entry point of both images: `dvc ...`, `bash` and `python` by name, anything else is a twinrun command.
+# -p: without the functions and the BASH_ENV of the user's shell.
 set -euo pipefail
 . /opt/twinrun/study/container/environment.sh
 

@@ -106,7 +106,9 @@ def enter(tmp_path: Path):
         program.chmod(0o755)
     for name in ("entrypoint.sh", "environment.sh"):
         text = (REPOSITORY / "container" / name).read_text().replace("/opt/twinrun", str(image))
-        (image / "study" / "container" / name).write_text(
+        script = image / "study" / "container" / name
+        script.touch(0o755)
+        script.write_text(
             text.replace("/study/.nothing", f"{tmp_path}/unmounted/.nothing").replace(
                 "= /study ]", f"= {tmp_path}/unmounted ]"
             )
@@ -117,7 +119,7 @@ def enter(tmp_path: Path):
 
     def run(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"TMPDIR": str(tmp_path / "scratch")} | variables
-        command = ["bash", str(image / "study" / "container" / "entrypoint.sh"), *arguments]
+        command = [str(image / "study" / "container" / "entrypoint.sh"), *arguments]
         return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
     return run
@@ -144,7 +146,9 @@ def test_what_the_entry_point_starts(enter, tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_user_leaks_in(enter, tmp_path: Path) -> None:
-    mine = {"PYTHONPATH": "/mine", "PYTHONUSERBASE": "/mine", "BASH_ENV": "/mine", "LD_LIBRARY_PATH": "/mine",
+    trap = tmp_path / "mine"
+    trap.write_text("echo /mine; exit 1")
+    mine = {"PYTHONPATH": "/mine", "PYTHONUSERBASE": "/mine", "BASH_ENV": str(trap), "LD_LIBRARY_PATH": "/mine",
             "VIRTUAL_ENV": "/mine", "DVC_GLOBAL_CONFIG_DIR": "/mine", "HOME": "/mine", "MPLCONFIGDIR": "/mine",
             "MPLBACKEND": "/mine", "DVC_SITE_CACHE_DIR": "/mine", "SHELL": "/mine"}  # fmt: skip
     done = enter("plan", folder=checkout(tmp_path / "study"), **mine)
@@ -179,7 +183,7 @@ def test_a_folder_that_is_no_checkout(enter, tmp_path: Path) -> None:
 def test_a_study_that_cannot_be_written(enter, tmp_path: Path) -> None:
     """Read-only, as by `-v ...:ro`: root may write anywhere else."""
     study = checkout(tmp_path / "study")
-    script = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && cd "$1" && exec bash "$2" dvc repro'
+    script = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && cd "$1" && exec "$2" dvc repro'
     entry = tmp_path / "image" / "study" / "container" / "entrypoint.sh"
     done = subprocess.run(
         ["unshare", "--mount", "--map-root-user", "bash", "-ec", script, "-", str(study), str(entry)],
@@ -193,7 +197,7 @@ def test_a_scratch_folder_that_is_full(enter, tmp_path: Path) -> None:
     checkout(tmp_path / "study")
     entry = tmp_path / "image" / "study" / "container" / "entrypoint.sh"
     full = "mount -t tmpfs -o size=64k tmpfs $TMPDIR; head -c 1M /dev/zero >$TMPDIR/filler || true"
-    script = f'{full}; cd "$1"; exec bash "$2" dvc repro'
+    script = f'{full}; cd "$1"; exec "$2" dvc repro'
     done = subprocess.run(
         ["unshare", "--mount", "--map-root-user", "bash", "-ec", script, "-", str(tmp_path / "study"), str(entry)],
         env=os.environ | {"TMPDIR": str(tmp_path / "scratch")}, capture_output=True, text=True, check=False,
