@@ -1,38 +1,59 @@
 #!/usr/bin/env bash
 # Installs the project that lies in /opt/twinrun/study into /opt/twinrun/venv; run as root by Dockerfile and apptainer.def.
-# Python from Debian; everything else by hash from requirements.lock, CUDA and cuDNN included.
+#   install.sh packages    Python from Debian; everything else by hash from requirements.lock, CUDA and cuDNN included
+#   install.sh project     the project itself, its own sample study ready to run, and image.json: what went in
 set -euo pipefail
+umask 022
 
 home=/opt/twinrun
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends python3.11 python3.11-venv >/dev/null
-rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb /var/log/apt /var/log/dpkg.log /var/cache/ldconfig/aux-cache
+export DEBIAN_FRONTEND=noninteractive PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+export PIP_DEFAULT_TIMEOUT=180 PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 
-# Byte code by content and not by date: it stays valid in any layer, and two builds have the same.
-export SOURCE_DATE_EPOCH=0 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-python3.11 -m venv $home/venv
-$home/venv/bin/pip install --quiet --require-hashes -r $home/study/requirements.lock
-$home/venv/bin/pip install --quiet --no-deps --no-build-isolation $home/study
-rm -rf $home/study/build $home/study/src/*.egg-info
-
-# The image's copy of the study has no .git; DVC keeps nothing outside the study folder and /tmp.
-mkdir -p $home/dvc/dvc
-printf '[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n' > $home/dvc/dvc/config
-
-# What went in: for people and for comparing two images.
-$home/venv/bin/python - <<'PYTHON' > $home/image.json
-import json, platform, subprocess
-from importlib import metadata
-from twinrun.study.records import current_code_digest
-
-debian = subprocess.run(["dpkg-query", "-W", "-f", "${Package}=${Version}\n"], capture_output=True, text=True, check=True)
-facts = {
-    "code_digest": current_code_digest(),
-    "python": platform.python_version(),
-    "python_packages": {d.metadata["Name"].lower(): d.version for d in metadata.distributions()},
-    "debian_packages": dict(line.split("=", 1) for line in debian.stdout.split()),
+# Byte code that is valid without a look at the sources' dates: the same in two builds, and nothing to check at start.
+# Files that are not Python of this version (templates, old tests) do not compile; pip leaves them out in silence, too.
+compile() {
+  $home/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash "$@" >/dev/null || true
 }
-print(json.dumps(facts, sort_keys=True, indent=2))
-PYTHON
-chmod -R a+rX $home
+
+packages() {
+  # An Apptainer image that is made from the Docker image has them already.
+  if sha256sum --quiet --check $home/packages.sha256 2>/dev/null; then return; fi
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends python3.11 python3.11-venv >/dev/null
+  rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/cache/debconf/*-old \
+    /var/cache/ldconfig/aux-cache /var/lib/dpkg/*-old /var/log/*.log /var/log/apt
+  python3.11 -m venv $home/venv
+  $home/venv/bin/pip install --quiet --no-compile --require-hashes -r $home/study/requirements.lock
+  compile $home/venv/lib
+  sha256sum $home/study/requirements.lock >$home/packages.sha256
+}
+
+project() {
+  find $home/study -name __pycache__ -prune -exec rm -r {} +
+  rm -rf $home/study/prepared $home/study/data # of an image that this one is made from
+  $home/venv/bin/pip install --quiet --no-compile --no-deps --no-build-isolation --force-reinstall $home/study
+  rm -rf $home/study/build $home/study/src/*.egg-info
+  compile $home/venv/lib/python3.11/site-packages/twinrun
+
+  # The image's copy of the study has no .git; DVC keeps nothing outside the study folder and the scratch folder.
+  mkdir -p $home/dvc /study
+  printf '[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n' >$home/dvc/config
+  touch /study/.nothing-is-mounted-here
+
+  # The sample study, packed: so that a single run needs nothing mounted.
+  (
+    . $home/study/container/environment.sh
+    HOME=$(mktemp -d) DVC_SITE_CACHE_DIR=$(mktemp -d); export HOME DVC_SITE_CACHE_DIR
+    cd $home/study
+    dvc pull --quiet data.dvc
+   twinrun prepare
+    rm -rf .dvc/cache .dvc/tmp "$HOME" "$DVC_SITE_CACHE_DIR"
+  )
+  $home/venv/bin/python $home/study/container/describe.py >$home/image.json
+  chmod -R a+rX,go-w $home/study
+}
+
+case "${1:-}" in
+  packages | project) "$1" ;;
+  *) echo 'install.sh packages, then install.sh project' >&2; exit 2 ;;
+esac

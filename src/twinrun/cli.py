@@ -22,6 +22,7 @@ from twinrun.cli_options import (
     check_grid,
     enter_clean_environment,
     load_params,
+    require_same_analysis,
 )
 from twinrun.cli_statistics import power, reanalyze_app
 from twinrun.study.errors import InputError, MismatchError, TwinrunError
@@ -158,6 +159,7 @@ def collect(
     from twinrun.analysis.collect import collect as run_collect
     from twinrun.study.records import current_code_digest
 
+    require_same_analysis()
     summary = run_collect(load_params(params_file), Layout(), code_digest=current_code_digest(), check_only=check)
     print(summary.sentence)
 
@@ -167,6 +169,7 @@ def analyze() -> None:
     """Make tables, statistics and figures from collected/."""
     from twinrun.analysis.analyze import analyze as run_analyze
 
+    require_same_analysis()
     layout = Layout()
     run_analyze(layout.collected, layout.analysis)
     print(f"tables and figures in {layout.analysis}")
@@ -177,6 +180,7 @@ def report() -> None:
     """Write report/index.html from analysis/ and collected/."""
     from twinrun.analysis.report import write_report
 
+    require_same_analysis()
     layout = Layout()
     print(write_report(layout.analysis, layout.collected, layout.report))
 

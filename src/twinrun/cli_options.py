@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from twinrun.study.errors import MismatchError
+from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:  # heavy to import
     from twinrun.study.params import Params
@@ -22,9 +23,11 @@ DEFAULT_PARAMS = Path("params.yaml")
 
 
 def load_params(path: Path) -> Params:
-    """Read and check the params file; imported late, for it is heavy."""
+    """Read and check the params file, in a folder whose code is the code that runs; imported late, for it is heavy."""
+    from twinrun.study.checkout import require_same_code
     from twinrun.study.params import read_params
 
+    require_same_code(Layout())
     return read_params(path)
 
 
@@ -45,3 +48,10 @@ def check_grid(params: Params, expected: str | None) -> None:
             f"{params.grid_digest[:12]}..., the job's {expected[:12]}...)",
             "submit again with `twinrun slurm`, or put params.yaml back; nothing was trained or recorded",
         )
+
+
+def require_same_analysis() -> None:
+    """Refuse to analyze in a checkout whose code is not the code that runs."""
+    from twinrun.study.checkout import CODE_PARTS, require_same_code
+
+    require_same_code(Layout(), (*CODE_PARTS, "analysis"))

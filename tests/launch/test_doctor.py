@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,10 @@ def test_an_old_processor() -> None:
 def test_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = doctor.shutil.disk_usage(tmp_path)._replace(free=10**9)
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage)
-    assert "1.0 GB free" in texts(examine(tmp_path), "bad")
+    bad = texts(examine(tmp_path), "bad")
+    assert "1.0 GB free" in bad
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage._replace(free=10**7))
+    assert f"folder {tempfile.gettempdir()}: 10 MB free, 67 MB are needed" in texts(examine(tmp_path), "bad")
 
 
 def test_a_driver_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,3 +77,24 @@ def test_a_study_for_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest
     assert "execution.device is cuda, and there is no usable GPU" in texts(examine(tmp_path), "bad")
     (tmp_path / "params.yaml").write_text("schema: 9")
     assert "schema" in texts(examine(tmp_path), "bad")
+
+
+def test_a_checkout_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".git").mkdir()
+    assert "belongs to user" not in texts(examine(tmp_path), "note")
+    owner = tmp_path.stat().st_uid
+    monkeypatch.setattr(doctor.os, "getuid", lambda: owner + 1)
+    assert f"belongs to user {owner}, you are {owner + 1}: git, `dvc diff`" in texts(examine(tmp_path), "note")
+
+
+def test_other_code_than_the_checkouts(tmp_path: Path) -> None:
+    (tmp_path / "src" / "twinrun" / "training").mkdir(parents=True)
+    assert "code: the code that runs, in " in texts(examine(tmp_path), "bad")
+
+
+def test_in_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "image_revision", lambda: "0123abc")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    notes = texts(examine(tmp_path), "note")
+    assert "container: an image of commit 0123abc" in notes
+    assert "docker run --gpus all" in notes

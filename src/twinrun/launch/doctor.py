@@ -8,12 +8,15 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from twinrun.study.checkout import CODE_PARTS, image_revision, require_same_code
 from twinrun.study.errors import TwinrunError
+from twinrun.study.layout import Layout
 from twinrun.study.pins import leaks
 
 # CUDA 13.0 needs this branch of the Linux driver or a newer one (CUDA 13.0 release notes, table of minimum versions).
 MINIMUM_DRIVER = (580, 0)
 NEEDED_BYTES = 2 * 1024**3
+NEEDED_TEMPORARY_BYTES = 64 * 1024**2  # caches of DVC and matplotlib; what `twinrun verify` trains
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Finding:
 def examine(root: Path) -> list[Finding]:
     """Every finding about this machine and about the study folder `root`."""
     gpu = _gpu()
-    return [*_processor(), *gpu, *_study(root, gpu), *_folders(root), *_variables(), *_packages()]
+    return [*_processor(), *gpu, *_study(root, gpu), *_code(root), *_folders(root), *_variables(), *_packages()]
 
 
 def _processor() -> list[Finding]:
@@ -49,7 +52,11 @@ def judge_processor(cpuinfo: str) -> Finding:
 
 def _gpu() -> list[Finding]:
     if not shutil.which("nvidia-smi"):
-        return [Finding("note", "GPU: no NVIDIA driver here; runs use the CPU, whose implementation noise is emulated")]
+        passed = ""
+        if image_revision() is not None:
+            passed = " (a machine's GPU is passed into a container by `docker run --gpus all` or `apptainer run --nv`)"
+        text = f"GPU: no NVIDIA driver here{passed}; runs use the CPU, whose implementation noise is emulated"
+        return [Finding("note", text)]
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=60)
@@ -78,6 +85,16 @@ def _study(root: Path, gpu: list[Finding]) -> list[Finding]:
     return [Finding("good", f"study: execution.device is {device}")]
 
 
+def _code(root: Path) -> list[Finding]:
+    revision = image_revision()
+    findings = [Finding("note", f"container: an image of commit {revision}")] if revision is not None else []
+    try:
+        require_same_code(Layout(root), (*CODE_PARTS, "analysis"))
+    except TwinrunError as error:
+        return [*findings, Finding("bad", f"code: {error.message}")]
+    return findings
+
+
 def judge_driver(name: str, driver: str, memory: str) -> Finding:
     """Whether a GPU's driver is new enough for the CUDA that torch brings."""
     version = tuple(int(part) for part in driver.split(".")[:2] if part.isdigit())
@@ -92,13 +109,22 @@ def _folders(root: Path) -> list[Finding]:
     free = shutil.disk_usage(root).free
     level = "good" if free >= NEEDED_BYTES else "bad"
     findings.append(Finding(level, f"disk: {free / 1e9:.1f} GB free in the study folder, the sample study needs 2"))
-    for folder in (root, Path(os.environ.get("TMPDIR", "/tmp"))):
+    temporary = Path(os.environ.get("TMPDIR", "/tmp"))
+    if temporary.is_dir() and (free := shutil.disk_usage(temporary).free) < NEEDED_TEMPORARY_BYTES:
+        needed = f"{NEEDED_TEMPORARY_BYTES / 1e6:.0f} MB"
+        findings.append(Finding("bad", f"folder {temporary}: {free / 1e6:.0f} MB free, {needed} are needed"))
+    for folder in (root, temporary):
         probe = folder / f".twinrun-doctor-{os.getpid()}"
         try:
             probe.touch()
             probe.unlink()
         except OSError as error:
             findings.append(Finding("bad", f"folder {folder}: cannot be written ({error.strerror})"))
+    if shutil.which("git") and (root / ".git").exists() and root.stat().st_uid != os.getuid():
+        owner = f"folder {root.resolve()}: belongs to user {root.stat().st_uid}, you are {os.getuid()}"
+        findings.append(
+            Finding("note", f"{owner}: git, `dvc diff` and `dvc exp` refuse it; running and recording a study work")
+        )
     if not (root / "params.yaml").is_file():
         findings.append(Finding("bad", f"folder {root.resolve()}: no params.yaml: this is not a study folder"))
     if not os.environ.get("HOME"):

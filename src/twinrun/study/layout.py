@@ -15,6 +15,7 @@ WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"  # of a run in progress
 LOCK = "lock"  # held while a run is being trained
 CURVE_COLUMNS = ("epoch", "learning_rate", "train_loss", "accuracy", "f1", "auc", "loss", "fingerprint")
+IMAGE_FACTS = Path("/opt/twinrun/image.json")  # in a container image: what went into it
 # What is a pure function of code, data, params and noise: compared byte by byte. MEASURED is not among them.
 COMPUTED_FILES = (CURVE, PREDICTIONS, WEIGHTS)
 
@@ -30,6 +31,11 @@ class Layout:
     root: Path = Path()
     out: Path | None = None
     arrays: Path | None = None
+
+    @property
+    def source(self) -> Path:
+        """The package's code, in a checkout."""
+        return self.root / "src" / "twinrun"
 
     @property
     def data(self) -> Path:

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from twinrun.study.checkout import CODE_PARTS
 from twinrun.study.errors import MismatchError, TwinrunError
 from twinrun.study.files import code_digest, digest, read_json, sha256_file, write_json
 from twinrun.study.layout import COMPUTED_FILES, MEASURED, RECORD
 
 RECORD_SCHEMA = 1
-CODE_PARTS = ("study", "data", "training")  # the sub-packages that can change a run's bits
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -40,6 +40,7 @@ from twinrun.training.trainee import Trainee, assemble
 from twinrun.training.workspace import Workspace
 
 EMULATED = ("reorder", "ulp")
+NO_CUDA = "`twinrun doctor` says why; in a container: docker run --gpus all, apptainer run --nv; or use --device cpu"
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def choose_device(name: str) -> Literal["cpu", "cuda"]:
     if name not in ("auto", "cuda"):
         raise InputError(f"device {name!r} is not known", "cpu, cuda or auto")
     if not torch.cuda.is_available():
-        raise InputError("device cuda: torch sees no CUDA device", "`twinrun doctor` says why; or use --device cpu")
+        raise InputError("device cuda: torch sees no CUDA device", NO_CUDA)
     return "cuda"
 
 

@@ -1,0 +1,86 @@
+"""The code that runs against the code of the folder: what is refused, and what says so."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.conftest import REPOSITORY
+from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
+
+from twinrun.study import checkout
+from twinrun.study.checkout import image_revision, require_same_code
+from twinrun.study.errors import MismatchError
+from twinrun.study.files import write_json
+from twinrun.study.layout import Layout
+
+PACKAGE = REPOSITORY / "src" / "twinrun"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Layout:
+    """A checkout whose code is a copy of ours."""
+    shutil.copytree(PACKAGE, tmp_path / "src" / "twinrun", ignore=shutil.ignore_patterns("__pycache__"))
+    return Layout(tmp_path)
+
+
+def test_the_same_code_elsewhere_is_accepted(folder: Layout, tmp_path: Path) -> None:
+    require_same_code(folder)
+    (folder.source / "study" / "__pycache__").mkdir()
+    (folder.source / "study" / "__pycache__" / "grid.cpython-311.pyc").touch()
+    (folder.source / "cli.py").write_text("# a command line changes no result\n")
+    require_same_code(folder)
+    require_same_code(Layout(tmp_path / "study without code"))
+    require_same_code(Layout(REPOSITORY))
+
+
+@pytest.mark.parametrize("change", ["edited", "removed", "added"])
+def test_other_code_is_refused(change: str, folder: Layout) -> None:
+    file = folder.source / "training" / "loop.py"
+    if change == "edited":
+        file.write_text(file.read_text() + "\n")
+    elif change == "removed":
+        file.unlink()
+    else:
+        file = file.with_name("mine.py")
+        file.touch()
+    with pytest.raises(MismatchError) as caught:
+        require_same_code(folder)
+    assert f"{file} differs" in caught.value.message
+    assert "make environment" in caught.value.hint
+
+
+def test_the_analysis_counts_where_it_is_asked_for(folder: Layout) -> None:
+    (folder.source / "analysis" / "templates" / "report.html.j2").write_text("")
+    require_same_code(folder)
+    with pytest.raises(MismatchError, match=r"report\.html\.j2 differs"):
+        require_same_code(folder, ("analysis",))
+
+
+def test_in_an_image_the_commit_is_named(folder: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert image_revision() is None
+    facts = tmp_path / "image.json"
+    write_json(facts, {"revision": "0123abc"})
+    monkeypatch.setattr(checkout, "IMAGE_FACTS", facts)
+    (folder.source / "study" / "grid.py").write_text("")
+    (folder.source / "study" / "pins.py").write_text("")
+    with pytest.raises(MismatchError) as caught:
+        require_same_code(folder)
+    assert "grid.py and 1 more files differ" in caught.value.message
+    assert "build the image from this checkout again, or check out the commit of the image (0123abc)" in str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [["prepare"], ["train", "--index", "0"], ["sweep"], ["collect"], ["analyze"], ["report"], ["verify"]]
+)
+def test_every_command_that_makes_results_refuses(command: list[str], cli: Cli, study: Layout) -> None:  # noqa: F811
+    shutil.copytree(PACKAGE, study.root / "src" / "twinrun")
+    (study.root / "src/twinrun/study/grid.py").write_text("")
+    before = sorted(study.root.iterdir())
+    code, _, err = cli(*command)
+    assert code == 4
+    assert "is not the code of this folder" in err
+    assert sorted(study.root.iterdir()) == before
