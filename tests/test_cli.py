@@ -58,6 +58,7 @@ COMMANDS = [
     "power",
     "cost",
     "reanalyze",
+    "twins",
 ]
 
 

@@ -13,6 +13,7 @@ from twinrun.cli_cost import cost, probe
 from twinrun.cli_data import data_app, prepare
 from twinrun.cli_options import DEFAULT_PARAMS, Device, Jobs, ParamsFile, enter_clean_environment, load_params
 from twinrun.cli_statistics import power, reanalyze_app
+from twinrun.cli_twins import twins
 from twinrun.study.errors import InputError, MismatchError, TwinrunError
 from twinrun.study.layout import Layout
 
@@ -34,6 +35,7 @@ app.command()(prepare)
 app.command()(power)
 app.command()(cost)
 app.command(hidden=True)(probe)
+app.command()(twins)
 
 
 def main() -> None:
