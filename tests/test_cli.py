@@ -59,6 +59,7 @@ COMMANDS = [
     "cost",
     "reanalyze",
     "twins",
+    "export",
 ]
 
 

@@ -79,10 +79,7 @@ def test_intervals_cover_in_simulation() -> None:
         sd, ratio = one.estimate(), other.ratio(one)
         hits["sd"] += sd.low < 1 < sd.high
         hits["sd ratio"] += ratio.low < 2 < ratio.high
-        means = [
-            pair_mean([5] * 3, lambda cell, runs, heads=_heads(rng): mean_relative_distance(heads[cell][runs]))
-            for _ in range(2)
-        ]
+        means = [_pair_mean(_heads(rng)) for _ in range(2)]
         found, quotient = means[0].estimate(), means[0].ratio(means[1])
         hits["distance"] += found.low < truth < found.high
         hits["ratio"] += quotient.low < 1 < quotient.high
@@ -93,6 +90,10 @@ def _heads(rng: np.random.Generator, cells: int = 3, runs: int = 5) -> np.ndarra
     # Runs differ in how far they go, which is what makes the mean over pairs vary.
     far = rng.gamma(8, 1 / 8, size=(cells, runs, 1))
     return 1 + 0.1 * far * rng.normal(size=(cells, runs, 40))
+
+
+def _pair_mean(heads: np.ndarray) -> sources.PairMean:
+    return pair_mean([5] * 3, lambda cell, runs: mean_relative_distance(heads[cell][runs]))
 
 
 def _distance(rng: np.random.Generator) -> float:
