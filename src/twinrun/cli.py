@@ -11,9 +11,8 @@ import typer
 
 from twinrun.cli_cost import cost, probe
 from twinrun.cli_data import data_app, prepare
-from twinrun.cli_options import DEFAULT_PARAMS, Device, Jobs, ParamsFile, enter_clean_environment, load_params
 from twinrun.cli_export import export
-from twinrun.cli_options import DEFAULT_PARAMS, Device, Jobs, ParamsFile, load_params
+from twinrun.cli_options import DEFAULT_PARAMS, Device, Jobs, ParamsFile, enter_clean_environment, load_params
 from twinrun.cli_statistics import power, reanalyze_app
 from twinrun.cli_twins import twins
 from twinrun.study.errors import InputError, MismatchError, TwinrunError

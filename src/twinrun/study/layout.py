@@ -62,6 +62,7 @@ class Layout:
     def cost(self, name: str) -> Path:
         """Step times that `twinrun cost` measured."""
         return self.root / "cost" / f"{name}.json"
+
     def export(self, target: str) -> Path:
         """What was exported to another tracker."""
         return self.root / "export" / target
