@@ -62,6 +62,8 @@ COMMANDS = [
     "power",
     "cost",
     "reanalyze",
+    "twins",
+    "export",
 ]
 
 

@@ -1,16 +1,24 @@
-"""twinrun: train identical twins of an image classifier and say which differences are noise."""
+"""twinrun: train identical twins of an image classifier and say which differences are noise.
+
+Each function imports what it needs when it is called: `import twinrun` and the command line stay light.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from torch import Tensor, nn
+
     from twinrun.analysis.api import Loaded
+    from twinrun.training.controlled import Control
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["assert_same_bits", "controlled", "fingerprint", "load"]
 
 
 def load(folder: str | Path = ".") -> Loaded:
@@ -19,7 +27,33 @@ def load(folder: str | Path = ".") -> Loaded:
     `load("study").runs` has one row a run, `.tables["churn"]` is a table of the report. Raises
     `twinrun.study.errors.TwinrunError` with a message of what is missing or damaged.
     """
-    # Imported here: `import twinrun` and the command line stay light.
     from twinrun.analysis.api import load as load_frames
 
     return load_frames(folder)
+
+
+def controlled(seed: int | None = None, *, deterministic: bool | None = None) -> AbstractContextManager[Control]:
+    """Seed Python, numpy and torch and choose deterministic mode for a `with` block; put all back at its end.
+
+    `twinrun.training.controlled.controlled` says what is set and what it raises.
+    """
+    from twinrun.training.controlled import controlled as control
+
+    return control(seed, deterministic=deterministic)
+
+
+def fingerprint(model: nn.Module | Mapping[str, Tensor]) -> str:
+    """Hex SHA-256 over the names, types, shapes and bytes of a module's (or state_dict's) tensors."""
+    from twinrun.training.fingerprint import fingerprint as digest
+
+    return digest(model)
+
+
+def assert_same_bits(first: Any, second: Any) -> None:
+    """Raise AssertionError that names every place where two arrays, tensors, modules or nested values differ in a bit.
+
+    Works without torch for anything but tensors and modules.
+    """
+    from twinrun.twins.nested import assert_same_bits as check
+
+    check(first, second)

@@ -12,6 +12,7 @@ import typer
 
 from twinrun.cli_cost import cost, plan, probe
 from twinrun.cli_data import data_app, prepare
+from twinrun.cli_export import export
 from twinrun.cli_launch import finish, slurm, status, sweep
 from twinrun.cli_options import (
     DEFAULT_PARAMS,
@@ -25,6 +26,7 @@ from twinrun.cli_options import (
     require_same_analysis,
 )
 from twinrun.cli_statistics import power, reanalyze_app
+from twinrun.cli_twins import twins
 from twinrun.study.errors import InputError, MismatchError, TwinrunError
 from twinrun.study.layout import Layout
 
@@ -42,7 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(reanalyze_app, name="reanalyze")
-for command in (prepare, plan, sweep, slurm, finish, status, power, cost):
+for command in (prepare, plan, sweep, slurm, finish, status, power, cost, twins, export):
     app.command()(command)
 app.command(hidden=True)(probe)
 

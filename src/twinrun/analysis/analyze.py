@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from twinrun.analysis import drawing, figures, figures_layers, figures_runtime, figures_weights
+from twinrun.analysis import drawing, figures, figures_layers, figures_runtime, figures_sources, figures_weights
 from twinrun.analysis.agreement import agreements
 from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.footprint import footprint_table
@@ -21,6 +21,7 @@ from twinrun.analysis.tables_hidden import classes_table, flips_table, hidden_ta
 from twinrun.analysis.tables_layers import depths_table, layers_checkpoints_table, layers_frame, layers_table
 from twinrun.analysis.tables_performance import performance_table, spread_table, summary_table
 from twinrun.analysis.tables_runtime import runtime_table
+from twinrun.analysis.tables_sources import literature_table, sources_table
 from twinrun.analysis.tables_tests import build_test_tables
 from twinrun.analysis.tables_twins import churn_arms_table, churn_table, paired_arms
 from twinrun.analysis.tables_weights import weights_seeds_table, weights_table
@@ -73,6 +74,8 @@ def build_tables(study: Study) -> dict[str, Table]:
         depths_table(study, layers),
         layers_checkpoints_table(study, layers),
         features_table(study),
+        sources_table(study),
+        literature_table(),
         runtime_table(study),
         replace(footprint_table(study), notes=footprint_notes()),
     ]
@@ -87,6 +90,7 @@ def build_tables(study: Study) -> dict[str, Table]:
 def build_figures(study: Study, tables: dict[str, Table]) -> list[Drawn]:
     """Every figure of the study, in the order of the report."""
     spread, weights = tables["spread"].frame, tables["weights"].frame
+    sources = figures_sources.sources_figure(study, tables["sources"].frame)
     return [
         *(figures.sd_figure(study, task, spread) for task in study.tasks),
         *(figures.difference_figure(study, task, tables[f"performance_{task}"].frame) for task in study.tasks),
@@ -94,6 +98,7 @@ def build_figures(study: Study, tables: dict[str, Table]) -> list[Drawn]:
         figures_weights.head_sd_figure(study, weights),
         *(figures_weights.cosine_figure(study, optimizer, weights) for optimizer in study.optimizers),
         figures_layers.layers_figure(study, tables["layers_depth"].frame),
+        *([sources] if sources else []),
         *(figures_runtime.runtime_figure(study, task, tables["runtime"].frame) for task in study.tasks),
     ]
 

@@ -93,6 +93,10 @@ class Layout:
         """Step times that `twinrun cost` measured."""
         return self.root / "cost" / f"{name}.json"
 
+    def export(self, target: str) -> Path:
+        """What was exported to another tracker."""
+        return self.root / "export" / target
+
     @property
     def expected(self) -> Path:
         """Committed fingerprints of deterministic runs."""

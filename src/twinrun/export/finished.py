@@ -1,0 +1,148 @@
+"""What is exported: every finished run with its parameters, curve and results, and the study's tables and figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from twinrun.analysis.artifacts import read_curve
+from twinrun.study.errors import IncompleteError, MismatchError, TwinrunError
+from twinrun.study.files import read_json, sha256_file
+from twinrun.study.grid import Run
+from twinrun.study.layout import CURVE_COLUMNS, RECORD, Layout
+from twinrun.study.params import Params
+from twinrun.study.records import read_measured, read_record
+
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One run as a tracker takes it."""
+
+    id: str
+    version: str  # SHA-256 of its record
+    params: Mapping[str, Value]  # dotted keys of the params file
+    curve: tuple[tuple[int, Mapping[str, float]], ...]  # (epoch, values); what is not defined is left out
+    results: Mapping[str, float]  # final metrics and what was measured, by names with their units
+    tags: Mapping[str, str]
+    started: float  # seconds since 1970
+    finished: float
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table (CSV and Markdown) or figure (PNG) of the analysis."""
+
+    name: str
+    title: str
+    caption: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The study as a whole; empty when it was not analyzed yet."""
+
+    version: str
+    tables: tuple[Shown, ...] = ()
+    figures: tuple[Shown, ...] = ()
+
+
+def finished_runs(params: Params, layout: Layout) -> tuple[list[FinishedRun], dict[str, str]]:
+    """Every finished run of the grid, and for each other one why it is left out; IncompleteError when none is there."""
+    found, left_out = [], {}
+    for run in params.runs:
+        try:
+            found.append(_finished(params, layout, run))
+        except TwinrunError as error:
+            there = (layout.run(run) / RECORD).is_file()
+            left_out[run.id] = error.message if there else "not trained yet"
+    if not found:
+        first = next(iter(left_out.items()))
+        raise IncompleteError(f"no run is finished, such as {first[0]}: {first[1]}", "`twinrun sweep` trains them")
+    return found, left_out
+
+
+def _finished(params: Params, layout: Layout, run: Run) -> FinishedRun:
+    folder = layout.run(run)
+    record = read_record(folder, check_files=True)
+    if record.params_digest != params.run_digest(run):
+        raise MismatchError(f"{folder}: it was trained with other params", "`twinrun sweep` trains it again")
+    measured = read_measured(folder)
+    curve = []
+    for cells in read_curve(folder):
+        row = dict(zip(CURVE_COLUMNS, cells, strict=True))
+        values = {name: float(text) for name, text in row.items() if name not in ("epoch", "fingerprint") and text}
+        curve.append((int(row["epoch"]), values))
+    metrics = record.metrics.model_dump() if record.metrics else {}
+    results = {f"final/{name}": value for name, value in metrics.items()}
+    results |= {
+        name: getattr(measured, name) for name in ("train_seconds", "eval_seconds", "total_seconds", "energy_joules")
+    }
+    task = params.tasks[run.task]
+    blocks = {
+        "task": run.task, "optimizer": run.optimizer, "seed": run.seed, "arm": run.arm, "replicate": run.replicate,
+        "parameter_count": record.parameter_count, "noise": record.noise.kind, "device": record.device,
+        "model": task.model.model_dump(), "recipe": task.recipe.model_dump(), "data": task.data.model_dump(),
+        run.optimizer: task.optimizer(run.optimizer).model_dump(), "flags": dict(record.flags),
+    }  # fmt: skip
+    return FinishedRun(
+        id=run.id,
+        version=sha256_file(folder / RECORD),
+        params=dict(_flat(blocks)),
+        curve=tuple(curve),
+        results={name: float(value) for name, value in results.items() if value is not None and math.isfinite(value)},
+        tags={
+            "twinrun.run": run.id, "twinrun.study": params.study, "twinrun.status": record.status,
+            "twinrun.fingerprint": record.final_fingerprint, "twinrun.code_digest": record.code_digest,
+            "twinrun.params_digest": record.params_digest, "twinrun.data_digest": record.data_digest,
+        },
+        started=_seconds(measured.started),
+        finished=_seconds(measured.finished),
+    )  # fmt: skip
+
+
+def _flat(blocks: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Value]]:
+    flat: list[tuple[str, Value]] = []
+    for key, value in blocks.items():
+        if isinstance(value, Mapping):
+            flat += _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat.append((f"{prefix}{key}", value if isinstance(value, str | int | float) else str(value)))
+    return flat
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def read_analysis(layout: Layout) -> Analysis:
+    """The tables and figures of analysis/; MismatchError when its index is damaged or a file is missing."""
+    index_path = layout.analysis / "analysis.json"
+    if not index_path.is_file():
+        return Analysis("")
+    index = read_json(index_path)
+    try:
+        tables, figures = (
+            tuple(
+                Shown(
+                    one["name"],
+                    " ".join(part for part in (one["thesis_name"], one["title"]) if part),
+                    one["caption"],
+                    layout.analysis / next(name for name in one["files"] if name.endswith(suffix)),
+                )
+                for one in index[kind]
+            )
+            for kind, suffix in (("tables", ".csv"), ("figures", ".png"))
+        )
+    except (TypeError, KeyError, StopIteration) as error:
+        raise MismatchError(f"{index_path}: not an analysis of this version", "run `twinrun analyze` again") from error
+    absent = [one.path for one in (*tables, *figures) if not one.path.is_file()]
+    if absent:
+        raise MismatchError(f"{absent[0]}: no such file", "run `twinrun analyze` again")
+    return Analysis(sha256_file(index_path), tables, figures)

@@ -1,0 +1,75 @@
+"""Finished runs as TensorBoard event files: scalars, hyperparameters, tables as text, figures as images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+from tensorboard.plugins.text.metadata import create_summary_metadata
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.util.tensor_util import make_tensor_proto
+
+from twinrun.export.finished import Analysis, FinishedRun, Shown
+from twinrun.study.folders import replaced_folder
+
+
+class Writer:
+    """One folder of events for each run, `out/<run id>`, and `out/study` for the tables and figures."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def add_run(self, run: FinishedRun) -> None:
+        """Scalars of each epoch under `curve/`, results at the last epoch, parameters for the HPARAMS page."""
+        last = run.curve[-1][0] if run.curve else 0
+        events = [
+            (epoch, Summary(value=[_scalar(f"curve/{name}", value) for name, value in values.items()]))
+            for epoch, values in run.curve
+        ]
+        events.append((last, Summary(value=[_scalar(name, value) for name, value in run.results.items()])))
+        events.append((last, Summary(value=[_text("tags", "\n".join(f"- {k}: `{v}`" for k, v in run.tags.items()))])))
+        events.append((0, hparams_pb(dict(run.params), trial_id=run.id, start_time_secs=run.started)))
+        _write(self.out / run.id, events, run.finished)
+
+    def add_analysis(self, study: str, analysis: Analysis) -> None:
+        """Tables as text and figures as images, each under its name."""
+        values = [_text(f"tables/{one.name}", _table_text(one)) for one in analysis.tables]
+        values += [_image(one) for one in analysis.figures]
+        _write(self.out / "study", [(0, Summary(value=[value])) for value in values], None)
+
+
+def _write(folder: Path, events: Iterable[tuple[int, Any]], wall_time: float | None) -> None:
+    with replaced_folder(folder) as building:
+        writer = EventFileWriter(str(building))
+        for step, summary in events:
+            event = Event(step=step, summary=summary)
+            if wall_time is not None:
+                event.wall_time = wall_time
+            writer.add_event(event)
+        writer.close()
+
+
+def _scalar(name: str, value: float) -> Any:
+    return Summary.Value(tag=name, simple_value=value)
+
+
+def _text(name: str, text: str) -> Any:
+    metadata = create_summary_metadata(display_name=name, description="")
+    return Summary.Value(tag=name, metadata=metadata, tensor=make_tensor_proto(text.encode()))
+
+
+def _table_text(one: Shown) -> str:
+    page = one.path.with_suffix(".md")
+    return page.read_text(encoding="utf-8") if page.is_file() else f"{one.title}\n\n{one.caption}"
+
+
+def _image(one: Shown) -> Any:
+    with Image.open(one.path) as picture:
+        width, height = picture.size
+    image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=one.path.read_bytes())
+    return Summary.Value(tag=f"figures/{one.name}", image=image)

@@ -1,0 +1,59 @@
+"""What each arm sets in a twin's environment; nothing else of the program is touched."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+
+from twinrun.study.errors import InputError
+from twinrun.study.pins import PINNED, clean_environment
+
+ARMS = {
+    "det": "the same seed, and the environment in which libraries compute the same each time",
+    "nd": "the same seed, the ordinary environment",
+    "all": "another seed for each twin, the ordinary environment",
+}
+SEED, ARM = "TWINRUN_SEED", "TWINRUN_ARM"
+SEEDS = 2**32  # numpy's legacy generator takes no larger one
+# These two change which packages and modules a program finds: right for a study's runs, wrong for a foreign program.
+_FOREIGN = ("PYTHONNOUSERSITE", "PYTHONSAFEPATH")
+
+
+def environment(arm: str, seed: int, base: Mapping[str, str]) -> dict[str, str]:
+    """The environment of one twin, made of `base`: the seed in TWINRUN_SEED, the arm in TWINRUN_ARM, and for
+
+    det the variables of `study/pins.py` but the two that choose packages, with CUBLAS_WORKSPACE_CONFIG=:4096:8;
+    nd PYTHONHASHSEED=0; all PYTHONHASHSEED=random.
+    """
+    if arm == "det":
+        found = clean_environment(base)
+        for name in _FOREIGN:
+            found.pop(name)
+            found |= {name: base[name]} if name in base else {}
+        found["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    else:
+        found = dict(base)
+        found["PYTHONHASHSEED"] = "0" if arm == "nd" else "random"
+    return found | {SEED: str(seed), ARM: arm}
+
+
+def seeds(arm: str, seed: int, count: int) -> list[int]:
+    """The seed of each twin: `seed` for all of them, or in the arm `all` fresh ones, no two alike."""
+    if arm not in ARMS:
+        raise InputError(f"--arm {arm} is not known", f"arms: {', '.join(ARMS)}")
+    if not 0 <= seed < SEEDS:
+        raise InputError(f"--seed {seed}: a seed is a whole number from 0 to {SEEDS - 1}")
+    if arm != "all":
+        return [seed] * count
+    drawn: dict[int, None] = {}
+    while len(drawn) < count:
+        drawn[secrets.randbelow(SEEDS)] = None
+    return list(drawn)
+
+
+def described(arm: str) -> str:
+    """In words what the arm sets."""
+    if arm == "det":
+        pins = " ".join(f"{name}={value}" for name, value in PINNED.items() if name not in _FOREIGN)
+        return f"{ARMS[arm]}: {pins} CUBLAS_WORKSPACE_CONFIG=:4096:8"
+    return f"{ARMS[arm]}: PYTHONHASHSEED={'0' if arm == 'nd' else 'random'}"

@@ -1,0 +1,126 @@
+"""Files that a program leaves, read as values: tensors, arrays, keys, rows; anything else is its bytes."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, deserialize
+
+from twinrun.twins.bits import Bits
+
+_SAFETENSORS = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+    "C64": "complex64",
+}  # fmt: skip
+
+
+def read_contents(path: Path) -> tuple[Any, str]:
+    """What is in a file, and what it was read as; as bytes, with the reason, where its format cannot be read.
+
+    Nothing in the file is executed: arrays of objects and torch files that hold more than tensors are bytes.
+    """
+    name, reader = READERS.get(path.suffix.lower(), ("bytes", Path.read_bytes))
+    try:
+        return reader(path), name
+    except _UNREADABLE as error:
+        return path.read_bytes(), f"bytes, not readable as {name}: {' '.join(str(error).split())[:120]}"
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    tensors = {}
+    for name, one in deserialize(path.read_bytes()):
+        kind = _SAFETENSORS.get(one["dtype"], str(one["dtype"]).lower())
+        tensors[name] = Bits(kind, tuple(one["shape"]), np.frombuffer(one["data"], np.uint8))
+    return tensors
+
+
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """The free text beside the tensors of a file that `read_contents` could read."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        return dict(json.loads(stream.read(length)).get("__metadata__", {}))
+
+
+def _npz(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _npy(path: Path) -> Any:
+    return np.load(path, allow_pickle=False)
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _json_lines(path: Path) -> Any:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {f"line {number}": json.loads(line) for number, line in enumerate(lines, 1) if line.strip()}
+
+
+def _table(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8")
+    header, *rows = list(csv.reader(io.StringIO(text), delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+    return {
+        "columns": header,
+        **{f"row {number}": _cells(header, row) for number, row in enumerate(rows, 1)},
+    }
+
+
+def _cells(header: list[str], row: list[str]) -> Any:
+    values = [_value(cell) for cell in row]
+    unique = len(set(header)) == len(header) == len(row)
+    return dict(zip(header, values, strict=True)) if unique else values
+
+
+def _value(cell: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return cell
+
+
+def _torch(path: Path) -> Any:
+    from twinrun.training.torch_files import load_tensors
+
+    return load_tensors(path)
+
+
+def _zip(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def _gzip(path: Path) -> bytes:
+    with gzip.open(path) as stream:
+        return stream.read()
+
+
+READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    ".safetensors": ("safetensors", _safetensors),
+    ".npz": ("npz", _npz),
+    ".npy": ("npy", _npy),
+    ".json": ("JSON", _json),
+    ".jsonl": ("JSON lines", _json_lines),
+    ".csv": ("CSV", _table),
+    ".tsv": ("TSV", _table),
+    ".zip": ("zip", _zip),
+    ".gz": ("gzip", _gzip),
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), ("torch file (weights_only=True)", _torch)),
+}
+
+
+_UNREADABLE = (SafetensorError, ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error, csv.Error)

@@ -1,0 +1,127 @@
+"""Nested values compared to the last bit, and the assertion that tests make of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from twinrun.twins.bits import MOST_ULPS, Difference, bits_of, compare_bits
+
+SHOWN = 5  # differences in a message
+
+
+def assert_same_bits(first: Any, second: Any) -> None:
+    """Raise AssertionError that names every place where the two values differ in a bit.
+
+    For tensors, numpy arrays, modules (parameters and buffers), numbers, texts, and mappings and sequences of them.
+    Type and shape count, and so do the bits of a NaN and the sign of a zero; the device does not.
+    Raises TypeError for an object that has no bits of its own.
+
+    >>> assert_same_bits({"w": np.float32([1, 2])}, {"w": np.float32([1, 2])})
+    >>> assert_same_bits(np.float32(0.0), np.float32(-0.0))
+    Traceback (most recent call last):
+    AssertionError: not the same bits: 1 of 1 elements differ, by at most 0 ulps or 0: 0.0 against -0.0; \
+1 are 0.0 in one and -0.0 in the other
+    """
+    found = list(differences(first, second))
+    if not found:
+        return
+    more = [f"and {len(found) - SHOWN} more places"] if len(found) > SHOWN else []
+    lines = [*map(str, found[:SHOWN]), *more]
+    raise AssertionError("not the same bits: " + (lines[0] if len(lines) == 1 else "\n  ".join(["", *lines])))
+
+
+def differences(first: Any, second: Any, path: str = "") -> Iterator[Difference]:
+    """Every place where two values differ, in order; TypeError for an object that cannot be compared."""
+    first, second = _opened(first), _opened(second)
+    arrays = bits_of(first), bits_of(second)
+    if arrays[0] is not None and arrays[1] is not None:
+        found = compare_bits(path, arrays[0], arrays[1])
+        yield from [found] if found else []
+    elif isinstance(first, Mapping) and isinstance(second, Mapping):
+        yield from _mappings(first, second, path)
+    elif isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        yield from _sequences(first, second, path)
+    else:
+        yield from _scalars(first, second, path)
+
+
+def leaves(value: Any) -> int:
+    """How many values `differences` would compare in it."""
+    value = _opened(value)
+    if isinstance(value, Mapping):
+        return sum(map(leaves, value.values()))
+    return sum(map(leaves, value)) if isinstance(value, list | tuple) else 1
+
+
+def _opened(value: Any) -> Any:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.nn.Module):
+        return dict(chain(value.named_parameters(), value.named_buffers()))
+    return value
+
+
+def _mappings(first: Mapping[Any, Any], second: Mapping[Any, Any], path: str) -> Iterator[Difference]:
+    for key in chain(first, (key for key in second if key not in first)):
+        inner = f"{path}[{key!r}]"
+        if key not in first or key not in second:
+            yield Difference(inner, f"only in the {'first' if key in first else 'second'}")
+        else:
+            yield from differences(first[key], second[key], inner)
+
+
+def _sequences(first: Any, second: Any, path: str) -> Iterator[Difference]:
+    if type(first) is not type(second):
+        yield Difference(path, f"type {type(first).__name__} against {type(second).__name__}")
+    if len(first) != len(second):
+        yield Difference(path, f"{len(first)} items against {len(second)}")
+    for index, (one, other) in enumerate(zip(first, second, strict=False)):
+        yield from differences(one, other, f"{path}[{index}]")
+
+
+def _scalars(first: Any, second: Any, path: str) -> Iterator[Difference]:
+    for value in (first, second):
+        if not isinstance(value, str | bytes | int | float | complex | type(None)) and bits_of(value) is None:
+            kind = f"{type(value).__module__}.{type(value).__qualname__}"
+            raise TypeError(f"{path or 'the value'}: a {kind} has no bits to compare; give its arrays or numbers")
+    if type(first) is not type(second):
+        yield Difference(path, f"type {_kind(first)} against {_kind(second)}: {_short(first)} against {_short(second)}")
+    elif isinstance(first, float | complex):
+        found = compare_bits(path, _number(first), _number(second))
+        if found:
+            by = f", {found.ulps} ulps" if found.ulps and found.ulps <= MOST_ULPS else ""
+            yield Difference(path, f"{first!r} against {second!r}{by}", 1, 1, found.ulps, found.absolute)
+    elif isinstance(first, bytes):
+        yield from _bytes(first, second, path)
+    elif first != second:
+        gap = float(abs(first - second)) if isinstance(first, int) and max(abs(first), abs(second)) < 2**1000 else None
+        yield Difference(path, f"{_short(first)} against {_short(second)}", 1, 1, None, gap)
+
+
+def _number(value: complex) -> Any:
+    return bits_of(np.complex128(value) if isinstance(value, complex) else np.float64(value))
+
+
+def _kind(value: Any) -> str:
+    bits = bits_of(value)
+    return f"{bits.dtype} array" if bits else type(value).__name__
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _bytes(first: bytes, second: bytes, path: str) -> Iterator[Difference]:
+    if first == second:
+        return
+    length = min(len(first), len(second))
+    unequal = np.frombuffer(first, np.uint8, length) != np.frombuffer(second, np.uint8, length)
+    place = int(unequal.argmax()) if unequal.any() else length
+    count = int(unequal.sum()) + abs(len(first) - len(second))
+    sizes = f"{len(first)} bytes" if len(first) == len(second) else f"{len(first)} against {len(second)} bytes"
+    yield Difference(path, f"{sizes}; {count} differ, the first at offset {place}", count, max(len(first), len(second)))

@@ -1,0 +1,114 @@
+"""The verdict on a program's twins, as text, as JSON and as one self-contained page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from twinrun.study.files import write_json, write_text
+from twinrun.twins import arms
+from twinrun.twins.comparing import ABSENT, DIFFERENT, FileResult, MetricResult
+from twinrun.twins.running import Plan, Twin
+
+SCHEMA = 1
+IDENTICAL, PARTED, UNFINISHED, BAD = "identical", "different", "incomplete", "bad input"
+EXIT_CODES = {IDENTICAL: 0, PARTED: 4, UNFINISHED: 3, BAD: 2}
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything about one call of `twinrun twins`."""
+
+    plan: Plan
+    arm: str
+    twins: Sequence[Twin]
+    files: Sequence[FileResult]
+    metrics: Sequence[MetricResult]
+    bad: Sequence[str]  # mistakes of the call: a metric that is not there
+
+    @property
+    def verdict(self) -> str:
+        """`bad input` before `incomplete` before `different` before `identical`."""
+        if self.bad or any(twin.written_outside and not twin.code for twin in self.twins):
+            return BAD
+        if any(twin.problem for twin in self.twins):
+            return UNFINISHED
+        apart = any(one.verdict in (DIFFERENT, ABSENT) for one in self.files)
+        return PARTED if apart or not all(one.same for one in self.metrics) else IDENTICAL
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.verdict]
+
+
+def sentences(result: Result) -> list[str]:
+    """The verdict and what it rests on, one line each."""
+    count = len(result.twins)
+    lines = [f"{count} twins of `{shlex.join(result.plan.command)}`, arm {result.arm} ({arms.described(result.arm)})"]
+    lines += [f"{twin.name}: {twin.problem}" for twin in result.twins if twin.problem]
+    lines += [f"{one.name}: {one.what}" for one in result.files]
+    lines += [metric_words(one) for one in result.metrics]
+    lines += list(result.bad)
+    return [*lines, f"verdict: {_verdict_words(result)}"]
+
+
+def metric_words(one: MetricResult) -> str:
+    """Mean, SD with its interval, range and n."""
+    n = len(one.values)
+    spread = f"SD {one.sd:.4g}" if one.sd is not None else "no SD"
+    if one.sd_low is not None and one.sd_high is not None:
+        spread += f" (95 % from {one.sd_low:.4g} to {one.sd_high:.4g})"
+    same = ", the same in all" if one.same else f", {one.minimum:.6g} to {one.maximum:.6g}"
+    return f"{one.name}: mean {one.mean:.6g}, {spread}{same}, n = {n}"
+
+
+def _verdict_words(result: Result) -> str:
+    finished = sum(not twin.problem for twin in result.twins)
+    if result.verdict == BAD:
+        return "bad input: the twins cannot be judged until what is named above is mended"
+    if result.verdict == UNFINISHED:
+        return f"incomplete: {finished} of {len(result.twins)} twins count; what they left was compared all the same"
+    if result.verdict == PARTED:
+        first = next((one.name for one in result.files if one.verdict in (DIFFERENT, ABSENT)), None)
+        return f"different, first in {first or next(one.name for one in result.metrics if not one.same)}"
+    if not result.files:
+        return "identical in every metric; no output file was compared"
+    return f"identical: {len(result.files)} output file{'s' * (len(result.files) != 1)} with the same contents in all"
+
+
+def write_result(result: Result) -> Path:
+    """Write twins.json and index.html into the results' folder; returns the path of the page."""
+    out = result.plan.out
+    write_json(out / "twins.json", as_json(result))
+    environment = Environment(
+        loader=PackageLoader("twinrun.twins"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    page = environment.get_template("twins.html.j2").render(
+        result=result, lines=sentences(result), metric_words=metric_words, command=shlex.join(result.plan.command)
+    )
+    write_text(out / "index.html", page)
+    return out / "index.html"
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """The result as plain values; null where a number does not exist."""
+    return {
+        "schema": SCHEMA,
+        "verdict": result.verdict,
+        "command": list(result.plan.command),
+        "arm": result.arm,
+        "environment": arms.described(result.arm),
+        "twins": [
+            {**asdict(twin), "folder": twin.folder.name, "written_outside": list(twin.written_outside)}
+            for twin in result.twins
+        ],
+        "files": [asdict(one) for one in result.files],
+        "metrics": [{**asdict(one), "same": one.same} for one in result.metrics],
+        "bad_input": list(result.bad),
+    }
