@@ -11,6 +11,7 @@ import typer
 
 from twinrun.cli_cost import cost, probe
 from twinrun.cli_data import data_app, prepare
+from twinrun.cli_locate import follow_run, locate
 from twinrun.cli_options import DEFAULT_PARAMS, Device, Jobs, ParamsFile, enter_clean_environment, load_params
 from twinrun.cli_statistics import power, reanalyze_app
 from twinrun.study.errors import InputError, MismatchError, TwinrunError
@@ -34,6 +35,8 @@ app.command()(prepare)
 app.command()(power)
 app.command()(cost)
 app.command(hidden=True)(probe)
+app.command()(locate)
+app.command(hidden=True)(follow_run)
 
 
 def main() -> None:
