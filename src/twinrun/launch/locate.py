@@ -178,10 +178,11 @@ class Search:
         own = [{"code": code, "fingerprints": one.record.fingerprints[:epochs]} for one in self.runs]
         for one, answer in zip(self.runs, self.pair.ask_each("advance", *own), strict=True):
             start = answer["start"]
-            came = f"from its checkpoint after epoch {start}" if start else "from the beginning, without a checkpoint"
+            came = f"from its checkpoint after epoch {start}" if start else "from the beginning (no checkpoint is left)"
             self.how.append(f"{one.run.id} was trained again {came} to the end of epoch {epochs}.")
             for epoch, found in enumerate(answer["fingerprints"], start + 1):
                 self._hold(one, f"after epoch {epoch}", one.record.fingerprints[epoch - 1], found)
+        self.before = epochs * self.pair.hello[0]["steps"]
         self.say(f"epochs 1 to {epochs} are equal")
 
     def _hold(self, one: Recorded, when: str, noted: str, found: str) -> None:

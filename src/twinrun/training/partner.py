@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from twinrun.study.files import write_bytes
+from twinrun.training.randomness import StreamDropout
 from twinrun.training.replay import Replay
 from twinrun.training.tensors import Difference, difference, ulp_distance
 from twinrun.training.trace import DRAW, Event, Tracer, Value
@@ -20,7 +22,7 @@ Message = dict[str, Any]
 
 def serve(replay: Replay, receive: Callable[[], Message], send: Callable[[Message], None]) -> None:
     """Answer each request with one message, until `quit`; a traced step sends one message for each operation."""
-    send({"initial": replay.trainee.initial, "bytes": _bytes(replay)})
+    send({"initial": replay.trainee.initial, "bytes": _bytes(replay), "steps": replay.steps})
     while (request := receive())["do"] != "quit":
         match request["do"]:
             case "advance":
@@ -62,10 +64,18 @@ class Pause:
         """Do the step; returns what the tensors that were asked for have become, such as `gradient of fc.weight`."""
         self.names = {id(p): f"parameter {name}" for name, p in self.replay.trainee.model.named_parameters()}
         self.names |= {id(b): f"buffer {name}" for name, b in self.replay.trainee.model.named_buffers()}
+        ends: dict[int, str] = {}
+
+        def arrived(name: str, gradient: torch.Tensor) -> None:
+            # A gradient is named when it arrives: the operation that makes it does not know whose it will be.
+            ends.update((i, name) for i, kept in enumerate(self.kept) if kept.data_ptr() == gradient.data_ptr())
+
+        named = list(self.replay.trainee.model.named_parameters())
+        hooks = [p.register_hook(partial(arrived, f"gradient of {n}")) for n, p in named if p.requires_grad]
         self.replay.traced_step(self.report)
-        # A gradient is named when it has arrived: the operation that makes it does not know whose it will be.
-        ends = {t.data_ptr(): name for name, t in self.replay.gradients().items()}
-        return [ends.get(tensor.data_ptr()) for tensor in self.kept]
+        for hook in hooks:
+            hook.remove()
+        return [ends.get(index) for index in range(len(self.kept))]
 
     def report(self, event: Event, tracer: Tracer) -> None:
         """Send the event, then obey until `go` or `stop`."""
@@ -83,7 +93,7 @@ class Pause:
         while (request := self.receive())["do"] not in ("go", "stop"):
             value = (event.inputs if request["side"] == "input" else event.outputs)[request["index"]]
             tensor = value.tensor.detach().cpu()
-            answer: Message = {"name": self.name(value), "shape": list(tensor.shape), "dtype": str(tensor.dtype)}
+            answer: Message = {"name": self.name(value, event), "shape": list(tensor.shape), "dtype": str(tensor.dtype)}
             answer["bytes"] = tensor.numel() * tensor.element_size()
             if request["do"] == "save":
                 write_bytes(Path(request["path"]), save({"tensor": tensor.contiguous().clone()}))
@@ -107,8 +117,10 @@ class Pause:
                 return aligned
         return found
 
-    def name(self, value: Value) -> str:
+    def name(self, value: Value, event: Event) -> str:
         """Whose tensor it is: a parameter, buffer, gradient or optimizer state by name, else its label."""
+        if value.tensor.dtype == torch.bool and self.types.get(event.module) == StreamDropout.__name__:
+            return "dropout mask"
         if id(value.tensor) in self.names:
             return self.names[id(value.tensor)]
         pointer, size = value.tensor.data_ptr(), value.tensor.numel()

@@ -101,6 +101,10 @@ class Tracer(TorchDispatchMode):
                 for where, tensor in tensors_in(item, label)
             ]
 
+    def _report(self, event: Event) -> None:
+        with _disable_current_modes():
+            self.report(event)
+
     def _rows(self, tensor: torch.Tensor) -> str | None:
         if self.batch_size < 2 or self.batch_size not in tensor.shape or tensor.layout != torch.strided:
             return None
@@ -109,7 +113,7 @@ class Tracer(TorchDispatchMode):
     def boundary(self, phase: str, operation: str, module: str, found: dict[str, torch.Tensor]) -> None:
         """Report tensors that no operation made: the state before the step, or what was drawn for it."""
         if self.active and (outputs := self.values(found)):
-            self.report(Event(phase, operation, module, [], outputs))
+            self._report(Event(phase, operation, module, [], outputs))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -127,7 +131,7 @@ class Tracer(TorchDispatchMode):
         changed = self.values({key: given[key] for key in sorted(written & set(given))})
         outputs += [value for value in changed if id(value.tensor) not in returned]
         if inputs or outputs:
-            self.report(
+            self._report(
                 Event(
                     self.phase,
                     str(func),
@@ -174,7 +178,7 @@ class Tracer(TorchDispatchMode):
         path = self.stack.pop() if self.stack else self.paths[id(module)]
         if self.active and self.phase == FORWARD:
             # What no operation shows, such as a kernel called past PyTorch, shows here.
-            self.report(Event(self.phase, MODULE, path, [], self.values(_labelled(output))))
+            self._report(Event(self.phase, MODULE, path, [], self.values(_labelled(output))))
 
 
 def _labelled(result: Any) -> dict[str, Any]:
