@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from twinrun.cli_audit import audit, repeat_calls
 from twinrun.cli_cost import cost, probe
 from twinrun.cli_data import data_app, prepare
 from twinrun.cli_locate import follow_run, locate
@@ -37,6 +38,8 @@ app.command()(cost)
 app.command(hidden=True)(probe)
 app.command()(locate)
 app.command(hidden=True)(follow_run)
+app.command()(audit)
+app.command(hidden=True)(repeat_calls)
 
 
 def main() -> None:
