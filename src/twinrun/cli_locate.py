@@ -29,11 +29,12 @@ def locate(
 ) -> None:
     """Find the first epoch, step and operation in which two runs differ; exit 4 when there is one, 0 when none."""
     from twinrun.launch import locate as locating
+    from twinrun.launch.pairs import first_pairs, resolve
 
     params, layout = load_params(params_file), Layout()
 
     def one(a: str, b: str) -> Located:
-        chosen = locating.resolve(params, layout, a, b)
+        chosen = resolve(params, layout, a, b)
         names = f"{chosen[0].run.id} and {chosen[1].run.id}"
         return locating.locate(
             params,
@@ -47,11 +48,11 @@ def locate(
     if every:
         if first or second:
             raise InputError("--all takes no runs", "it chooses a det and an nd run of the first cell of each task")
-        _locate_all(locating.first_pairs(params), layout, one)
+        _locate_all(first_pairs(params), layout, one)
         return
     if not (first and second):
         raise InputError("which two runs?", "such as `twinrun locate digits/sgd/42/det_1 nd_1`, or --all")
-    _show(one(first, second), layout, locating.resolve(params, layout, first, second))
+    _show(one(first, second), layout, resolve(params, layout, first, second))
 
 
 def _locate_all(pairs: dict[str, tuple[str, str] | None], layout: Layout, one: Any) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from twinrun.launch.locate import Recorded, Search
+from twinrun.launch.locate import Search
 from twinrun.launch.lockstep import Pair
+from twinrun.launch.pairs import Recorded
 from twinrun.study.layout import Layout
 from twinrun.study.located import Located
 from twinrun.study.params import Params

@@ -16,7 +16,7 @@ from tests.launch.driven import Harness, at, before, drive, flip_sign, one_ulp, 
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
 from twinrun.launch import lockstep
-from twinrun.launch.locate import check_pair, differing_epoch, first_pairs, resolve
+from twinrun.launch.pairs import check_pair, differing_epoch, first_pairs, resolve
 from twinrun.study.errors import IncompleteError, InputError, MismatchError
 from twinrun.study.files import read_json
 from twinrun.study.layout import Layout

@@ -12,6 +12,7 @@ from twinrun.analysis import drawing, figures, figures_runtime, figures_weights
 from twinrun.analysis.agreement import agreements
 from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.footprint import footprint_table
+from twinrun.analysis.parting import parting_figures, parting_table
 from twinrun.analysis.rendering import COMMAND, FORMS, write_table
 from twinrun.analysis.table import Study, load_study
 from twinrun.analysis.tables import Table, missing
@@ -68,6 +69,7 @@ def build_tables(study: Study) -> dict[str, Table]:
         flips_table(study, groups),
         weights,
         weights_seeds_table(study, weights.frame),
+        parting_table(study),
         runtime_table(study),
         replace(footprint_table(study), notes=footprint_notes()),
     ]
@@ -88,6 +90,7 @@ def build_figures(study: Study, tables: dict[str, Table]) -> list[Drawn]:
         figures.churn_figure(study, tables["churn"].frame),
         figures_weights.head_sd_figure(study, weights),
         *(figures_weights.cosine_figure(study, optimizer, weights) for optimizer in study.optimizers),
+        *parting_figures(study),
         *(figures_runtime.runtime_figure(study, task, tables["runtime"].frame) for task in study.tasks),
     ]
 
