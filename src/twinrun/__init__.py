@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from twinrun.analysis.api import Loaded
+    from twinrun.training.audit import Audit
     from twinrun.training.controlled import Control
 
 __version__ = "0.1.0"
-__all__ = ["assert_same_bits", "controlled", "fingerprint", "load"]
+__all__ = ["assert_same_bits", "audit", "controlled", "fingerprint", "load"]
 
 
 def load(folder: str | Path = ".") -> Loaded:
@@ -57,3 +58,14 @@ def assert_same_bits(first: Any, second: Any) -> None:
     from twinrun.twins.nested import assert_same_bits as check
 
     check(first, second)
+
+
+def audit(model: Any, loss: Any, optimizer: Any, batch: tuple[Any, Any], *, repeats: int = 5) -> Audit:
+    """Examine one training step on `batch` (inputs, targets) for operations that may give other bits.
+
+    `audit(...).ok` is False when one may from run to run; `.findings` says which, where and what to use instead. The
+    model and the optimizer are left as they are. Raises `twinrun.study.errors.InputError` when the step fails.
+    """
+    from twinrun.training.audit import audit as examine
+
+    return examine(model, loss, optimizer, batch, repeats=repeats)

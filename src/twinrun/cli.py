@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from twinrun.cli_audit import audit, repeat_calls
 from twinrun.cli_cost import cost, plan, probe
 from twinrun.cli_data import data_app, prepare
 from twinrun.cli_export import export
 from twinrun.cli_launch import finish, slurm, status, sweep
+from twinrun.cli_locate import follow_run, locate
 from twinrun.cli_options import (
     DEFAULT_PARAMS,
     Device,
@@ -44,9 +46,10 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(reanalyze_app, name="reanalyze")
-for command in (prepare, plan, sweep, slurm, finish, status, power, cost, twins, export):
+for command in (prepare, plan, sweep, slurm, finish, status, power, cost, locate, audit, twins, export):
     app.command()(command)
-app.command(hidden=True)(probe)
+for part in (probe, follow_run, repeat_calls):  # what those above start afresh
+    app.command(hidden=True)(part)
 
 
 def main() -> None:

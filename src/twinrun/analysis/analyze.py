@@ -12,6 +12,7 @@ from twinrun.analysis import drawing, figures, figures_layers, figures_runtime, 
 from twinrun.analysis.agreement import agreements
 from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.footprint import footprint_table
+from twinrun.analysis.parting import parting_figures, parting_table
 from twinrun.analysis.rendering import COMMAND, write_table
 from twinrun.analysis.table import Study, load_study
 from twinrun.analysis.tables import Table, missing
@@ -76,6 +77,7 @@ def build_tables(study: Study) -> dict[str, Table]:
         features_table(study),
         sources_table(study),
         literature_table(),
+        parting_table(study),
         runtime_table(study),
         replace(footprint_table(study), notes=footprint_notes()),
     ]
@@ -99,6 +101,7 @@ def build_figures(study: Study, tables: dict[str, Table]) -> list[Drawn]:
         *(figures_weights.cosine_figure(study, optimizer, weights) for optimizer in study.optimizers),
         figures_layers.layers_figure(study, tables["layers_depth"].frame),
         *([sources] if sources else []),
+        *parting_figures(study),
         *(figures_runtime.runtime_figure(study, task, tables["runtime"].frame) for task in study.tasks),
     ]
 

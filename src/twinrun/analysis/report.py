@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from twinrun.analysis import findings
 from twinrun.analysis.analyze import ANALYSIS_SCHEMA
 from twinrun.analysis.guidelines import guidelines
+from twinrun.analysis.parting import parting_sentences
 from twinrun.analysis.provenance import provenance
 from twinrun.analysis.rendering import column, columns_shown, markdown_table
 from twinrun.analysis.table import Study, load_study
@@ -88,6 +89,8 @@ def _context(study: Study, index: dict[str, Any], frames: findings.Frames, analy
         "results": findings.results(study, frames),
         "churn": findings.churn(study, frames) + findings.hidden(study, frames),
         "weights": findings.weights(study, frames),
+        "parting": parting_sentences(frames["parting"]),
+        "parting_figures": _in_thesis_order(index, "parting_"),
         "guidelines": guidelines(study, frames),
         "cost": findings.cost(study, frames),
         "provenance": provenance(study),
@@ -161,6 +164,7 @@ def _markdown(study: Study, index: dict[str, Any], frames: findings.Frames) -> s
         ("Results", findings.results(study, frames)),
         ("Predictions", findings.churn(study, frames) + findings.hidden(study, frames)),
         ("Weights", findings.weights(study, frames)),
+        ("Where the runs part", parting_sentences(frames["parting"])),
         ("Runtime, energy, carbon", findings.cost(study, frames)),
     ):
         lines += ["", f"## {title}", "", *(f"- {sentence}" for sentence in sentences)]

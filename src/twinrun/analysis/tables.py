@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from twinrun.analysis.columns_layers import LAYER_COLUMNS
+from twinrun.analysis.columns_parting import PARTING_COLUMNS
 from twinrun.analysis.columns_sources import SOURCE_COLUMNS
 from twinrun.analysis.columns_tests import TEST_COLUMNS
 from twinrun.analysis.thesis_names import METRIC_LABELS, OPTIMIZER_LABELS
@@ -120,7 +121,10 @@ COLUMNS = {
     "parted_epoch": Column("nd part at epoch", "d", "first epoch after which the nd runs have different weights"),
     "verdict": Column("Verdict", "", "on the deterministic runs of the cell"),
     "remark": Column("Remark", "", "why a value is not available"),
-    **{name: Column(*words) for name, words in (TEST_COLUMNS | LAYER_COLUMNS | SOURCE_COLUMNS).items()},
+    **{
+        name: Column(*words)
+        for name, words in (TEST_COLUMNS | LAYER_COLUMNS | PARTING_COLUMNS | SOURCE_COLUMNS).items()
+    },
 }
 
 

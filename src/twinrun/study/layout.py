@@ -59,6 +59,15 @@ class Layout:
         """Checkpoint, lock and recorded noise of a run in progress; outside DVC's outs."""
         return (self.out or self.root) / "work" / run.id
 
+    def parting(self, first: Run, second: Run) -> Path:
+        """Where a pair of runs parts: the stem of the files that `twinrun locate` leaves for a pair."""
+        return self.root / "work" / "located" / first.cell / f"{first.label}-{second.id.replace('/', '_')}"
+
+    @property
+    def located(self) -> Path:
+        """Where the runs part: <task>.json and <task>.csv for each task of the study."""
+        return self.root / "located"
+
     @property
     def sweep_lock(self) -> Path:
         """Held by the one process that records the study in DVC."""

@@ -64,5 +64,15 @@ def load_checkpoint(path: Path, identity: str, model: nn.Module, optimizer: Opti
     return progress
 
 
+def peek_checkpoint(path: Path) -> dict[str, Any]:
+    """The facts of a checkpoint (`identity`, `epoch`, `rows`, ...) without its tensors; empty when there is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts: dict[str, Any] = json.loads((file.metadata() or {})["progress"])
+            return facts
+    except (SafetensorError, json.JSONDecodeError, KeyError, OSError):
+        return {}
+
+
 def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -79,9 +79,7 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
             fill_uninitialized_memory=params.execution.fill_uninitialized_memory,
         )
         replayed = options.replay.entropy if options.replay else None
-        # What a checkpoint must agree in: a run that went on with another library or GPU would be two halves.
-        identity = digest([run.id, params.run_digest(run), code, packed.digest, kind, replayed, options.stop_after,
-                           versions(), gpu_name(device)])  # fmt: skip
+        identity = identify(params, run, code, packed.digest, device, kind, replayed, options.stop_after)
         attempt = workspace.begin(identity, needs_entropy=kind in EMULATED and not replayed)
         noise = Noise(kind, replayed or attempt.entropy)
         trainee = assemble(params, run, packed, noise, device, layout.root)
@@ -160,6 +158,21 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
         record = outcome.publish(layout.run(run), result)
         workspace.finish()
     return record
+
+
+def identify(
+    params: Params,
+    run: Run,
+    code: str,
+    data: str,
+    device: torch.device,
+    kind: str,
+    replayed: str | None = None,
+    stop_after: int | None = None,
+) -> str:
+    """What a checkpoint must agree in: a run that went on with another library or GPU would be two halves."""
+    return digest([run.id, params.run_digest(run), code, data, kind, replayed, stop_after,
+                   versions(), gpu_name(device)])  # fmt: skip
 
 
 def train_epoch(trainee: Trainee, epoch: int) -> float:

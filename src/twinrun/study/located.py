@@ -1,0 +1,150 @@
+"""Where two runs part: what `twinrun locate` finds and leaves as a file, and how it is read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from twinrun.study.errors import MismatchError
+from twinrun.study.files import read_json, write_json, write_text
+from twinrun.study.records import Sha256
+
+AGAIN = "run `twinrun locate` again"
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Parting(_Block):
+    """One operation, or one boundary before it, at which two runs differ, and by how much."""
+
+    phase: str  # initialization, between steps, batch, augmentation, forward, backward, optimizer
+    operation: str  # its name in PyTorch, such as aten.mm.default; (state), (draw) or (module) where none is looked at
+    other_operation: str | None = None  # of the second run, where it does something else
+    module: str  # path in the model; empty: the model itself or none
+    module_type: str | None = None
+    side: Literal["input", "output"]
+    tensor: str  # what it is: a parameter's name, a gradient, or the operation's own word for it
+    shape: list[int] = []
+    dtype: str = ""
+    opaque: bool = False  # made by something that PyTorch's dispatcher does not show
+    kind: str = ""  # shape, rows in another order, elements in another order, sign, values, other operation
+    elements: int | None = None
+    differ: int | None = None
+    not_finite: int | None = None
+    ulps_max: int | None = None
+    ulps_median: float | None = None
+    first_index: int | None = None
+
+
+class Growth(_Block):
+    """How far the runs are apart after a step; step 0 is the one in which they part."""
+
+    step: int
+    epoch: int
+    weights_differ: int  # elements
+    weights: int
+    ulps_max: int | None
+    ulps_median: float | None  # over the elements that differ
+    relative_l2: float | None  # |b - a| / |a| over all parameters; null when not finite
+    flipped: int  # test examples with another predicted class
+    examples: int
+    loss_first: float | None
+    loss_second: float | None
+
+
+class Located(_Block):
+    """The answer for two runs."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    first: str
+    second: str
+    task: str
+    params_digest: Sha256
+    code_digest: Sha256
+    data_digest: Sha256
+    device: str
+    fingerprints: list[Sha256]  # the final ones of both records
+    outcome: Literal["none", "located", "step only"]
+    how: list[str]  # what was done, for people
+    epoch: int | None = None  # counted from 1
+    step: int | None = None  # in the epoch, counted from 1
+    steps_before: int | None = None  # updates that were equal to the last bit
+    parting: Parting | None = None
+    arithmetic: Parting | None = None  # the first that is more than another order of the same examples
+    operations: int | None = None  # looked at in both runs
+    growth: list[Growth] = []
+
+
+def write_located(path: Path, located: Located) -> None:
+    """Write `path` (.json) and the growth beside it as .csv."""
+    write_json(path, located.model_dump(by_alias=True))
+    names = list(Growth.model_fields)
+    rows = [",".join("" if (v := getattr(row, n)) is None else repr(v) for n in names) for row in located.growth]
+    write_text(path.with_suffix(".csv"), "\n".join([",".join(names), *rows]) + "\n")
+
+
+def read_located(path: Path) -> Located:
+    """Read what `write_located` wrote; MismatchError when it is something else."""
+    try:
+        return Located.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise MismatchError(f"{path}: not a located pair of this version: {where}: {first['msg']}", AGAIN) from error
+
+
+def sentences(found: Located) -> list[str]:
+    """The answer in words."""
+    pair = f"{found.first} and {found.second}"
+    if found.outcome == "none":
+        return [f"{pair}: none: no difference was found.", *found.how]
+    lines = [f"{pair} part in epoch {found.epoch}, step {found.step}, after {found.steps_before} equal steps."]
+    if found.parting:
+        lines.append(f"First difference: {described(found.parting)}.")
+    if found.arithmetic and found.arithmetic != found.parting:
+        lines.append(f"First that is more than another order of the same examples: {described(found.arithmetic)}.")
+    if found.growth:
+        last = found.growth[-1]
+        apart = "not finite" if last.relative_l2 is None else f"{last.relative_l2:.3g} of their length"
+        lines.append(
+            f"{last.step} steps later {last.weights_differ} of {last.weights} weights differ (distance {apart}), and "
+            f"{last.flipped} of {last.examples} test examples are predicted otherwise."
+        )
+    return lines + found.how
+
+
+def described(parting: Parting) -> str:
+    """Phase, operation, module, tensor and size of one difference, in words."""
+    words = f"phase {parting.phase}, "
+    if parting.operation in ("(state)", "(draw)"):
+        words += parting.tensor
+    elif parting.operation == "(module)":
+        words += f"output of {place(parting)}, made by an operation that PyTorch's dispatcher does not show (opaque)"
+    else:
+        words += f"{parting.operation} in {place(parting)}, {parting.side} {parting.tensor}".replace(
+            "output output", "output"
+        )
+        if parting.opaque and parting.side == "input":
+            words += ", which came from outside of what PyTorch's dispatcher shows (opaque)"
+        elif parting.opaque:
+            words += " (opaque: what this operation does inside is not seen)"
+    if parting.other_operation:
+        words += f"; the second run does {parting.other_operation} instead"
+    if parting.elements is not None:
+        words += f": {parting.differ} of {parting.elements} elements differ ({parting.kind}"
+        if parting.ulps_max is not None:
+            words += f", at most {parting.ulps_max} ulps, median {parting.ulps_median:g}"
+        words += ")"
+    return words
+
+
+def place(parting: Parting) -> str:
+    """The module in words."""
+    if parting.module.startswith("("):
+        return parting.module
+    kind = f" ({parting.module_type})" if parting.module_type else ""
+    return f"{parting.module or 'the model itself'}{kind}"

@@ -1,0 +1,120 @@
+"""Operations that PyTorch documents as nondeterministic on CUDA, by the names under which its dispatcher runs them.
+
+From the documentation of `torch.use_deterministic_algorithms` in PyTorch 2.11.0. What the documentation calls a module
+(`torch.nn.AdaptiveAvgPool2d`) is here the operation that it comes down to, for the backward pass the one that
+differentiates it; `torch.nn.NLLLoss` is nondeterministic for images of labels only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+DOCUMENTED = "PyTorch 2.11.0"
+Arguments = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """`what` is wrong with an operation on CUDA, and what to use `instead`; `only` says in which calls."""
+
+    what: str
+    instead: str
+    only: Callable[[Arguments], bool] = lambda arguments: True
+
+
+_NEVER = "has no deterministic implementation on CUDA"
+_SWITCH = "adds or writes in any order on CUDA, unless deterministic mode is on"
+_MODE = "torch.use_deterministic_algorithms(True), at a cost"
+
+
+def _accumulates(arguments: Arguments) -> bool:
+    return bool(arguments.get("accumulate", False))
+
+
+def _floating(arguments: Arguments) -> bool:
+    tensor = arguments.get("self")
+    return isinstance(tensor, torch.Tensor) and (tensor.is_floating_point() or tensor.is_complex())
+
+
+def _reduces(*kinds: str) -> Callable[[Arguments], bool]:
+    return lambda arguments: arguments.get("reduce") in kinds
+
+
+def _never(instead: str, only: Callable[[Arguments], bool] = lambda arguments: True) -> Hazard:
+    return Hazard(_NEVER, instead, only)
+
+
+def _switch(instead: str = _MODE, only: Callable[[Arguments], bool] = lambda arguments: True) -> Hazard:
+    return Hazard(_SWITCH, instead, only)
+
+
+_MEAN = "average pooling with a fixed kernel, or x.mean((2, 3)) where the output is 1x1"
+_RESIZE = "mode='nearest', a transposed convolution, or deterministic mode, where interpolate has a slower way"
+_MAX = "max pooling with a fixed kernel that does not overlap, as a view and amax"
+_PAD = "zero padding, or padding by indexing in deterministic mode"
+_INDEX = "sort the index and use torch.segment_reduce, or a matrix product with one-hot rows; or " + _MODE
+
+HAZARDS: dict[str, Hazard] = {
+    "avg_pool3d_backward": _never("a strided convolution with equal weights"),
+    "_adaptive_avg_pool2d_backward": _never(_MEAN),
+    "_adaptive_avg_pool3d_backward": _never(_MEAN),
+    "max_pool3d_with_indices_backward": _never(_MAX),
+    "adaptive_max_pool2d_backward": _never(_MAX),
+    "fractional_max_pool2d_backward": _never(_MAX),
+    "fractional_max_pool3d_backward": _never(_MAX),
+    "max_unpool2d": _never("a transposed convolution"),
+    "max_unpool3d": _never("a transposed convolution"),
+    "upsample_linear1d_backward": _never(_RESIZE),
+    "upsample_bilinear2d_backward": _never(_RESIZE),
+    "upsample_bicubic2d_backward": _never("mode='nearest' or a transposed convolution"),
+    "upsample_trilinear3d_backward": _never(_RESIZE),
+    "_upsample_bilinear2d_aa_backward": _never("mode='nearest' or a transposed convolution"),
+    "_upsample_bicubic2d_aa_backward": _never("mode='nearest' or a transposed convolution"),
+    "reflection_pad1d_backward": _never(_PAD),
+    "reflection_pad2d_backward": _never(_PAD),
+    "reflection_pad3d_backward": _never(_PAD),
+    "nll_loss2d_forward": _never("flatten logits and labels to (n, classes) and (n,)"),
+    "_ctc_loss_backward": _never("the loss on the CPU"),
+    "_embedding_bag_backward": _never("mode='sum' or 'mean'", lambda a: a.get("mode") == 2),
+    "_embedding_bag_dense_backward": _never("mode='sum' or 'mean'", lambda a: a.get("mode") == 2),
+    "put": _never("index_put with accumulate=False and no index twice"),
+    "put_": _never("index_put with accumulate=False and no index twice"),
+    "histc": _never("torch.bucketize and a sorted count, or the CPU"),
+    "bincount": _never("a matrix product with one-hot rows", lambda a: a.get("weights") is not None),
+    "median": _never("torch.sort, or median without indices", lambda a: "dim" in a),
+    "grid_sampler_2d_backward": _never("a resampling by matrix products"),
+    "grid_sampler_3d_backward": _never("a resampling by matrix products"),
+    "cumsum": _never("a matrix product with a triangle of ones", _floating),
+    "cumsum_": _never("a matrix product with a triangle of ones", _floating),
+    "scatter_reduce": _never("logarithms and a sum", _reduces("prod")),
+    "replication_pad1d_backward": _switch(),
+    "replication_pad2d_backward": _switch(),
+    "replication_pad3d_backward": _switch(),
+    "index_put": _switch(only=_accumulates),
+    "index_put_": _switch(only=_accumulates),
+    "_index_put_impl_": _switch(only=_accumulates),
+    "_unsafe_index_put": _switch(only=_accumulates),
+    "scatter_add": _switch(_INDEX),
+    "scatter_add_": _switch(_INDEX),
+    "index_add": _switch(_INDEX),
+    "index_add_": _switch(_INDEX),
+    "index_copy": _switch(),
+    "index_copy_": _switch(),
+    "scatter": _switch(only=lambda a: "src" in a),
+    "scatter_": _switch(only=lambda a: "src" in a),
+}  # fmt: skip
+_SUMS = _switch(only=_reduces("sum", "mean"))
+
+
+def documented(name: str, arguments: Arguments) -> Hazard | None:
+    """The hazard of a call of `aten::name`, if the documentation names it."""
+    namespace, _, operation = name.partition("::")
+    if namespace != "aten":
+        return None
+    operation = "scatter_reduce" if operation == "scatter_reduce_" else operation
+    candidates = [HAZARDS.get(operation), _SUMS if operation == "scatter_reduce" else None]
+    return next((hazard for hazard in candidates if hazard and hazard.only(arguments)), None)

@@ -1,0 +1,351 @@
+"""Localisation, proven by disturbances that the tests put in: each is named exactly, and nothing in nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tests.launch.driven import Harness, at, before, drive, flip_sign, one_ulp, redraw, swap
+from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
+
+from twinrun.launch import lockstep
+from twinrun.launch.pairs import check_pair, differing_epoch, first_pairs, resolve
+from twinrun.study.errors import IncompleteError, InputError, MismatchError
+from twinrun.study.files import read_json
+from twinrun.study.layout import Layout
+from twinrun.study.located import described, read_located, sentences
+from twinrun.study.params import read_params
+from twinrun.study.records import Noise, current_code_digest, read_record
+from twinrun.training.loop import Options, train_run
+from twinrun.training.replay import Replay
+from twinrun.training.trace import Tracer
+
+CELLS = {"preactresnet18": "shapes/sgd/0", "mobilenet_v3_small": "cuts/adam/7", "resnet18": "shapes/adam/0"}
+EPOCH, STEP = 2, 2
+
+
+@pytest.fixture
+def harness(study: Layout, tmp_path: Path) -> Harness:
+    return Harness(read_params(study.root / "params.yaml"), study, tmp_path)
+
+
+@pytest.fixture(params=CELLS)
+def model(request: pytest.FixtureRequest, harness: Harness) -> SimpleNamespace:
+    """One of the three architectures, with its convolutions in the order in which they are computed."""
+    file = harness.study.root / "params.yaml"
+    if request.param == "resnet18":
+        file.write_text(file.read_text().replace("{name: preactresnet18, width", "{name: resnet18, width"))
+    harness.params = read_params(file)
+    replay = Replay(harness.params, harness.params.find(f"{CELLS[request.param]}/det_1"), harness.study,
+                    Noise(kind="none", entropy=None), "cpu")  # fmt: skip
+    order: list[str] = []
+    for path, module in replay.trainee.model.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda *_, path=path: order.append(path))
+    replay.next_step()
+    optimizer = "sgd" if "sgd" in CELLS[request.param] else "adam"
+    first = next(name for name, _ in replay.trainee.model.named_parameters())
+    return SimpleNamespace(
+        harness=harness, cell=CELLS[request.param], convolutions=order, optimizer=optimizer, first=first
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "differ", "ulps"),
+    [(one_ulp, "values", 1, 1), (swap, "elements in another order", 2, None), (flip_sign, "sign", 1, None)],
+)
+def test_forward(model: SimpleNamespace, change: Callable[..., None], kind: str, differ: int, ulps: int | None) -> None:
+    which = len(model.convolutions) // 2
+    found = drive(model.harness, at(EPOCH, STEP, "aten.convolution.default", which, 0, change), cell=model.cell)
+    one = found.parting
+    assert (found.outcome, found.epoch, found.step) == ("located", EPOCH, STEP)
+    assert (one.phase, one.operation, one.side) == ("forward", "aten.convolution.default", "output")
+    assert (one.module, one.module_type) == (model.convolutions[which], "Conv2d")
+    assert (one.tensor, one.kind, one.differ, one.opaque) == ("output 0", kind, differ, False)
+    assert ulps is None or one.ulps_max == ulps == one.ulps_median
+    assert found.arithmetic == one
+
+
+@pytest.mark.parametrize(("change", "kind"), [(one_ulp, "values"), (flip_sign, "sign")])
+def test_backward(model: SimpleNamespace, change: Callable[..., None], kind: str) -> None:
+    disturbance = at(EPOCH, STEP, "aten.convolution_backward.default", 3, 1, change)  # output 1: that of the weight
+    one = drive(model.harness, disturbance, cell=model.cell).parting
+    module = model.convolutions[::-1][3]  # autograd goes back in the order of the forward pass
+    assert (one.phase, one.operation, one.module) == ("backward", "aten.convolution_backward.default", module)
+    assert (one.tensor, one.kind, one.differ) == (f"gradient of {module}.weight", kind, 1)
+
+
+def test_optimizer(model: SimpleNamespace) -> None:
+    operation = f"aten._fused_{model.optimizer}_.default"
+    found = drive(model.harness, at(EPOCH, STEP, operation, 0, 0, one_ulp), cell=model.cell, follow=2)
+    one = found.parting
+    assert (one.phase, one.operation) == ("optimizer", operation)
+    assert (one.tensor, one.differ, one.ulps_max) == (f"parameter {model.first}", 1, 1)
+    assert found.steps_before == found.step - 1 + (2 if "cuts" in model.cell else 3)
+    first, *later = found.growth
+    assert (first.weights_differ, first.ulps_max, first.ulps_median) == (1, 1, 1.0)
+    assert first.relative_l2 > 0
+    assert [row.step for row in later] == ([] if "cuts" in model.cell else [1, 2])  # training ends before
+
+
+def test_optimizer_state(model: SimpleNamespace) -> None:
+    key = {"sgd": "momentum_buffer", "adam": "exp_avg_sq"}[model.optimizer]
+
+    def work(replay: Replay) -> None:
+        parameter = next(replay.trainee.model.parameters())
+        swap(replay.trainee.optimizer.state[parameter][key].view(-1))
+
+    one = drive(model.harness, before(EPOCH, STEP, work), cell=model.cell).parting
+    assert (one.phase, one.tensor, one.differ) == ("optimizer", f"{key} of {model.first}", 2)
+
+
+def test_batch_order(model: SimpleNamespace) -> None:
+    found = drive(model.harness, redraw(EPOCH, STEP, 0, swap), cell=model.cell)
+    one = found.parting
+    assert (found.epoch, found.step) == (EPOCH, STEP)
+    assert (one.phase, one.tensor, one.kind, one.differ) == (
+        "batch", "order of the examples", "elements in another order", 2,
+    )  # fmt: skip
+    assert "order of the examples: 2 of 32 elements differ" in described(one)
+
+
+def test_augmentation(model: SimpleNamespace) -> None:
+    def change(row: torch.Tensor) -> None:
+        row[5] = 1 - row[5].clamp(max=1)
+
+    one = drive(model.harness, redraw(EPOCH, STEP, 2, change), cell=model.cell).parting
+    assert (one.phase, one.tensor, one.differ, one.first_index) == ("augmentation", "column of the crop", 1, 5)
+
+
+def test_nothing_is_found_in_nothing(model: SimpleNamespace) -> None:
+    found = drive(model.harness, lambda replay: None, cell=model.cell)
+    assert (found.outcome, found.parting, found.epoch) == ("none", None, None)
+    assert ": none: " in sentences(found)[0]
+
+
+def test_dropout_mask(harness: Harness) -> None:
+    def disturb(replay: Replay) -> None:
+        [dropout] = replay.trainee.dropouts
+
+        @contextmanager
+        def around(epoch: int, step: int) -> Iterator[None]:
+            kept = dropout.parts
+            if (epoch, step) == (EPOCH, STEP):
+                dropout.parts = (*kept, "another")
+            yield
+            dropout.parts = kept
+
+        replay.around = around
+
+    one = drive(harness, disturb, cell="cuts/sgd/0").parting
+    assert (one.phase, one.module, one.module_type) == ("forward", "classifier.2", "StreamDropout")
+    assert (one.side, one.tensor, one.dtype) == ("input", "dropout mask", "torch.bool")
+
+
+def test_running_statistics(harness: Harness) -> None:
+    """Batch normalization writes them, and its schema does not say so."""
+
+    def work(replay: Replay) -> None:
+        one_ulp(replay.trainee.model.get_buffer("blocks.0.bn1.running_mean").view(-1))
+
+    one = drive(harness, before(EPOCH, STEP, work)).parting
+    assert (one.phase, one.tensor) == ("between steps", "buffer blocks.0.bn1.running_mean")
+
+
+def test_a_kernel_that_the_dispatcher_does_not_show_is_named_opaque(harness: Harness) -> None:
+    def disturb(replay: Replay) -> None:
+        module = replay.trainee.model.blocks[2]
+        plain = module.forward
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            result = plain(x)
+            if (replay.epoch + 1, replay.step) == (EPOCH, STEP):
+                ctypes.c_float.from_address(result.data_ptr() + 4 * 7).value += 0.5  # as a foreign kernel would
+            return result
+
+        module.forward = forward
+
+    one = drive(harness, disturb).parting
+    assert (one.phase, one.operation, one.module, one.opaque) == ("forward", "(module)", "blocks.2", True)
+    assert one.differ == 1
+    assert "opaque" in described(one)
+
+
+def test_a_custom_operation_is_named_opaque(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = torch.library.Library("twinrun_test", "FRAGMENT")
+    library.define("twice(Tensor x, float by) -> Tensor")
+    library.impl("twice", lambda x, by: x * by, "CPU")
+
+    def wrap(replay: Replay, by: float) -> None:
+        module = replay.trainee.model.linear
+        plain = type(module).forward
+        module.forward = lambda x: plain(module, torch.ops.twinrun_test.twice(x.detach(), by))
+
+    plain = Replay.__init__
+
+    def both(self: Replay, *arguments: object) -> None:
+        plain(self, *arguments)
+        wrap(self, 2.0)
+
+    monkeypatch.setattr(Replay, "__init__", both)
+    one = drive(harness, lambda replay: wrap(replay, 2.0 + 2**-20)).parting
+    assert (one.operation, one.module, one.opaque) == ("twinrun_test.twice.default", "linear", True)
+
+
+def test_reorder_noise_parts_in_the_batch_and_then_in_a_sum(harness: Harness) -> None:
+    noises = (Noise(kind="none", entropy=None), Noise(kind="reorder", entropy="5" * 32))
+    found = drive(harness, lambda replay: None, labels=("det_1", "nd_1"), noises=noises, follow=3)
+    assert (found.epoch, found.step, found.parting.phase) == (1, 1, "batch")
+    assert found.parting.kind == "elements in another order"
+    other = found.arithmetic
+    assert other.phase in ("forward", "backward")
+    assert not other.opaque
+    assert 0 < other.ulps_median < 1000  # rounding, once the examples are put beside each other
+    assert found.growth[0].relative_l2 < 1e-3
+
+
+def test_hashing_is_done_in_the_step_in_question_only(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[int] = []
+    plain = Tracer.__enter__
+    monkeypatch.setattr(Tracer, "__enter__", lambda self: entered.append(1) or plain(self))
+    drive(harness, at(EPOCH, STEP, "aten.convolution.default", 1, 0, one_ulp), follow=3)
+    assert len(entered) == 2  # once in each run
+
+
+def test_the_disk_is_looked_at_first(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lockstep.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match="a copy of the weights takes 0 MB, and 0 MB are free"):
+        drive(harness, lambda replay: None)
+
+
+def trained(harness: Harness, *ids: str, options: Options = Options(device="cpu")) -> None:  # noqa: B008
+    for run_id in ids:
+        train_run(harness.params, harness.params.find(run_id), harness.study, current_code_digest(), options)
+
+
+@pytest.mark.slow
+def test_the_command(harness: Harness, cli: Cli) -> None:  # noqa: F811
+    trained(harness, "shapes/sgd/0/det_1", "shapes/sgd/0/det_2", "shapes/sgd/0/nd_1")
+    code, out, _ = cli("locate", "shapes/sgd/0/det_1", "det_2")
+    assert code == 0
+    assert "none: no difference was found" in out
+    code, out, err = cli("locate", "shapes/sgd/0/nd_1", "det_1", "--follow", "3")
+    assert code == 4
+    assert "part in epoch 1, step 1, after 0 equal steps" in out
+    assert "fingerprints of their records up to the end of epoch 1" in out
+    assert "shapes/sgd/0/nd_1 and shapes/sgd/0/det_1 part in epoch 1, step 1" in err
+    stem = harness.study.root / "work/located/shapes/sgd/0/nd_1-shapes_sgd_0_det_1"
+    found = read_located(stem.with_name(stem.name + ".json"))
+    assert len(found.growth) == 4
+    assert stem.with_name(stem.name + ".csv").read_text().count("\n") == 5
+    for kind in ("svg", "png", "txt"):
+        assert stem.with_name(f"{stem.name}.{kind}").stat().st_size > 100
+
+
+def test_words_for_runs_that_are_not_there(harness: Harness, cli: Cli) -> None:  # noqa: F811
+    trained(harness, "shapes/adam/0/det_1")
+    for words, expected, said in (
+        (("shapes/adam/0/det_1", "nd_9"), 2, "'shapes/adam/0/nd_9' is not in the grid"),
+        (("det_1", "nd_1"), 3, "shapes/adam/0/nd_1 is not trained yet"),
+        (("det_1",), 2, "which two runs?"),
+        (("--all", "det_1"), 2, "--all takes no runs"),
+    ):
+        code, _, err = cli("locate", *words)
+        assert (code, said in err) == (expected, True), err
+
+
+def test_a_later_epoch(harness: Harness) -> None:
+    """The epochs that are equal by the records are trained whole and held against them."""
+    trained(harness, "shapes/sgd/0/det_1")
+    record = read_record(harness.study.run(harness.params.find("shapes/sgd/0/det_1")))
+    disturbance = at(3, 2, "aten.convolution.default", 9, 0, one_ulp)
+    found = drive(harness, disturbance, epoch=3, record=record)
+    assert (found.epoch, found.step, found.steps_before) == (3, 2, 7)
+    assert "from the beginning (no checkpoint is left) to the end of epoch 2" in found.how[0]
+    other = record.model_copy(update={"fingerprints": [record.fingerprints[0], "0" * 64, *record.fingerprints[2:]]})
+    with pytest.raises(MismatchError, match="trained again is after epoch 2 not what its record says"):
+        drive(harness, disturbance, epoch=3, record=other)
+
+
+def test_resuming_from_a_checkpoint_of_the_record(harness: Harness) -> None:
+    run = harness.params.find("shapes/sgd/0/det_1")
+    trained(harness, run.id)
+    noted = read_json(harness.study.run(run) / "record.json")["fingerprints"]
+
+    def stop(row: dict[str, object], epochs: int) -> None:
+        if row["epoch"] == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(harness, run.id, options=Options(device="cpu", checkpoint_seconds=0.0, progress=stop))
+
+    def fresh() -> Replay:
+        return Replay(harness.params, run, harness.study, Noise(kind="none", entropy=None), "cpu")
+
+    assert fresh().resume(current_code_digest(), noted[:2]) == 0  # the checkpoint is of epoch 3
+    replay = fresh()
+    assert replay.resume(current_code_digest(), noted[:3]) == 3
+    assert replay.whole_epoch() == noted[3]
+    assert fresh().resume("0" * 64, noted[:3]) == 0
+    assert fresh().resume(current_code_digest(), [*noted[:2], "0" * 64]) == 0
+
+
+def test_bad_pairs_are_refused_before_any_work(harness: Harness) -> None:
+    params, study = harness.params, harness.study
+    trained(harness, "shapes/sgd/0/det_1", "shapes/sgd/0/nd_1", "shapes/adam/0/det_1", "cuts/sgd/0/det_1")
+    first, second = resolve(params, study, "shapes/sgd/0/det_1", "nd_1")
+    check_pair(params, study, first, second)
+    assert differing_epoch(first.record, second.record) == 1
+    for other, words in (
+        ("shapes/adam/0/det_1", "different optimizer .*params"),
+        ("cuts/sgd/0/det_1", "different task .*data"),
+    ):
+        with pytest.raises(MismatchError, match=words):
+            check_pair(params, study, *resolve(params, study, "shapes/sgd/0/det_1", other))
+    for key in ("code_digest", "data_digest", "params_digest"):
+        changed = [replace(one, record=one.record.model_copy(update={key: "0" * 64})) for one in (first, second)]
+        word = key.removesuffix("_digest")
+        with pytest.raises(MismatchError, match=f"of different {word}"):
+            check_pair(params, study, first, changed[1])
+        with pytest.raises(MismatchError, match=f"were trained with other {word} .000000000000, now"):
+            check_pair(params, study, *changed)
+    folder = study.run(first.run)
+    assert resolve(params, study, str(folder), "nd_1")[1].run.id == "shapes/sgd/0/nd_1"
+    (study.prepared("shapes") / "manifest.json").unlink()
+    with pytest.raises(IncompleteError, match="task shapes is not prepared"):
+        check_pair(params, study, first, second)
+
+
+def test_initialization(harness: Harness) -> None:
+    file = harness.study.root / "params.yaml"
+    file.write_text(file.read_text().replace("noise: auto", "noise: ulp"))
+    harness.params = read_params(file)
+    noises = (Noise(kind="none", entropy=None), Noise(kind="ulp", entropy="7" * 32))
+    found = drive(harness, lambda replay: None, labels=("det_1", "nd_1"), noises=noises)
+    one = found.parting
+    assert (one.phase, one.differ, one.ulps_max) == ("initialization", 1, 1)
+    assert one.tensor.startswith("parameter ")
+
+
+def test_diverged_runs(harness: Harness) -> None:
+    file = harness.study.root / "params.yaml"
+    file.write_text(file.read_text().replace("lr: 0.05, momentum: 0.9, weight", "lr: 1.0e+30, momentum: 0.9, weight"))
+    harness.params = read_params(file)
+    found = drive(harness, at(1, 2, "aten.convolution.default", 1, 0, lambda v: v.fill_(1.0)), follow=4)
+    assert (found.epoch, found.step, found.parting.phase) == (1, 2, "forward")
+    assert found.growth[-1].relative_l2 is None
+    json.dumps(found.model_dump(), allow_nan=False)
+
+
+def test_the_pairs_of_the_report(harness: Harness) -> None:
+    assert first_pairs(harness.params) == {
+        "shapes": ("shapes/adam/0/det_1", "shapes/adam/0/nd_1"),
+        "cuts": ("cuts/adam/0/det_1", "cuts/adam/0/nd_1"),
+    }
