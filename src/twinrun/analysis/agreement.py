@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from twinrun.analysis import predictions, statistics
 from twinrun.analysis.churn_interval import churn_interval
 from twinrun.analysis.divergence import js_distances
+from twinrun.analysis.samples import Interval
 from twinrun.analysis.table import Cell, Study
 
 JS_PAIRS = 45  # all pairs of ten runs; of more runs so many are drawn
@@ -27,8 +28,7 @@ class Agreement:
     n: int
     pairs: int
     churn: float
-    churn_low: float
-    churn_high: float
+    interval: Interval  # of churn, over images and runs
     error: float
     js_distance: float  # mean over pairs and images
     js_pairs: int
@@ -101,7 +101,7 @@ def agreement(study: Study, cell: Cell, arm: str) -> Agreement:
         total += probabilities
     errors = [predictions.error(row, labels) for row in predicted]
     counts = predictions.class_counts(predicted, examples, classes)
-    low, high = churn_interval(predicted, classes, study.rng("churn", cell, arm))
+    interval = churn_interval(predicted, counts)
     js_distance, js_pairs = js_distances(study, cell.task, rows, JS_PAIRS, study.rng("js", cell, arm))
     error, several = statistics.mean(errors), n > 1
     ensemble = predictions.error(predictions.predicted_classes(total), labels) if several else math.nan
@@ -112,8 +112,7 @@ def agreement(study: Study, cell: Cell, arm: str) -> Agreement:
         n=n,
         pairs=n * (n - 1) // 2,
         churn=predictions.mean_churn(counts, n),
-        churn_low=low,
-        churn_high=high,
+        interval=interval,
         error=error,
         js_distance=js_distance,
         js_pairs=js_pairs,
