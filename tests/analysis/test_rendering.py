@@ -22,7 +22,10 @@ from twinrun.analysis.tables import Table
 from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
 
-MODULES = ("agreement", "churn_interval", "divergence", "footprint", "guidelines", "rendering", "weights")
+MODULES = (
+    "agreement", "churn_interval", "divergence", "footprint", "guidelines", "predictions", "rendering", "tables_arms",
+    "weights",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -104,10 +107,11 @@ def test_no_guideline_where_the_data_do_not_decide(tmp_path: Path) -> None:
     assert guidelines(study, {name: table.frame for name, table in build_tables(study).items()}) == []
 
 
-def test_a_study_is_loaded_from_any_of_its_folders(layout: Layout) -> None:
+def test_a_study_is_loaded_from_any_of_its_folders(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in (layout.root, layout.collected, layout.root / "runs", str(layout.root)):
         assert len(twinrun.load(folder).runs) == 30
-    study = twinrun.load(layout.root)
+    monkeypatch.chdir(layout.root)
+    study = twinrun.load()
     assert "row" not in study.runs
     assert study.tables["churn"]["churn"].between(0, 1).any()
     run = "digits/sgd/42/nd_2"

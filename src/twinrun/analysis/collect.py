@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
 
 from twinrun.analysis.artifacts import read_features, read_predictions, read_weights
 from twinrun.analysis.checks import Found, read_manifests, read_runs
-from twinrun.study.errors import MismatchError
-from twinrun.study.files import write_json, write_text
+from twinrun.analysis.pictures import flipping_places, pictures
+from twinrun.analysis.samples import Progress, silent
+from twinrun.study.errors import MismatchError, TwinrunError
+from twinrun.study.files import read_json, write_json, write_text
 from twinrun.study.folders import replaced_folder
 from twinrun.study.layout import CURVE_COLUMNS, Layout
 from twinrun.study.params import Params
@@ -44,14 +47,16 @@ class CollectSummary:
         return text
 
 
-def collect(params: Params, layout: Layout, *, code_digest: str, check_only: bool = False) -> CollectSummary:
+def collect(
+    params: Params, layout: Layout, *, code_digest: str, check_only: bool = False, progress: Progress = silent
+) -> CollectSummary:
     """Check every run of the grid and write `layout.collected`, the whole of it or nothing.
 
     Raises IncompleteError naming the missing runs, MismatchError naming the runs that do not belong to this study
     (edited, of other params, code or data, on mixed devices). A diverged run belongs to it and is reported as such.
     """
     manifests = read_manifests(params, layout)
-    found = read_runs(params, layout, manifests, code_digest)
+    found = read_runs(params, layout, manifests, code_digest, progress)
     if not check_only:
         with replaced_folder(layout.collected) as folder:
             tasks = {
@@ -61,6 +66,7 @@ def collect(params: Params, layout: Layout, *, code_digest: str, check_only: boo
             write_csv(folder / "results.csv", pd.DataFrame([_result(one) for one in found]))
             write_csv(folder / "curves.csv", _curves(found))
             write_csv(folder / "measured.csv", _measured(found))
+            write_csv(folder / "unfinished.csv", _unfinished(layout))
     return CollectSummary(
         runs=len(found),
         diverged=tuple(one.run.id for one in found if not one.complete),
@@ -133,6 +139,7 @@ def _write_task(
         heads.flush()
     np.save(folder / "labels.npy", labels)
     _write_ids(folder, layout.prepared(task), n_test)
+    flipping = _write_pictures(folder, params, layout.prepared(task), runs, probabilities, manifest, task)
     return {
         "classes": manifest["classes"],
         "n_train": manifest.get("n_train"),
@@ -140,6 +147,7 @@ def _write_task(
         "counts": manifest.get("counts"),
         "procedural": procedural,
         "data_digest": manifest["digest"],
+        "flipping": flipping,
         "head_epochs": list(epochs),
         "head_shapes": shapes,
         "head_size": size,
@@ -178,6 +186,27 @@ def _write_layers(folder: Path, layout: Layout, runs: list[Found]) -> dict[str, 
         "layer_rows": kept,
         "features_shape": shape,
     }
+
+
+def _write_pictures(
+    folder: Path,
+    params: Params,
+    prepared: Path,
+    runs: list[Found],
+    probabilities: NDArray[np.float32],
+    manifest: dict[str, Any],
+    task: str,
+) -> list[int] | None:
+    """Write the images that flip most, where the params allow pictures; returns their places among the test images."""
+    if not params.tasks[task].data.show_images:
+        return None
+    cells: dict[str, list[int]] = {}
+    for row, one in enumerate(runs):
+        if one.run.arm == "nd" and one.complete:
+            cells.setdefault(one.run.cell, []).append(row)
+    places = flipping_places(probabilities, list(cells.values()), len(manifest["classes"]))
+    np.save(folder / "flipping.npy", pictures(prepared / "images.npy", int(manifest["n_train"]), places))
+    return places
 
 
 def _write_ids(folder: Path, prepared: Path, n_test: int) -> None:
@@ -219,6 +248,19 @@ def _curves(found: list[Found]) -> pd.DataFrame:
     # Text, not numbers: what the run wrote is what is collected, digit by digit.
     rows = [[one.run.id, *row] for one in found for row in one.curve]
     return pd.DataFrame(rows, columns=["id", *CURVE_COLUMNS], dtype=str)
+
+
+def _unfinished(layout: Layout) -> pd.DataFrame:
+    """Attempts in work/ that have left no record: how many, not how long they took, which nobody measured."""
+    rows = []
+    for path in layout.unfinished():
+        try:
+            noted = int(read_json(path)["number"])
+        except (TwinrunError, KeyError, TypeError, ValueError):
+            noted = 1  # damaged, but begun
+        task, optimizer, seed, label = path.parts[-5:-1]
+        rows.append((f"{task}/{optimizer}/{seed}/{label}", task, noted))
+    return pd.DataFrame(rows, columns=["id", "task", "attempts"])
 
 
 def _measured(found: list[Found]) -> pd.DataFrame:

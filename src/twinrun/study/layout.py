@@ -44,6 +44,10 @@ class Layout:
         """Checkpoint, lock and recorded noise of a run in progress; outside DVC's outs."""
         return (self.out or self.root) / "work" / run.id
 
+    def unfinished(self) -> list[Path]:
+        """The notes of attempts in work/: of runs that were begun and have not left a record."""
+        return sorted((self.out or self.root).glob("work/*/*/*/*/attempt.json"))
+
     @property
     def collected(self) -> Path:
         """The study in a few files: enough to rebuild every number and figure."""

@@ -80,6 +80,12 @@ class _Source(Block):
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None  # of the archive, when known
     image_size: Annotated[int, Field(ge=8, le=4096)]  # side of the packed square images, pixels
     procedural: bool = False  # drawn by a program, not photographed: shown wherever results are shown
+    # Whether the licence allows pictures of the data in a report; no run reads it, so it is in no digest.
+    show_images: bool = False
+
+    def read_keys(self) -> dict[str, Any]:
+        """What preparing the data reads, without keys at their default: what a digest of the block covers."""
+        return self.model_dump(exclude_defaults=True, exclude={"show_images"})
 
 
 class Cifar10(_Source):
