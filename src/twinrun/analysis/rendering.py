@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from twinrun.analysis.collect import write_csv
-from twinrun.analysis.tables import COLUMNS, Column, Table, shown
+from twinrun.analysis.tables import COLUMNS, Column, Table, missing, shown
 from twinrun.study.files import write_text
 
 COMMAND = "twinrun analyze"  # makes every table and figure
@@ -34,7 +34,11 @@ def column(name: str) -> Column:
 
 def columns_shown(frame: pd.DataFrame) -> list[str]:
     """All columns but an empty remark."""
-    return [name for name in frame.columns if name != "remark" or frame[name].notna().any()]
+    return [name for name in frame.columns if name != "remark" or any(map(_told, frame[name]))]
+
+
+def _told(remark: object) -> bool:
+    return not missing(remark) and remark != ""
 
 
 def cells(frame: pd.DataFrame) -> list[list[str]]:

@@ -90,7 +90,8 @@ def arms_table(study: Study, spread: pd.DataFrame, churn: pd.DataFrame) -> Table
                             f"churn interval {mean.reason}" if mean.reason and freedom else "",
                             f"SD ratio {ratio.reason}" if ratio is not None and ratio.reason else "",
                             f"churn ratio {against.reason}" if against is not None and against.reason else "",
-                            "no nd runs to compare with" if "nd" not in sds else "",
+                            "" if "nd" in sds else "no nd runs to compare with",
+                            "what the other arms are compared with" if arm == "nd" else "",
                         ),
                     }
                 )
@@ -107,7 +108,7 @@ def arms_table(study: Study, spread: pd.DataFrame, churn: pd.DataFrame) -> Table
             f"runs in cells of two or more. nd: {nd_noise(study)}."
         ),
         frame=pd.DataFrame(rows, columns=columns),
-        notes=left_out(study),
+        notes=left_out(study) if rows else ("Not available: the study has no free arm.",),
     )
 
 
