@@ -11,12 +11,20 @@ from scipy import stats
 from twinrun.analysis.groups import brown_forsythe, deviations, kruskal_wallis
 from twinrun.analysis.samples import Outcome, Sample, sample
 
-RESAMPLES = 9999
 AT_A_TIME = 1_000_000  # values drawn at once, so that memory stays small
 
 
+def enough(values: int) -> int:
+    """How many resamples: 9,999, and fewer of large samples, which have good tables, but never below 999.
+
+    >>> enough(25), enough(5000)
+    (9999, 999)
+    """
+    return max(999, min(9999, 4_000_000 // values))
+
+
 def kruskal_wallis_permuted(
-    groups: Sequence[ArrayLike], rng: np.random.Generator, resamples: int = RESAMPLES
+    groups: Sequence[ArrayLike], rng: np.random.Generator, resamples: int | None = None
 ) -> Outcome:
     """Kruskal-Wallis test with the p of random permutations of the values over the groups.
 
@@ -33,6 +41,8 @@ def kruskal_wallis_permuted(
         return Outcome.undefined(method, classical.n, classical.reason)
     ranks, sizes = stats.rankdata(np.concatenate(samples)), np.array(classical.n)
 
+    resamples = resamples or enough(ranks.size)
+
     # H grows with the sum of squared rank sums over the sizes; ties, the same in every permutation, only scale it.
     def spread(rows: Sample) -> Sample:
         sums = np.add.reduceat(rows, np.concatenate([[0], np.cumsum(sizes)[:-1]]), axis=1)
@@ -47,7 +57,7 @@ def kruskal_wallis_permuted(
 
 
 def brown_forsythe_simulated(
-    groups: Sequence[Sequence[ArrayLike]], rng: np.random.Generator, resamples: int = RESAMPLES
+    groups: Sequence[Sequence[ArrayLike]], rng: np.random.Generator, resamples: int | None = None
 ) -> Outcome:
     """Brown-Forsythe test of equal noise with the p of simulated normal groups of the same sizes.
 
@@ -64,6 +74,7 @@ def brown_forsythe_simulated(
         return Outcome.undefined(method, classical.n, classical.reason)
     cells = [[len(np.atleast_1d(np.asarray(cell))) for cell in group] for group in groups if len(group)]
     total = sum(map(sum, cells))
+    resamples = resamples or enough(total)
 
     def drawn(count: int) -> Sample:
         return rng.normal(size=(count, total))
