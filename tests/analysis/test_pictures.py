@@ -84,6 +84,6 @@ def test_large_images_are_made_smaller(tmp_path: Path) -> None:
 def test_what_flips_is_counted_within_cells() -> None:
     classes = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1], [1, 0, 1, 1]])
     probabilities = np.eye(2, dtype=np.float32)[classes]
-    assert flipping_places(probabilities, [[0, 1], [2, 3]], 2) == [1, 2]
-    assert flipping_places(probabilities, [[0, 1], [2, 3]], 2, most=1) == [1]
-    assert flipping_places(probabilities, [[0]], 2) == []
+    assert flipping_places(probabilities, [[0, 1], [2, 3]]) == [1, 2]
+    assert flipping_places(probabilities, [[0, 1], [2, 3]], most=1) == [1]
+    assert flipping_places(probabilities, [[0]]) == []

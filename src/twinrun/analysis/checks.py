@@ -101,6 +101,19 @@ def read_runs(
     return found
 
 
+def read_unfinished(layout: Layout) -> list[tuple[str, str, int]]:
+    """Run id, task and number of the attempts in work/ that have left no record; nobody measured how long they took."""
+    rows = []
+    for path in layout.unfinished():
+        try:
+            noted = int(read_json(path)["number"])
+        except (TwinrunError, KeyError, TypeError, ValueError):
+            noted = 1  # damaged, but begun
+        task, optimizer, seed, label = path.parts[-5:-1]
+        rows.append((f"{task}/{optimizer}/{seed}/{label}", task, noted))
+    return rows
+
+
 def _listed(title: str, items: list[tuple[str, str]]) -> str:
     lines = [f"  {run_id}: {text}" if text else f"  {run_id}" for run_id, text in items[:SHOWN]]
     if len(items) > SHOWN:

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.lib.format import open_memmap
-from numpy.typing import NDArray
 
 from twinrun.analysis.artifacts import read_features, read_predictions, read_weights
-from twinrun.analysis.checks import Found, read_manifests, read_runs
-from twinrun.analysis.pictures import flipping_places, pictures
+from twinrun.analysis.checks import Found, read_manifests, read_runs, read_unfinished
+from twinrun.analysis.pictures import write_pictures
 from twinrun.analysis.samples import Progress, silent
-from twinrun.study.errors import MismatchError, TwinrunError
-from twinrun.study.files import read_json, write_json, write_text
+from twinrun.study.errors import MismatchError
+from twinrun.study.files import write_json, write_text
 from twinrun.study.folders import replaced_folder
 from twinrun.study.layout import CURVE_COLUMNS, Layout
 from twinrun.study.params import Params
@@ -66,7 +65,9 @@ def collect(
             write_csv(folder / "results.csv", pd.DataFrame([_result(one) for one in found]))
             write_csv(folder / "curves.csv", _curves(found))
             write_csv(folder / "measured.csv", _measured(found))
-            write_csv(folder / "unfinished.csv", _unfinished(layout))
+            write_csv(
+                folder / "unfinished.csv", pd.DataFrame(read_unfinished(layout), columns=["id", "task", "attempts"])
+            )
     return CollectSummary(
         runs=len(found),
         diverged=tuple(one.run.id for one in found if not one.complete),
@@ -139,7 +140,9 @@ def _write_task(
         heads.flush()
     np.save(folder / "labels.npy", labels)
     _write_ids(folder, layout.prepared(task), n_test)
-    flipping = _write_pictures(folder, params, layout.prepared(task), runs, probabilities, manifest, task)
+    shown = params.tasks[task].data.show_images
+    first, prepared = int(manifest.get("n_train") or 0), layout.prepared(task)
+    flipping = write_pictures(folder, prepared, first, probabilities, _nd_rows(runs)) if shown else None
     return {
         "classes": manifest["classes"],
         "n_train": manifest.get("n_train"),
@@ -188,25 +191,13 @@ def _write_layers(folder: Path, layout: Layout, runs: list[Found]) -> dict[str, 
     }
 
 
-def _write_pictures(
-    folder: Path,
-    params: Params,
-    prepared: Path,
-    runs: list[Found],
-    probabilities: NDArray[np.float32],
-    manifest: dict[str, Any],
-    task: str,
-) -> list[int] | None:
-    """Write the images that flip most, where the params allow pictures; returns their places among the test images."""
-    if not params.tasks[task].data.show_images:
-        return None
+def _nd_rows(runs: list[Found]) -> list[list[int]]:
+    """For each cell, the rows of its complete nd runs among `runs`."""
     cells: dict[str, list[int]] = {}
     for row, one in enumerate(runs):
         if one.run.arm == "nd" and one.complete:
             cells.setdefault(one.run.cell, []).append(row)
-    places = flipping_places(probabilities, list(cells.values()), len(manifest["classes"]))
-    np.save(folder / "flipping.npy", pictures(prepared / "images.npy", int(manifest["n_train"]), places))
-    return places
+    return list(cells.values())
 
 
 def _write_ids(folder: Path, prepared: Path, n_test: int) -> None:
@@ -248,19 +239,6 @@ def _curves(found: list[Found]) -> pd.DataFrame:
     # Text, not numbers: what the run wrote is what is collected, digit by digit.
     rows = [[one.run.id, *row] for one in found for row in one.curve]
     return pd.DataFrame(rows, columns=["id", *CURVE_COLUMNS], dtype=str)
-
-
-def _unfinished(layout: Layout) -> pd.DataFrame:
-    """Attempts in work/ that have left no record: how many, not how long they took, which nobody measured."""
-    rows = []
-    for path in layout.unfinished():
-        try:
-            noted = int(read_json(path)["number"])
-        except (TwinrunError, KeyError, TypeError, ValueError):
-            noted = 1  # damaged, but begun
-        task, optimizer, seed, label = path.parts[-5:-1]
-        rows.append((f"{task}/{optimizer}/{seed}/{label}", task, noted))
-    return pd.DataFrame(rows, columns=["id", "task", "attempts"])
 
 
 def _measured(found: list[Found]) -> pd.DataFrame:

@@ -15,18 +15,28 @@ TOP_IMAGES = 10  # of each task
 LARGEST = 128  # pixels: larger images are made smaller by averaging whole blocks
 
 
-def flipping_places(
-    probabilities: NDArray[np.float32], cells: list[list[int]], classes: int, most: int = TOP_IMAGES
+def write_pictures(
+    folder: Path, prepared: Path, first: int, probabilities: NDArray[np.float32], cells: list[list[int]]
 ) -> list[int]:
+    """Write flipping.npy, the images that flip most, into `folder`; returns their places among the test images.
+
+    `first` is where the test images begin in the prepared task; the rest is that of `flipping_places`.
+    """
+    places = flipping_places(probabilities, cells)
+    np.save(folder / "flipping.npy", pictures(prepared / "images.npy", first, places))
+    return places
+
+
+def flipping_places(probabilities: NDArray[np.float32], cells: list[list[int]], most: int = TOP_IMAGES) -> list[int]:
     """Places of the test images on which the nd runs of a cell disagree most, mean over the cells.
 
     `cells` lists, for each cell, the rows of its complete nd runs in `probabilities` (runs, examples, classes).
     """
-    shares = []
+    shares, (_, examples, classes) = [], probabilities.shape
     for rows in cells:
         if len(rows) > 1:
             predicted = (predictions.predicted_classes(probabilities[row]) for row in rows)
-            counts = predictions.class_counts(predicted, probabilities.shape[1], classes)
+            counts = predictions.class_counts(predicted, examples, classes)
             shares.append(predictions.flip_shares(counts, len(rows)))
     return predictions.most_flipping(shares, most)[0] if shares else []
 
