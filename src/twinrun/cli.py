@@ -162,10 +162,13 @@ def collect(
 ) -> None:
     """Gather exactly the grid's records into collected/."""
     from twinrun.analysis.collect import collect as run_collect
+    from twinrun.launch.progress import Progress
     from twinrun.study.records import current_code_digest
 
     require_same_analysis()
-    summary = run_collect(load_params(params_file), Layout(), code_digest=current_code_digest(), check_only=check)
+    params, code = load_params(params_file), current_code_digest()
+    with Progress("collect", len(params.runs)) as bar:
+        summary = run_collect(params, Layout(), code_digest=code, check_only=check, progress=bar.update)
     print(summary.sentence)
 
 
@@ -173,10 +176,12 @@ def collect(
 def analyze() -> None:
     """Make tables, statistics and figures from collected/."""
     from twinrun.analysis.analyze import analyze as run_analyze
+    from twinrun.launch.progress import Progress
 
     require_same_analysis()
     layout = Layout()
-    run_analyze(layout.collected, layout.analysis)
+    with Progress("analyze", 1) as bar:
+        run_analyze(layout.collected, layout.analysis, bar.update)
     print(f"tables and figures in {layout.analysis}")
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from synthetic import CODE, Synthetic, snapshot, write_manifest, write_run, write_study
 
+from twinrun.analysis.analyze import analyze
 from twinrun.analysis.collect import collect
 from twinrun.study.errors import IncompleteError, InputError, MismatchError
 from twinrun.study.files import digest, write_json
@@ -232,3 +233,14 @@ def collect_into(params: Params, layout: Layout, target: Path) -> None:
             return target
 
     collect(params, Elsewhere(layout.root), code_digest=CODE)
+
+
+def test_progress_counts_the_runs(tmp_path: Path) -> None:
+    params, layout = write_study(tmp_path, Synthetic(tasks=("digits",), seeds=(0,), n_test=20, epochs=1))
+    steps: list[tuple[int, int]] = []
+    collect(params, layout, code_digest=CODE, progress=lambda done, total: steps.append((done, total)))
+    assert steps == [(done, 8) for done in range(9)]
+    steps.clear()
+    analyze(layout.collected, layout.analysis, lambda done, total: steps.append((done, total)))
+    assert [done for done, _ in steps] == list(range(1, len(steps) + 1))
+    assert steps[-1][0] == steps[-1][1]

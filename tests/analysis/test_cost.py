@@ -13,6 +13,7 @@ from twinrun.analysis.table import Study, load_study
 from twinrun.analysis.tables_runtime import runtime_table
 from twinrun.analysis.thesis_beside import footprint_notes
 from twinrun.analysis.thesis_tables import thesis_frame
+from twinrun.study.errors import MismatchError
 
 
 @pytest.fixture
@@ -88,3 +89,23 @@ def test_table_6_1_of_the_thesis() -> None:
     assert formula_kwh(300, 3600 * 1000, 1.0) == pytest.approx(300)
     assert footprint_notes()[0].endswith("29.91 kg CO2 as printed.")
     assert footprint_notes()[1].endswith("89.86 kg CO2 as printed; 233.141 x 0.385 is 89.76 kg.")
+
+
+def test_attempts_left_in_work_are_counted(tmp_path: Path) -> None:
+    """An attempt that was killed left no time and no energy: it is counted as a whole run, and said to be lost."""
+    spec = Synthetic(tasks=("digits",), optimizers=("sgd",), seeds=(0,), n_test=20, epochs=1, noise="native")
+    params, layout = write_study(tmp_path, spec)
+    for run, note in (("digits/sgd/0/nd_9", '{"number": 3}'), ("other/sgd/0/nd_1", "{cut")):
+        (tmp_path / "work" / run).mkdir(parents=True)
+        (tmp_path / "work" / run / "attempt.json").write_text(note)
+    collect(params, layout, code_digest=CODE)
+    study = load_study(layout.collected)
+    measure(study, energy_joules=3.6e6, attempts=[2, 1, 1, 1])
+    found = rows(study)
+    assert found.loc[("digits", "experiment", "measured"), ["runs", "lost"]].tolist() == [4, 0]
+    assert found.loc[("digits", "all, at most", "measured"), ["runs", "lost"]].tolist() == [8, 4]
+    assert found.loc[("digits", "all, at most", "measured"), "kwh"] == pytest.approx(8.0)
+    assert footprint_table(study).notes == ("Attempts in work/ at tasks that this study has not: other.",)
+    (layout.collected / "unfinished.csv").write_text("id,task,attempts\na,digits,many\n")
+    with pytest.raises(MismatchError, match=r"unfinished\.csv: the column attempts"):
+        footprint_table(study)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import stats
 from scipy.spatial.distance import jensenshannon
 from synthetic import CODE, Synthetic, write_study
 
@@ -17,9 +18,10 @@ from twinrun.analysis import predictions as p
 from twinrun.analysis import weights as w
 from twinrun.analysis.agreement import agreement, recall_by_class
 from twinrun.analysis.agreement import test_set_part as set_part
-from twinrun.analysis.churn_interval import DIRECT_RUNS, _direct, _linear, churn_interval
+from twinrun.analysis.churn_interval import churn_interval
 from twinrun.analysis.collect import collect
 from twinrun.analysis.divergence import chosen_pairs, js_distance
+from twinrun.analysis.samples import Interval
 from twinrun.analysis.table import Cell, Study, load_study
 from twinrun.analysis.tables_hidden import flips_table
 from twinrun.study.errors import MismatchError
@@ -31,31 +33,68 @@ def draw(runs: int, examples: int, rng: np.random.Generator, apart: float = 0.0)
     return (rng.random((runs, examples)) < 1 / (1 + np.exp(-hard))).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("runs", "apart"), [(5, 0.0), (5, 0.3), (30, 0.3), (DIRECT_RUNS + 5, 0.3)])
-def test_interval_of_churn_covers(runs: int, apart: float) -> None:
-    rng = np.random.default_rng(runs)
-    truth = np.mean([p.churn(*draw(2, 20_000, rng, apart)) for _ in range(200)])
-    hits = 0
-    for trial in range(100):
-        low, high = churn_interval(draw(runs, 300, rng, apart), 2, np.random.default_rng(trial))
-        hits += low <= truth <= high
-    assert hits >= 91  # it errs on the wide side
+def interval(predicted: np.ndarray, classes: int = 2) -> Interval:
+    return churn_interval(predicted, p.class_counts(predicted, predicted.shape[1], classes))
 
 
-def test_both_ways_of_drawing_agree() -> None:
-    predicted = draw(DIRECT_RUNS, 2000, np.random.default_rng(1), 0.2)
-    direct, linear = _direct(predicted, np.random.default_rng(2)), _linear(predicted, 2, np.random.default_rng(2))
-    assert np.mean(linear) == pytest.approx(np.mean(direct), rel=0.02)
-    assert np.std(linear) == pytest.approx(np.std(direct), rel=0.1)
+@pytest.mark.parametrize("images", [300, 2000])
+@pytest.mark.parametrize("apart", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("runs", [5, 30])
+def test_interval_of_churn_covers(runs: int, apart: float, images: int) -> None:
+    """Alike runs, and runs whose pairwise churn differs by a tenth and by a fifth: where the bootstrap covered 89 %."""
+    rng = np.random.default_rng(runs * images)
+    truth = np.mean([p.churn(*draw(2, 20_000, rng, apart)) for _ in range(400)])
+    times = 800 if runs * images < 50_000 else 300
+    found = [interval(draw(runs, images, rng, apart)) for _ in range(times)]
+    covered = np.mean([one.low <= truth <= one.high for one in found])
+    slack = 2 * math.sqrt(0.05 * 0.95 / times)
+    assert 0.93 - slack <= covered <= 0.97 + slack
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    arrays.arrays(np.int64, st.tuples(st.integers(2, 6), st.integers(2, 30)), elements=st.integers(0, 2)), st.randoms()
+)
+def test_interval_of_churn_has_no_order(predicted: np.ndarray, random) -> None:
+    found = interval(predicted, 3)
+    runs, images = (random.sample(range(size), size) for size in predicted.shape)
+    assert interval(predicted[runs][:, images], 3) == found
+    if found.low is not None:
+        assert 0 < found.low <= found.value <= found.high <= 1
+    else:
+        assert found.reason.startswith("not defined: ")
+
+
+def test_interval_of_churn_is_the_jackknife_of_both_ways() -> None:
+    """Against leaving out each run and each image in turn, by brute force."""
+    predicted = draw(6, 40, np.random.default_rng(4), 0.8)
+    runs, images = predicted.shape
+
+    def churn(rows: np.ndarray) -> np.ndarray:
+        return np.mean([a != b for a, b in itertools.combinations(rows, 2)], axis=0)
+
+    left = np.array([churn(np.delete(predicted, run, axis=0)) for run in range(runs)])
+    jackknife = (runs - 1) / runs * ((left.mean(axis=1) - left.mean()) ** 2).sum()
+    single = (runs - 1) / runs * ((left - left.mean(axis=0)) ** 2).sum() / images**2
+    over_images = churn(predicted).var(ddof=1) / images
+    variance = over_images + max(jackknife - single, 0)
+    assert jackknife > single
+    df = variance**2 / (over_images**2 / (images - 1) + jackknife**2 / (runs - 2))
+    found = interval(predicted)
+    half = stats.t.ppf(0.975, df) * math.sqrt(variance) / churn(predicted).mean()
+    assert math.log(found.high / found.low) == pytest.approx(2 * half)
+    assert found.value == pytest.approx(churn(predicted).mean())
 
 
 def test_interval_of_churn_is_defined_at_the_edges() -> None:
-    rng = np.random.default_rng(0)
-    assert all(map(math.isnan, churn_interval(np.zeros((1, 9), int), 2, rng)))
-    assert all(map(math.isnan, churn_interval(np.zeros((3, 0), int), 2, rng)))
-    two = np.array([[0] * 10, [1] * 4 + [0] * 6])
-    low, high = churn_interval(two, 2, rng)
-    assert 0 <= low < 0.4 < high <= 1
+    assert interval(np.zeros((1, 9), int)).reason == "not defined: 1 of the 2 runs that it needs"
+    assert interval(np.zeros((3, 0), int)).reason == "not defined: 0 of the 2 images that it needs"
+    same = interval(np.zeros((3, 9), int))
+    assert (same.value, same.low, same.high) == (0.0, None, None)
+    assert same.reason == "not defined: no two runs disagree on any image"
+    assert interval(np.array([[0] * 4, [1] * 4])).reason == "not defined: all images flip alike"
+    two = interval(np.array([[0] * 10, [1] * 4 + [0] * 6]))
+    assert 0 < two.low < 0.4 < two.high <= 1
 
 
 def test_js_distance_is_that_of_scipy() -> None:
@@ -136,7 +175,7 @@ def test_a_group_is_measured_as_its_runs_say(study: Study) -> None:
     flips = np.mean([predicted[a] != predicted[b] for a, b in pairs], axis=0)
     np.testing.assert_allclose(one.flips, flips)
     assert one.churn == pytest.approx(flips.mean())
-    assert one.churn_low <= one.churn <= one.churn_high
+    assert one.interval.low <= one.churn <= one.interval.high
     accuracy = (predicted == labels).mean()
     assert one.ensemble_gain == pytest.approx((probabilities.mean(axis=0).argmax(axis=1) == labels).mean() - accuracy)
     js = [jensenshannon(probabilities[a], probabilities[b], 2, axis=1).mean() for a, b in pairs]

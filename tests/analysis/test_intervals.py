@@ -39,7 +39,7 @@ def test_coverage_of_the_mean_and_of_a_new_value(n: int) -> None:
     assert 0.93 <= share(news) <= 0.97
 
 
-@pytest.mark.parametrize(("n", "studies", "resamples"), [(5, 6000, 1), (30, 1000, 499)])
+@pytest.mark.parametrize(("n", "studies", "resamples"), [(5, 6000, 1), (7, 2000, 1), (10, 1500, 499), (30, 1000, 499)])
 def test_coverage_of_the_sd(n: int, studies: int, resamples: int) -> None:
     rng = np.random.default_rng(n + 1)
     exact, free = [], []

@@ -1,6 +1,8 @@
 """The report in a real headless Chromium: no errors, figures of a size, sorting, phone, dark, print."""
 
+import base64
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +39,7 @@ def test_it_fits_and_shows_every_figure_without_an_error(browser: Browser, page:
     assert browser.run("window.innerWidth") == width
     assert browser.run("document.documentElement.scrollWidth") <= width
     sizes = browser.run("[...document.images].map(i => [i.complete, i.naturalWidth, i.width, i.height, i.alt.length])")
-    assert len(sizes) == browser.run("document.querySelectorAll('figure').length") == 13
+    assert len(sizes) == browser.run("document.querySelectorAll('figure').length") == 15
     for complete, natural, wide, high, words in sizes:
         assert complete
         assert min(natural, wide, high) > 150
@@ -109,6 +111,23 @@ def test_print_shows_tables_whole_and_hides_the_contents(browser: Browser, page:
         "[...document.querySelectorAll('.scroll')].filter(e => getComputedStyle(e).overflowY !== 'visible').length"
     )
     assert cut == 0
+    wide = browser.run("[...document.querySelectorAll('.scroll table')].filter(t => t.offsetWidth > 794).length")
+    assert wide == 0
+    folded = "[...document.querySelectorAll('main details')].map(d => d.open)"
+    assert not any(browser.run(folded))
+    browser.run("window.dispatchEvent(new Event('beforeprint'))")
+    assert all(browser.run(folded))
+    assert browser.run("document.querySelector('#table-weights tbody tr').getBoundingClientRect().height") > 0
+    browser.run("window.dispatchEvent(new Event('afterprint'))")
+    assert not any(browser.run(folded))
+
+
+def test_it_is_printed(browser: Browser, page: Path) -> None:
+    """A real PDF: several pages, not one blank sheet."""
+    browser.show(page, 1200)
+    pdf = base64.b64decode(browser.send("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"])
+    assert pdf.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 5
 
 
 def test_nothing_is_fetched(browser: Browser, page: Path) -> None:

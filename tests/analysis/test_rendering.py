@@ -3,6 +3,8 @@
 import doctest
 import importlib
 import math
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +18,16 @@ import twinrun
 from twinrun.analysis.analyze import build_tables
 from twinrun.analysis.collect import collect
 from twinrun.analysis.guidelines import guidelines, pooled_sd
-from twinrun.analysis.rendering import latex, latex_text, markdown, markdown_table
+from twinrun.analysis.rendering import columns_shown, latex, latex_text, markdown, markdown_table
 from twinrun.analysis.table import load_study
 from twinrun.analysis.tables import Table
 from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
 
-MODULES = ("agreement", "churn_interval", "divergence", "footprint", "guidelines", "rendering", "weights")
+MODULES = (
+    "agreement", "churn_interval", "divergence", "footprint", "guidelines", "predictions", "rendering", "tables_arms",
+    "weights",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -52,13 +57,41 @@ def test_latex_is_escaped() -> None:
     assert text.count(r"\toprule") == 2
     assert text.count(r"\begin{longtable}{lrr}") == 1
     # What is left of special characters is a command or escaped: braces balance, no bare % or &.
-    for line in body.splitlines()[1:-1]:
+    for line in body.splitlines()[1:-2]:
         assert line.replace(r"\{", "").replace(r"\}", "").count("{") == line.replace(r"\{", "").replace(
             r"\}", ""
         ).count("}")
         assert line.replace(r"\&", "").count("&") == 2
         assert "%" not in line.replace(r"\%", "")
     assert latex_text("") == ""
+
+
+def test_an_empty_remark_is_not_shown() -> None:
+    frame = pd.DataFrame({"n": [1, 2], "remark": ["", ""]})
+    assert columns_shown(frame) == ["n"]
+    frame.loc[1, "remark"] = "why"
+    assert columns_shown(frame) == ["n", "remark"]
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex: install Debian's `texlive-latex-recommended`")
+def test_every_table_compiles_and_fits_the_page(layout: Layout, tmp_path: Path) -> None:
+    tables = [*build_tables(load_study(layout.collected)).values(), nasty_table()]
+    tables.append(Table("empty", "", "Empty", "None.", pd.DataFrame(columns=["task", "n"])))
+    for table in tables:
+        (tmp_path / f"{table.name}.tex").write_text(latex(table))
+    packages = r"\usepackage[T1]{fontenc}\usepackage{booktabs, longtable, lscape}"
+    body = "\n".join(rf"\input{{{table.name}}}\clearpage" for table in tables)
+    page = rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}"
+    (tmp_path / "all.tex").write_text(page)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    for _ in range(2):  # longtable finds its widths in the second run
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-800:]
+    assert (tmp_path / "all.pdf").read_bytes().startswith(b"%PDF")
+    over = [
+        float(points) for points in re.findall(r"Overfull \\hbox \(([0-9.]+)pt", (tmp_path / "all.log").read_text())
+    ]
+    assert max(over, default=0) < 12  # points: nothing reaches beyond the margin
 
 
 def test_markdown_is_escaped() -> None:
@@ -104,10 +137,11 @@ def test_no_guideline_where_the_data_do_not_decide(tmp_path: Path) -> None:
     assert guidelines(study, {name: table.frame for name, table in build_tables(study).items()}) == []
 
 
-def test_a_study_is_loaded_from_any_of_its_folders(layout: Layout) -> None:
+def test_a_study_is_loaded_from_any_of_its_folders(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in (layout.root, layout.collected, layout.root / "runs", str(layout.root)):
         assert len(twinrun.load(folder).runs) == 30
-    study = twinrun.load(layout.root)
+    monkeypatch.chdir(layout.root)
+    study = twinrun.load()
     assert "row" not in study.runs
     assert study.tables["churn"]["churn"].between(0, 1).any()
     run = "digits/sgd/42/nd_2"

@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY, TINY
 
 from twinrun.study.errors import InputError
 from twinrun.study.grid import ARMS
-from twinrun.study.params import read_params
+from twinrun.study.params import Params, read_params
 
 MISTAKES = {
     "unknown key": ("batch_size: 32", "batch_size: 32, batchsize: 3", ["shapes.recipe.batchsize", "'batch_size'"]),
@@ -160,3 +160,15 @@ def test_run_digest_covers_what_the_run_reads_and_no_more(old: str, new: str, re
 def test_digest_does_not_depend_on_the_replicate() -> None:
     params = read_params(TINY)
     assert len({params.run_digest(run) for run in params.runs if run.cell == "shapes/sgd/7"}) == 1
+
+
+def test_whether_pictures_are_shown_is_in_no_digest() -> None:
+    """No run and no preparation reads it: saying so must train nothing again."""
+    plain = read_params(TINY)
+    content = plain.model_dump(by_alias=True)
+    for task in content["tasks"].values():
+        task["data"]["show_images"] = True
+    shown = Params.model_validate(content)
+    assert all(task.data.show_images for task in shown.tasks.values())
+    assert shown.grid_digest == plain.grid_digest
+    assert all(shown.data_params_digest(task) == plain.data_params_digest(task) for task in plain.tasks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from twinrun.analysis import predictions, statistics
 from twinrun.analysis.churn_interval import churn_interval
 from twinrun.analysis.divergence import js_distances
+from twinrun.analysis.samples import Interval, Progress, silent
 from twinrun.analysis.table import Cell, Study
 
 JS_PAIRS = 45  # all pairs of ten runs; of more runs so many are drawn
@@ -27,8 +27,7 @@ class Agreement:
     n: int
     pairs: int
     churn: float
-    churn_low: float
-    churn_high: float
+    interval: Interval  # of churn, over images and runs
     error: float
     js_distance: float  # mean over pairs and images
     js_pairs: int
@@ -101,34 +100,36 @@ def agreement(study: Study, cell: Cell, arm: str) -> Agreement:
         total += probabilities
     errors = [predictions.error(row, labels) for row in predicted]
     counts = predictions.class_counts(predicted, examples, classes)
-    low, high = churn_interval(predicted, classes, study.rng("churn", cell, arm))
+    interval = churn_interval(predicted, counts)
     js_distance, js_pairs = js_distances(study, cell.task, rows, JS_PAIRS, study.rng("js", cell, arm))
     error, several = statistics.mean(errors), n > 1
     ensemble = predictions.error(predictions.predicted_classes(total), labels) if several else math.nan
-    disagreeing = n * n - np.square(counts).sum(axis=1)
     return Agreement(
         cell=cell,
         arm=arm,
         n=n,
         pairs=n * (n - 1) // 2,
         churn=predictions.mean_churn(counts, n),
-        churn_low=low,
-        churn_high=high,
+        interval=interval,
         error=error,
         js_distance=js_distance,
         js_pairs=js_pairs,
         ensemble_gain=error - ensemble,
         test_set=test_set_part(predicted == labels),
-        flips=disagreeing / (n * (n - 1)) if several else np.empty(0),
+        flips=predictions.flip_shares(counts, n) if several else np.empty(0),
         wrong=1 - counts[np.arange(examples), labels] / n if n else np.full(examples, math.nan),
         recalls=np.array([recall_by_class(row, labels, classes) for row in predicted]).reshape(n, classes),
     )
 
 
-def agreements(study: Study, arms: Iterable[str]) -> list[Agreement]:
+def agreements(study: Study, arms: list[str], progress: Progress = silent) -> list[Agreement]:
     """Every cell and arm, in grid order."""
-    kept = list(arms)
-    return [agreement(study, cell, arm) for cell in study.cells() for arm in kept]
+    wanted = [(cell, arm) for cell in study.cells() for arm in arms]
+    found = []
+    for cell, arm in wanted:
+        found.append(agreement(study, cell, arm))
+        progress(len(found), len(wanted))
+    return found
 
 
 def identity(one: Agreement) -> dict[str, Any]:

@@ -8,19 +8,29 @@ from typing import Any
 
 import pandas as pd
 
-from twinrun.analysis import drawing, figures, figures_layers, figures_runtime, figures_sources, figures_weights
+from twinrun.analysis import (
+    drawing,
+    figures,
+    figures_hidden,
+    figures_layers,
+    figures_normality,
+    figures_runtime,
+    figures_sources,
+    figures_weights,
+)
 from twinrun.analysis.agreement import agreements
 from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.footprint import footprint_table
 from twinrun.analysis.parting import parting_figures, parting_table
 from twinrun.analysis.rendering import COMMAND, write_table
+from twinrun.analysis.samples import Progress, silent
 from twinrun.analysis.table import Study, load_study
 from twinrun.analysis.tables import Table, missing
 from twinrun.analysis.tables_determinism import determinism_arms_table, determinism_table
 from twinrun.analysis.tables_features import features_table
 from twinrun.analysis.tables_hidden import classes_table, flips_table, hidden_table
 from twinrun.analysis.tables_layers import depths_table, layers_checkpoints_table, layers_frame, layers_table
-from twinrun.analysis.tables_performance import performance_table, spread_table, summary_table
+from twinrun.analysis.tables_performance import performance_table, summary_table
 from twinrun.analysis.tables_runtime import runtime_table
 from twinrun.analysis.tables_sources import literature_table, sources_table
 from twinrun.analysis.tables_tests import build_test_tables
@@ -33,27 +43,29 @@ from twinrun.study.folders import replaced_folder
 ANALYSIS_SCHEMA = 1
 
 
-def analyze(collected: Path, out: Path) -> None:
+def analyze(collected: Path, out: Path, progress: Progress = silent) -> None:
     """Write tables/*.csv, figures/*.svg and *.png, statistics.json and the index analysis.json into `out`.
 
     Raises what `load_study` raises. The same input gives the same bytes.
     """
     study = load_study(collected)
-    tables = build_tables(study)
+    tables = build_tables(study, progress)
+    measured = len(paired_arms(study)) * len(list(study.cells()))
     with replaced_folder(out) as folder:
         files = {name: write_table(table, folder / "tables") for name, table in tables.items()}
-        drawn = [
-            _figure_entry(figure, drawing.save(figure, folder / "figures")) for figure in build_figures(study, tables)
-        ]
+        found, drawn = build_figures(study, tables), []
+        for figure in found:
+            drawn.append(_figure_entry(figure, drawing.save(figure, folder / "figures")))
+            progress(measured + len(drawn), measured + len(found))
         write_json(folder / "statistics.json", key_numbers(study, tables))
         entries = [_table_entry(table, files[table.name]) for table in tables.values()]
         index = {"schema": ANALYSIS_SCHEMA, "study_digest": study.digest, "tables": entries, "figures": drawn}
         write_json(folder / "analysis.json", index)
 
 
-def build_tables(study: Study) -> dict[str, Table]:
+def build_tables(study: Study, progress: Progress = silent) -> dict[str, Table]:
     """Every table of the study by name, in the order of the report."""
-    groups = agreements(study, paired_arms(study))
+    groups = agreements(study, paired_arms(study), progress)
     churn, weights, layers = churn_table(study, groups), weights_table(study), layers_frame(study)
     performance = {task: performance_table(study, task) for task in study.tasks}
     tables = [
@@ -96,7 +108,10 @@ def build_figures(study: Study, tables: dict[str, Table]) -> list[Drawn]:
     return [
         *(figures.sd_figure(study, task, spread) for task in study.tasks),
         *(figures.difference_figure(study, task, tables[f"performance_{task}"].frame) for task in study.tasks),
-        figures.churn_figure(study, tables["churn"].frame),
+        figures_normality.qq_figure(study),
+        figures_hidden.churn_figure(study, tables["churn"].frame),
+        figures_hidden.classes_figure(study, tables["classes"].frame),
+        *figures_hidden.picture_figures(study, tables["flips"].frame),
         figures_weights.head_sd_figure(study, weights),
         *(figures_weights.cosine_figure(study, optimizer, weights) for optimizer in study.optimizers),
         figures_layers.layers_figure(study, tables["layers_depth"].frame),

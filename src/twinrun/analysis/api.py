@@ -71,7 +71,7 @@ def load(folder: str | Path = ".") -> Loaded:
 
     Raises InputError when nothing collected is there, MismatchError when it is damaged.
     """
-    place = Path(folder)
+    place = Path(folder).resolve()  # `.` has no parent of its own
     for candidate in (place, place / "collected", place.parent / "collected"):
         if (candidate / "study.json").is_file():
             # Beside any other folder a collection would be that of another study.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinrun.analysis.artifacts import read_curve, read_features, read_predictions, read_weights
+from twinrun.analysis.samples import Progress, silent
 from twinrun.study.errors import IncompleteError, MismatchError, TwinrunError
 from twinrun.study.files import digest, read_json, sha256_bytes
 from twinrun.study.grid import Run
@@ -60,7 +61,9 @@ def read_manifests(params: Params, layout: Layout) -> dict[str, dict[str, Any]]:
     return manifests
 
 
-def read_runs(params: Params, layout: Layout, manifests: dict[str, dict[str, Any]], code_digest: str) -> list[Found]:
+def read_runs(
+    params: Params, layout: Layout, manifests: dict[str, dict[str, Any]], code_digest: str, progress: Progress = silent
+) -> list[Found]:
     """Every run of the grid, in its order, read and checked.
 
     Raises MismatchError (naming what is wrong with which run) before IncompleteError (naming what is missing).
@@ -68,7 +71,8 @@ def read_runs(params: Params, layout: Layout, manifests: dict[str, dict[str, Any
     found: list[Found] = []
     missing: list[str] = []
     wrong: list[tuple[str, str]] = []
-    for run in params.runs:
+    for place, run in enumerate(params.runs):
+        progress(place, len(params.runs))
         folder = layout.run(run)
         if not (folder / RECORD).is_file() or not (folder / MEASURED).is_file():
             missing.append(run.id)
@@ -82,6 +86,7 @@ def read_runs(params: Params, layout: Layout, manifests: dict[str, dict[str, Any
         wrong.extend((run.id, fault) for fault in faults)
         if not faults:
             found.append(one)
+    progress(len(params.runs), len(params.runs))
     wrong.extend(_mixed(found))
     if wrong:
         also = f"\n(and {len(missing)} runs are missing)" if missing else ""
@@ -94,6 +99,19 @@ def read_runs(params: Params, layout: Layout, manifests: dict[str, dict[str, Any
         title = f"{len(missing)} of {len(params.runs)} runs are missing"
         raise IncompleteError(_listed(title, [(run_id, "") for run_id in missing]), "train them with `twinrun sweep`")
     return found
+
+
+def read_unfinished(layout: Layout) -> list[tuple[str, str, int]]:
+    """Run id, task and number of the attempts in work/ that have left no record; nobody measured how long they took."""
+    rows = []
+    for path in layout.unfinished():
+        try:
+            noted = int(read_json(path)["number"])
+        except (TwinrunError, KeyError, TypeError, ValueError):
+            noted = 1  # damaged, but begun
+        task, optimizer, seed, label = path.parts[-5:-1]
+        rows.append((f"{task}/{optimizer}/{seed}/{label}", task, noted))
+    return rows
 
 
 def _listed(title: str, items: list[tuple[str, str]]) -> str:

@@ -12,7 +12,9 @@ import pandas as pd
 from numpy.lib.format import open_memmap
 
 from twinrun.analysis.artifacts import read_features, read_predictions, read_weights
-from twinrun.analysis.checks import Found, read_manifests, read_runs
+from twinrun.analysis.checks import Found, read_manifests, read_runs, read_unfinished
+from twinrun.analysis.pictures import write_pictures
+from twinrun.analysis.samples import Progress, silent
 from twinrun.study.errors import MismatchError
 from twinrun.study.files import write_json, write_text
 from twinrun.study.folders import replaced_folder
@@ -44,14 +46,16 @@ class CollectSummary:
         return text
 
 
-def collect(params: Params, layout: Layout, *, code_digest: str, check_only: bool = False) -> CollectSummary:
+def collect(
+    params: Params, layout: Layout, *, code_digest: str, check_only: bool = False, progress: Progress = silent
+) -> CollectSummary:
     """Check every run of the grid and write `layout.collected`, the whole of it or nothing.
 
     Raises IncompleteError naming the missing runs, MismatchError naming the runs that do not belong to this study
     (edited, of other params, code or data, on mixed devices). A diverged run belongs to it and is reported as such.
     """
     manifests = read_manifests(params, layout)
-    found = read_runs(params, layout, manifests, code_digest)
+    found = read_runs(params, layout, manifests, code_digest, progress)
     if not check_only:
         with replaced_folder(layout.collected) as folder:
             tasks = {
@@ -61,6 +65,9 @@ def collect(params: Params, layout: Layout, *, code_digest: str, check_only: boo
             write_csv(folder / "results.csv", pd.DataFrame([_result(one) for one in found]))
             write_csv(folder / "curves.csv", _curves(found))
             write_csv(folder / "measured.csv", _measured(found))
+            write_csv(
+                folder / "unfinished.csv", pd.DataFrame(read_unfinished(layout), columns=["id", "task", "attempts"])
+            )
     return CollectSummary(
         runs=len(found),
         diverged=tuple(one.run.id for one in found if not one.complete),
@@ -133,6 +140,9 @@ def _write_task(
         heads.flush()
     np.save(folder / "labels.npy", labels)
     _write_ids(folder, layout.prepared(task), n_test)
+    shown = params.tasks[task].data.show_images
+    first, prepared = int(manifest.get("n_train") or 0), layout.prepared(task)
+    flipping = write_pictures(folder, prepared, first, probabilities, _nd_rows(runs)) if shown else None
     return {
         "classes": manifest["classes"],
         "n_train": manifest.get("n_train"),
@@ -140,6 +150,7 @@ def _write_task(
         "counts": manifest.get("counts"),
         "procedural": procedural,
         "data_digest": manifest["digest"],
+        "flipping": flipping,
         "head_epochs": list(epochs),
         "head_shapes": shapes,
         "head_size": size,
@@ -178,6 +189,15 @@ def _write_layers(folder: Path, layout: Layout, runs: list[Found]) -> dict[str, 
         "layer_rows": kept,
         "features_shape": shape,
     }
+
+
+def _nd_rows(runs: list[Found]) -> list[list[int]]:
+    """For each cell, the rows of its complete nd runs among `runs`."""
+    cells: dict[str, list[int]] = {}
+    for row, one in enumerate(runs):
+        if one.run.arm == "nd" and one.complete:
+            cells.setdefault(one.run.cell, []).append(row)
+    return list(cells.values())
 
 
 def _write_ids(folder: Path, prepared: Path, n_test: int) -> None:

@@ -1,4 +1,4 @@
-"""Figures 5.1-5.6 and churn: spread, difference and disagreement of twins at the end of training."""
+"""Figures 5.1-5.6: spread and difference of twins at the end of training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from twinrun.analysis import drawing
@@ -117,7 +116,11 @@ def difference_figure(study: Study, task: str, table: pd.DataFrame) -> Drawn:
     with drawing.style():
         figure, grid = drawing.new_figure(4.6, 2, 1, sharex=True, sharey=True)
         for metric, (axes,) in zip(pair, grid, strict=True):
-            _difference_panel(axes, data[data["metric"] == metric], study)
+            mine = data[data["metric"] == metric]
+            if mine["difference_percent"].notna().any():
+                difference_panel(axes, mine, study, ("difference_percent", "mean_nd", "sd_nd"), 1.0)
+            else:
+                drawing.not_available(axes, "no cell with det and nd runs")
             axes.set_title(METRIC_LABELS[metric], loc="left")
         grid[-1][0].set_xlabel("seed")
         figure.supylabel("100 (det - nd) / nd  (%)", fontsize=9)
@@ -143,81 +146,15 @@ def difference_figure(study: Study, task: str, table: pd.DataFrame) -> Drawn:
     )
 
 
-def _difference_panel(axes: Axes, data: pd.DataFrame, study: Study) -> None:
-    if data["difference_percent"].notna().sum() == 0:
-        drawing.not_available(axes, "no cell with det and nd runs")
-        return
+def difference_panel(axes: Axes, data: pd.DataFrame, study: Study, columns: tuple[str, str, str], alpha: float) -> None:
+    """Bars of a difference in percent around 0; `columns` name it, the nd runs' mean and their SD."""
     places, width = drawing.grouped_positions(len(study.seeds), len(study.optimizers))
     for optimizer, centres in zip(study.optimizers, places, strict=True):
         mine = data[data["optimizer"] == optimizer]
         look = drawing.OPTIMIZER_STYLES[optimizer]
-        values = by_seed(mine, study.seeds, "difference_percent")
-        mean, sd = (by_seed(mine, study.seeds, name) for name in ("mean_nd", "sd_nd"))
+        values, mean, sd = (by_seed(mine, study.seeds, name) for name in columns)
         noise = [100 * s / m if m else math.nan for s, m in zip(sd, mean, strict=True)]
-        axes.bar(centres, values, 0.92 * width, color=look["color"], hatch=look["hatch"])
-        axes.errorbar(centres, [0.0] * len(centres), yerr=noise, fmt="none", ecolor="#777777", capsize=3, elinewidth=1)
+        axes.bar(centres, values, 0.92 * width, color=look["color"], hatch=look["hatch"], alpha=alpha)
+        axes.errorbar(centres, [0.0] * len(centres), yerr=noise, fmt="none", ecolor="#666666", capsize=3, elinewidth=1)
     axes.axhline(0, color="black", linewidth=0.8)
     drawing.seed_ticks(axes, study.seeds)
-
-
-def churn_figure(study: Study, churn: pd.DataFrame) -> Drawn:
-    """Churn of each cell against its error, with the line on which both are equal."""
-    arms = [arm for arm in dict.fromkeys(churn["arm"]) if arm != "det"] or ["nd"]
-    known = churn[churn["churn"].notna() & churn["arm"].isin(arms)]
-    limit = 100 * 1.08 * max(drawing.finite_max(known["churn"].tolist()), drawing.finite_max(known["error"].tolist()))
-    with drawing.style():
-        figure, grid = drawing.new_figure(3.9 * len(arms) + 0.4, len(arms), 1)
-        for arm, (axes,) in zip(arms, grid, strict=True):
-            mine = known[known["arm"] == arm]
-            if mine.empty or limit == 0:
-                why = "no cell with two complete runs" if mine.empty else "no run errs and no two runs differ"
-                drawing.not_available(axes, why)
-                continue
-            axes.plot([0, limit], [0, limit], color=drawing.GREY, linewidth=0.9, linestyle="--")
-            for index, task in enumerate(study.tasks):
-                colour = drawing.SERIES[index % len(drawing.SERIES)][0]
-                for optimizer in study.optimizers:
-                    points = mine[(mine["task"] == task) & (mine["optimizer"] == optimizer)]
-                    marker = drawing.OPTIMIZER_STYLES[optimizer]["marker"]
-                    filled = colour if optimizer == "adam" else "none"
-                    axes.plot(
-                        100 * points["error"], 100 * points["churn"], marker, color=colour, mfc=filled, markersize=6,
-                        mew=1.4,
-                    )  # fmt: skip
-            axes.set(xlim=(0, limit), ylim=(0, limit), xlabel="test error (%)", ylabel="churn (% of test images)")
-            axes.set_aspect("equal")
-            axes.grid(True, axis="both")
-            axes.set_title(nd_phrase(study) if arm == "nd" else f"arm {arm}", loc="left")
-        figure.legend(handles=_churn_legend(study), loc="outside lower center", ncols=1 if len(study.tasks) > 2 else 2)
-    pairs = int(known["pairs"].sum())
-    return Drawn(
-        name="churn_error",
-        thesis_name="",
-        title="Churn against error",
-        caption=(
-            "One point per cell (task, optimizer, seed). Vertical: churn, the share of test images that two runs of "
-            f"the cell classify differently, mean over all its n(n-1)/2 pairs ({counts(known['n'])} runs, {pairs} "
-            "pairs in all). Horizontal: mean test error of the same runs. On the dashed line twins disagree as often "
-            "as they err, which is what the literature finds for well-trained networks; below it they agree more."
-        ),
-        alt=(
-            f"Scatter of {len(known)} cells: churn {span(known['churn'], '.1f', 100)} percent, error "
-            f"{span(known['error'], '.1f', 100)} percent, churn over error {span(known['churn_over_error'], '.2f')}."
-        ),
-        figure=figure,
-    )
-
-
-def _churn_legend(study: Study) -> list[Line2D]:
-    handles = []
-    for index, task in enumerate(study.tasks):
-        colour = drawing.SERIES[index % len(drawing.SERIES)][0]
-        for optimizer in study.optimizers:
-            handles.append(
-                Line2D(
-                    [], [], linestyle="", marker=drawing.OPTIMIZER_STYLES[optimizer]["marker"], color=colour,
-                    mfc=colour if optimizer == "adam" else "none", mew=1.4, markersize=6,
-                    label=f"{study.title(task)}, {OPTIMIZER_LABELS[optimizer]}",
-                )
-            )  # fmt: skip
-    return handles

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
-from matplotlib.axes import Axes
 
 from twinrun.analysis import drawing
 from twinrun.analysis.drawing import Drawn
-from twinrun.analysis.figures import by_seed, counts, optimizer_legend, span
+from twinrun.analysis.figures import counts, difference_panel, optimizer_legend, span
 from twinrun.analysis.table import Study
 from twinrun.analysis.thesis_names import nd_phrase, runtime_figure_name
 
@@ -21,7 +18,11 @@ def runtime_figure(study: Study, task: str, table: pd.DataFrame) -> Drawn:
     with drawing.style():
         figure, grid = drawing.new_figure(3.0)
         axes = grid[0][0]
-        _panel(axes, data, study)
+        if data["overhead_percent"].notna().any():
+            # Pale: nothing here is a measured cost.
+            difference_panel(axes, data, study, ("overhead_percent", "seconds_nd", "seconds_sd_nd"), 0.6)
+        else:
+            drawing.not_available(axes, "no cell with timed det and nd runs")
         axes.set_xlabel("seed")
         axes.set_ylabel("100 (det - nd) / nd  (%)")
         figure.suptitle(f"{study.title(task)}: runtime (confounded)", fontsize=10)
@@ -44,21 +45,3 @@ def runtime_figure(study: Study, task: str, table: pd.DataFrame) -> Drawn:
         ),
         figure=figure,
     )
-
-
-def _panel(axes: Axes, data: pd.DataFrame, study: Study) -> None:
-    if data["overhead_percent"].notna().sum() == 0:
-        drawing.not_available(axes, "no cell with timed det and nd runs")
-        return
-    places, width = drawing.grouped_positions(len(study.seeds), len(study.optimizers))
-    for optimizer, centres in zip(study.optimizers, places, strict=True):
-        mine = data[data["optimizer"] == optimizer]
-        look = drawing.OPTIMIZER_STYLES[optimizer]
-        values = by_seed(mine, study.seeds, "overhead_percent")
-        mean, sd = (by_seed(mine, study.seeds, name) for name in ("seconds_nd", "seconds_sd_nd"))
-        noise = [100 * s / m if m else math.nan for s, m in zip(sd, mean, strict=True)]
-        # Pale: nothing here is a measured cost.
-        axes.bar(centres, values, 0.92 * width, color=look["color"], hatch=look["hatch"], alpha=0.6)
-        axes.errorbar(centres, [0.0] * len(centres), yerr=noise, fmt="none", ecolor="#555555", capsize=3, elinewidth=1)
-    axes.axhline(0, color="black", linewidth=0.8)
-    drawing.seed_ticks(axes, study.seeds)

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from twinrun.analysis.reading import check_measured, read_frame
 from twinrun.analysis.table import Study
 from twinrun.analysis.tables import Table, remarks
 
@@ -61,10 +63,12 @@ def footprint_table(study: Study, inputs: Inputs | None = None) -> Table:
     """Per task and in sum: kWh and kg CO2 of the experiment's runs and of all attempts."""
     inputs = inputs or Inputs()
     measured = study.measured.assign(task=study.results["task"].to_numpy())
-    groups = [(task, measured[measured["task"] == task]) for task in study.tasks]
+    left = unfinished(study)
+    groups = [(task, measured[measured["task"] == task], left[left["task"] == task]) for task in study.tasks]
     if len(groups) > 1:
-        groups.append(("all tasks", measured))
-    rows = [row for task, group in groups for row in _rows(task, group, inputs)]
+        groups.append(("all tasks", measured, left))
+    rows = [row for task, group, others in groups for row in _rows(task, group, others, inputs)]
+    strange = sorted(set(left["task"]) - set(study.tasks))
     return Table(
         name="footprint",
         thesis_name="Table 6.1",
@@ -72,16 +76,28 @@ def footprint_table(study: Study, inputs: Inputs | None = None) -> Table:
         caption=(
             "`measured`: joules read from the counters of the GPU or processor, times PUE. `formula`: board power x "
             "seconds of the whole run x PUE, as in the thesis; power from the manufacturer's data sheet. CO2 = kWh x "
-            f"carbon intensity: {inputs.sentence}. `experiment`: the runs of the grid; `all, at most`: every started "
-            "attempt at them, each counted as a whole run. The time and energy of an attempt that was killed is not "
-            "recorded, so the truth lies between the two. Trials outside the grid, preparation and analysis "
-            "are in neither."
+            f"carbon intensity: {inputs.sentence}. `experiment`: the runs of the grid; `all, at most`: every attempt "
+            "that was started, each counted as a whole run: those at the runs of the grid, and those left in work/ "
+            "(interrupted, or of other grids), which are counted as mean runs of their task. The time and energy of "
+            "an attempt that was killed is not recorded, so the truth lies between the two. Runs in other folders, "
+            "preparation and analysis are in neither. Lost: attempts that left no record."
         ),
         frame=pd.DataFrame(rows),
+        notes=(f"Attempts in work/ at tasks that this study has not: {', '.join(strange)}.",) if strange else (),
     )
 
 
-def _rows(task: str, group: pd.DataFrame, inputs: Inputs) -> list[dict[str, Any]]:
+def unfinished(study: Study) -> pd.DataFrame:
+    """Attempts in work/ that left no record when the study was collected: id, task, attempts."""
+    path = study.folder / "unfinished.csv"
+    if not path.is_file():  # collected by an earlier version
+        return pd.DataFrame({"id": [], "task": [], "attempts": np.empty(0)})
+    frame = read_frame(path, ("id", "task"), ("id", "task", "attempts"))
+    check_measured(frame, path)
+    return frame
+
+
+def _rows(task: str, group: pd.DataFrame, left: pd.DataFrame, inputs: Inputs) -> list[dict[str, Any]]:
     attempts = pd.to_numeric(_column(group, "attempts")).fillna(1).clip(lower=1)
     ways = {"measured": _measured(group, inputs), "formula": _formula(group, inputs)}
     rows = []
@@ -90,12 +106,16 @@ def _rows(task: str, group: pd.DataFrame, inputs: Inputs) -> list[dict[str, Any]
             known = kwh.notna()
             # One run without a value makes the sum unknown: a part is never shown as the whole.
             total = math.fsum(kwh * times) if known.all() and len(kwh) else math.nan
+            others = 0 if scope == "experiment" else int(left["attempts"].sum())
+            if others:
+                total += math.fsum(kwh) / len(kwh) * others if len(kwh) else math.nan
             rows.append(
                 {
                     "task": task,
                     "scope": scope,
                     "way": way,
-                    "runs": int(times.sum()),
+                    "runs": int(times.sum()) + others,
+                    "lost": int(times.sum()) - len(times) + others,
                     "known": int(times[known].sum()),
                     "kwh": total,
                     "co2_kg": carbon_kg(total, inputs.kg_per_kwh),

@@ -85,20 +85,24 @@ def brown_forsythe(groups: Sequence[Sequence[ArrayLike]], *, classic: bool = Fal
     reason = group_fault([cell for group in cells for cell in group], 3, count=1)
     if reason:
         return Outcome.undefined(method, sizes, reason)
-    deviations = [np.concatenate([_deviations(cell, classic) for cell in group]) for group in cells if group]
-    found = anova(deviations)
+    apart = [[deviations(cell[None], classic=classic)[0] for cell in group] for group in cells if group]
+    found = anova([np.concatenate(group) for group in apart])
     return Outcome(method, found.statistic, found.p, sizes, found.df, found.effect, found.reason)
 
 
-def _deviations(cell: Sample, classic: bool) -> Sample:
-    absolute: Sample = np.sort(np.abs(cell - np.median(cell)))
+def deviations(rows: Sample, *, classic: bool = False) -> Sample:
+    """Absolute deviations of each row, (cells, values), from its median, without the structural zero unless `classic`.
+
+    >>> deviations(np.array([[1.0, 2.0, 4.0]])).tolist()
+    [[1.0, 2.0]]
+    """
+    absolute: Sample = np.sort(np.abs(rows - np.median(rows, axis=1, keepdims=True)), axis=1)
     if classic:
         return absolute
-    if cell.size % 2:
-        return absolute[1:]
-    # The two smallest are one number twice: sqrt(2) keeps their sum of squares (Hines & Hines 2000).
-    absolute[1] *= math.sqrt(2)
-    return absolute[1:]
+    if rows.shape[1] % 2 == 0:
+        # The two smallest are one number twice: sqrt(2) keeps their sum of squares (Hines & Hines 2000).
+        absolute[:, 1] *= math.sqrt(2)
+    return absolute[:, 1:]
 
 
 def welch_t(first: ArrayLike, second: ArrayLike) -> Outcome:

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from twinrun.analysis import statistics
+from twinrun.analysis.intervals import mean_interval
 from twinrun.analysis.table import Study
 from twinrun.analysis.thesis_names import METRIC_LABELS
 
@@ -128,7 +129,7 @@ def _churn(study: Study, frames: Frames, task: str) -> list[Guideline]:
         return []
     # The mean absolute difference in accuracy of two runs, if normal.
     typical = 2 / math.sqrt(math.pi) * pooled_sd(spread["sd_accuracy"], spread["n"])[0]
-    least = float(mine["churn_low"].min())
+    least = float(mine["churn_low"].min(skipna=False))  # a cell without an interval decides nothing
     if not least > 2 * typical:
         return []
     return [
@@ -144,28 +145,34 @@ def _churn(study: Study, frames: Frames, task: str) -> list[Guideline]:
 
 
 def _seeds(study: Study, frames: Frames, task: str) -> list[Guideline]:
-    table = frames["churn_arms"]
-    mine = table[(table["task"] == task) & (table["comparison"] == "nd, same seed")]["churn_over_seeds"].dropna()
-    if mine.empty:
-        return []
+    arms, cells, ends = frames["churn_arms"], frames["churn"], []
+    for optimizer in study.optimizers:
+        others = arms["comparison"].str.endswith("other seeds")
+        control = arms.loc[(arms["task"] == task) & (arms["optimizer"] == optimizer) & others, "churn"].dropna()
+        mine = cells[(cells["task"] == task) & (cells["optimizer"] == optimizer) & (cells["arm"] == "nd")]
+        interval = mean_interval(mine["churn"].dropna())
+        if control.empty or not control.iloc[0] > 0 or interval.low is None or interval.high is None:
+            return []
+        ends.append((interval.low / control.iloc[0], interval.high / control.iloc[0]))
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     ground = (
-        f"Churn of identical runs is {mine.min():.2f} to {mine.max():.2f} of the churn between other seeds "
-        f"({len(mine)} optimizer{'' if len(mine) == 1 else 's'}; table churn_arms)."
+        f"Churn of identical runs is {max(low, 0):.2f} to {high:.2f} of that between other seeds (95 % t intervals "
+        f"over the cells, {len(ends)} optimizer{'' if len(ends) == 1 else 's'}; tables churn, churn_arms)."
     )
-    if mine.min() >= ALIKE:
+    if low >= ALIKE:
         return [
             Guideline(
                 f"{study.title(task)}: count implementation noise as a source of variance as large as the seed.",
                 ground,
-                f"given when the ratio is at least {ALIKE} for every optimizer",
+                f"given when the interval lies above {ALIKE} for every optimizer",
             )
         ]
-    if mine.max() <= APART:
+    if high <= APART:
         return [
             Guideline(
                 f"{study.title(task)}: vary the seeds, not the replicates, to see the variance of training.",
                 ground,
-                f"given when the ratio is at most {APART} for every optimizer",
+                f"given when the interval lies below {APART} for every optimizer",
             )
         ]
     return []

@@ -50,6 +50,30 @@ def mean_churn(counts: NDArray[np.int64], runs: int) -> float:
     return disagreeing / (len(counts) * runs * (runs - 1) // 2)
 
 
+def flip_shares(counts: NDArray[np.int64], runs: int) -> NDArray[np.float64]:
+    """Share of the pairs of runs that disagree on each example, (examples,), from `class_counts` of two runs or more.
+
+    >>> flip_shares(np.array([[2, 0], [1, 1]]), 2).tolist()
+    [0.0, 1.0]
+    """
+    shares: NDArray[np.float64] = (runs * runs - np.square(counts).sum(axis=1)) / (runs * (runs - 1))
+    return shares
+
+
+def most_flipping(shares: list[NDArray[np.float64]], most: int) -> tuple[list[int], NDArray[np.float64]]:
+    """Places of the up to `most` examples that flip most, mean over groups of runs, and that mean of every example.
+
+    Examples that never flip are left out; of equals the first is first.
+
+    >>> most_flipping([np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.5, 0.0])], 3)[0]
+    [1, 2]
+    """
+    # fsum: the same bits whatever the order of the groups.
+    means = np.array([math.fsum(column) / len(shares) for column in zip(*shares, strict=True)])
+    order = np.lexsort((np.arange(len(means)), -means))[:most]
+    return [int(place) for place in order if means[place] > 0], means
+
+
 def churn_over_error(churn_value: float, error_value: float) -> float:
     """Churn divided by test error, about 1 when twins differ as much as they err; NaN when there is no error."""
     return churn_value / error_value if error_value > 0 else math.nan

@@ -8,11 +8,15 @@ from pathlib import Path
 import pandas as pd
 
 from twinrun.analysis.collect import write_csv
-from twinrun.analysis.tables import COLUMNS, Column, Table, shown
+from twinrun.analysis.tables import COLUMNS, Column, Table, missing, shown
 from twinrun.study.files import write_text
 
 COMMAND = "twinrun analyze"  # makes every table and figure
 FORMS = ("csv", "tex", "md")
+
+REMARK_LETTERS = 40  # of a line of a remark in LaTeX
+PORTRAIT_POINTS = 345.0  # text width of the standard article on its smallest paper; on its side 550
+LATEX_FORMS = (("scriptsize", PORTRAIT_POINTS, 3.9), ("scriptsize", 550.0, 3.9), ("tiny", 550.0, 2.9))
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -30,7 +34,11 @@ def column(name: str) -> Column:
 
 def columns_shown(frame: pd.DataFrame) -> list[str]:
     """All columns but an empty remark."""
-    return [name for name in frame.columns if name != "remark" or frame[name].notna().any()]
+    return [name for name in frame.columns if name != "remark" or any(map(_told, frame[name]))]
+
+
+def _told(remark: object) -> bool:
+    return not missing(remark) and remark != ""
 
 
 def cells(frame: pd.DataFrame) -> list[list[str]]:
@@ -89,28 +97,53 @@ def _latex_cell(cell: str, number: bool) -> str:
     return ("{}" if cell.startswith("[") else "") + latex_text(cell)
 
 
+def _latex_head(name: str) -> str:
+    """The heading, a word a line: headings would otherwise be what makes a table wide."""
+    words = r"\\".join(latex_text(word) for word in column(name).label.split())
+    return rf"\shortstack[{'r' if column(name).form else 'l'}]{{{words}}}"
+
+
 def latex(table: Table) -> str:
-    """A longtable with booktabs rules: it may be longer than a page. Needs the packages of its first line."""
-    names = columns_shown(table.frame)
-    align = "".join("r" if column(name).form else "l" for name in names)
-    head = " & ".join(latex_text(column(name).label) for name in names) + r" \\"
+    """A longtable with booktabs rules, small and, where it is wide, on its side; it may be longer than a page.
+
+    Needs the packages of its first line.
+    """
+    names, body = columns_shown(table.frame), cells(table.frame)
+    widths = [
+        max([*map(len, column(name).label.split()), *(len(row[place]) for row in body)], default=1)
+        for place, name in enumerate(names)
+    ]
+    kinds = ["r" if column(name).form else "l" for name in names]
+    if "remark" in names:
+        place = names.index("remark")
+        widths[place] = min(widths[place], REMARK_LETTERS)
+        kinds[place] = rf"p{{{widths[place] * 0.5:.1f}em}}"
+    letters = sum(widths)
+    # Points: a letter of \scriptsize is about 3.9 wide, of \tiny 2.9; columns are 6 apart.
+    size, room = next((form for form in LATEX_FORMS if letters * form[2] + 6 * len(names) <= form[1]), LATEX_FORMS[-1])[
+        :2
+    ]
+    head = " & ".join(map(_latex_head, names)) + r" \\"
     numeric = [bool(column(name).form) for name in names]
-    body = [
+    lines = [
         " & ".join(_latex_cell(cell, number) for cell, number in zip(row, numeric, strict=True)) + r" \\"
-        for row in cells(table.frame)
+        for row in body
     ]
     words = " ".join([table.caption, *table.notes])
     if table.frame.empty:
-        body = [rf"\multicolumn{{{max(len(names), 1)}}}{{l}}{{Not available: no rows.}} \\"]
-    lines = [
-        rf"% \usepackage[T1]{{fontenc}}, \usepackage{{booktabs, longtable}}; made by {COMMAND}",
-        rf"\begin{{longtable}}{{{align or 'l'}}}",
+        lines = [rf"\multicolumn{{{max(len(names), 1)}}}{{l}}{{Not available: no rows.}} \\"]
+    sideways = room > PORTRAIT_POINTS
+    begin, end = (r"\begin{landscape}", r"\end{landscape}") if sideways else (r"\begingroup", r"\endgroup")
+    text = [
+        rf"% \usepackage[T1]{{fontenc}}, \usepackage{{booktabs, longtable, lscape}}; made by {COMMAND}",
+        begin, rf"\{size}\setlength{{\tabcolsep}}{{3pt}}\setlength{{\LTcapwidth}}{{\linewidth}}",
+        rf"\begin{{longtable}}{{{''.join(kinds) or 'l'}}}",
         rf"\caption[{{{latex_text(table.title)}}}]{{{latex_text(full_title(table))} {latex_text(words)}}}"
         rf"\label{{tab:twinrun-{table.name.replace('_', '-')}}} \\",
         r"\toprule", head, r"\midrule", r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead",
-        r"\bottomrule", r"\endlastfoot", *body, r"\end{longtable}",
+        r"\bottomrule", r"\endlastfoot", *lines, r"\end{longtable}", end,
     ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return "\n".join(text) + "\n"
 
 
 def write_table(table: Table, folder: Path) -> list[str]:

@@ -105,6 +105,7 @@ def _context(study: Study, index: dict[str, Any], frames: findings.Frames, analy
         "sd_figures": _in_thesis_order(index, "sd_"),
         "runtime_figures": _in_thesis_order(index, "runtime_"),
         "difference_figures": _in_thesis_order(index, "difference_"),
+        "picture_figures": [entry["name"] for entry in index["figures"] if entry["name"].startswith("pictures_")],
         "optimizers": study.optimizers,
     }
 

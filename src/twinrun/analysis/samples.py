@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Sample = NDArray[np.float64]
+Progress = Callable[[int, int], None]  # is told after each step how many are done, and of how many
 UNDEFINED = "not defined: "
+
+
+def silent(done: int, total: int) -> None:
+    """Show no progress."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,13 @@ import pandas as pd
 
 from twinrun.analysis import statistics
 from twinrun.analysis.agreement import JS_PAIRS, Agreement, identity
+from twinrun.analysis.pictures import TOP_IMAGES
+from twinrun.analysis.predictions import most_flipping
 from twinrun.analysis.table import Study
 from twinrun.analysis.tables import Table, remarks
 from twinrun.analysis.tables_performance import absence
 from twinrun.analysis.tables_twins import left_out
 from twinrun.analysis.thesis_names import nd_noise
-
-TOP_IMAGES = 10  # of each task
 
 
 def hidden_table(study: Study, groups: list[Agreement]) -> Table:
@@ -104,19 +103,18 @@ def flips_table(study: Study, groups: list[Agreement]) -> Table:
         if not mine or not len(labels):
             notes.append(f"{study.title(task)}: not available, no cell has two complete nd runs.")
             continue
-        # fsum: the same bits whatever the order of the cells.
-        flips = np.array([math.fsum(column) / len(mine) for column in zip(*(one.flips for one in mine), strict=True)])
+        places, flips = most_flipping([one.flips for one in mine], TOP_IMAGES)
         runs = sum(one.n for one in mine)
         wrong = np.sum([np.rint(one.wrong * one.n) for one in mine], axis=0) / runs
         cells = np.sum([one.flips > 0 for one in mine], axis=0)
-        order = np.lexsort((np.arange(len(flips)), -flips))[:TOP_IMAGES]
-        if not (flips > 0).any():
+        if not places:
             notes.append(f"{study.title(task)}: no image flips.")
-        for rank, place in enumerate((int(value) for value in order if flips[value] > 0), 1):
+        for rank, place in enumerate(places, 1):
             rows.append(
                 {
                     "task": task,
                     "rank": rank,
+                    "place": place,
                     "image": ids[place],
                     "class": str(names[labels[place]]),
                     "flips": flips[place],
@@ -125,7 +123,7 @@ def flips_table(study: Study, groups: list[Agreement]) -> Table:
                     "wrong": wrong[place],
                 }
             )
-    columns = ["task", "rank", "image", "class", "flips", "cells_flipping", "cells", "wrong"]
+    columns = ["task", "rank", "place", "image", "class", "flips", "cells_flipping", "cells", "wrong"]
     return Table(
         name="flips",
         thesis_name="",

@@ -9,6 +9,7 @@ import pandas as pd
 
 from twinrun.analysis import predictions, statistics
 from twinrun.analysis.agreement import Agreement, identity
+from twinrun.analysis.cell_values import number
 from twinrun.analysis.churn_interval import SCHEME
 from twinrun.analysis.table import Study
 from twinrun.analysis.tables import Table, remarks
@@ -44,17 +45,18 @@ def churn_table(study: Study, groups: list[Agreement]) -> Table:
     for one in groups:
         flawless = "no errors: no ratio" if one.error == 0 else ""
         two = "of two runs only the images vary in the interval" if one.n == 2 else ""
+        interval = f"interval {one.interval.reason}" if one.n > 1 and one.interval.reason else ""
         rows.append(
             {
                 **identity(one),
                 "n": one.n,
                 "pairs": one.pairs,
                 "churn": one.churn,
-                "churn_low": one.churn_low,
-                "churn_high": one.churn_high,
+                "churn_low": number(one.interval.low),
+                "churn_high": number(one.interval.high),
                 "error": one.error,
                 "churn_over_error": one.churn_over_error,
-                "remark": remarks(absence(study, one.cell, one.arm, wanted=2), flawless, two),
+                "remark": remarks(absence(study, one.cell, one.arm, wanted=2), flawless, interval or two),
             }
         )
     return Table(

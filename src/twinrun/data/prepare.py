@@ -168,7 +168,7 @@ def _describe(
         "schema": PACKED_SCHEMA,
         "task": task,
         "reader": data.reader,
-        "params_digest": digest(data.model_dump(exclude_defaults=True)),
+        "params_digest": digest(data.read_keys()),
         "image_size": data.image_size,
         "procedural": data.procedural,
         "classes": list(index.classes),

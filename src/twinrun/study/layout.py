@@ -83,6 +83,10 @@ class Layout:
         """Scripts for a SLURM cluster, and the site's own lines for them."""
         return self.root / "slurm"
 
+    def unfinished(self) -> list[Path]:
+        """The notes of attempts in work/: of runs that were begun and have not left a record."""
+        return sorted((self.out or self.root).glob("work/*/*/*/*/attempt.json"))
+
     @property
     def collected(self) -> Path:
         """The study in a few files: enough to rebuild every number and figure."""
