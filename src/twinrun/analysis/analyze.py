@@ -30,7 +30,7 @@ from twinrun.analysis.tables_determinism import determinism_arms_table, determin
 from twinrun.analysis.tables_features import features_table
 from twinrun.analysis.tables_hidden import classes_table, flips_table, hidden_table
 from twinrun.analysis.tables_layers import depths_table, layers_checkpoints_table, layers_frame, layers_table
-from twinrun.analysis.tables_performance import performance_table, summary_table
+from twinrun.analysis.tables_performance import performance_table, spread_table, summary_table
 from twinrun.analysis.tables_runtime import runtime_table
 from twinrun.analysis.tables_sources import literature_table, sources_table
 from twinrun.analysis.tables_tests import build_test_tables
