@@ -34,9 +34,9 @@ def layers_figure(study: Study, depths: pd.DataFrame) -> Drawn:
                 axes.set_title(f"{title}\n{OPTIMIZER_LABELS[optimizer]}", loc="left", fontsize=8.5)
                 mine = data[(data["task"] == task) & (data["optimizer"] == optimizer)]
                 if mine[["layer_distance", "seeds_distance"]].notna().to_numpy().any():
-                    _panel(axes, mine)
                     axes.set_yscale("log", nonpositive="mask")
-                    axes.set_ylim(low, high)
+                    axes.set_ylim(low, high)  # before the lines: with zeros alone matplotlib would find no limits
+                    _panel(axes, mine)
                 else:
                     drawing.not_available(axes, "no layers of two runs")
         figure.supxlabel("epoch", fontsize=9)
