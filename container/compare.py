@@ -46,6 +46,9 @@ def different(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 def main() -> int:
     """Print what differs."""
+    if len(sys.argv) != 3:
+        print(__doc__)
+        return 2
     (paths, facts), (other_paths, other_facts) = (contents(image) for image in sys.argv[1:3])
     for key in different(facts, other_facts):
         one, other = facts.get(key), other_facts.get(key)
