@@ -135,6 +135,13 @@ def wrong_range(handler: Handler) -> None:
     handler.answer(206, content, Content_Range=f"bytes 0-{len(content) - 1}/{len(content)}")
 
 
+def piece(handler: Handler) -> None:
+    """206 as asked for, but only the next thousand bytes, and no word that this is less."""
+    content, start = handler.server.content, handler.start()
+    span = f"bytes {start}-{start + 999}/{len(content)}"
+    handler.answer(206, content[start : start + 1000], Content_Range=span, ETag=handler.server.etag)
+
+
 def wrong_start(handler: Handler) -> None:
     """206 from a few bytes after the one asked for."""
     content, start = handler.server.content, handler.start() + 5

@@ -41,6 +41,7 @@ RECOVERS: dict[str, list[Step]] = {
     "stalls": [http.stall],
     "stalls twice": [http.stall, http.stall],
     "answers 503, then well": [http.status(503, Retry_After="0"), http.drop(0.4), http.status(503)],
+    "sends a piece of the range": [http.drop(0.5), http.piece, http.piece],
     "ignores the range": [http.drop(0.5), http.ignore_range],
     "sends the wrong range": [http.drop(0.5), http.wrong_range],
     "says that the range is beyond the end": [http.drop(0.5), http.status(416, Content_Range="bytes */10")],
@@ -67,6 +68,12 @@ def test_only_what_is_missing_is_asked_for(server: Server, tmp_path: Path) -> No
     assert second["Range"].startswith("bytes=")
     assert int(second["Range"][6:-1]) > 300_000
     assert second["If-Range"] == '"one"'
+
+
+def test_a_whole_answer_to_a_range_is_taken_as_it_is(server: Server, tmp_path: Path) -> None:
+    server.script = [http.drop(0.5), http.ignore_range]
+    assert get(server, tmp_path) == CONTENT
+    assert len(server.requests) == 2
 
 
 def test_the_next_call_goes_on(server: Server, tmp_path: Path) -> None:
