@@ -248,13 +248,14 @@ def test_a_full_node_disk_falls_back_to_the_study_folder(odd: Path, small: Param
         mkdir node
         mount -t tmpfs -o size=16k tmpfs node
         SLURM_ARRAY_TASK_ID=0 TMPDIR=$PWD/node bash slurm/array.sbatch
-        ls node
+        ls -d node/twinrun-* && exit 9
+        exit 0
     """
     done = isolated(odd, script)
     assert done.returncode == 0, done.stderr
     assert "has no room for prepared/shapes" in done.stderr
     assert "reading it from the study folder" in done.stderr
-    assert done.stdout.splitlines()[-1].startswith(f"{small.runs[0].id} complete")  # and `node` is empty
+    assert done.stdout.splitlines()[-1].startswith(f"{small.runs[0].id} complete")
 
 
 def test_a_study_folder_that_cannot_be_written_is_named(odd: Path, cli: Cli) -> None:  # noqa: F811
