@@ -56,7 +56,7 @@ def main() -> int:
         print(f"image.json, {key}: {', '.join(names)}")
     names = different(paths, other_paths)
     ours = [name for name in names if name.startswith(OURS)]
-    for name in names[:50]:
+    for name in names:
         print(f"differs: /{name}")
     total = sum(name.startswith(OURS) for name in paths)
     print(f"{len(paths)} paths, {len(names)} differ; of the {total} below /{OURS}, {len(ours)}")

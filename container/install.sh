@@ -12,7 +12,7 @@ export PIP_DEFAULT_TIMEOUT=180 PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 # Byte code that is valid without a look at the sources' dates: the same in two builds, and nothing to check at start.
 # Files that are not Python of this version (templates, old tests) do not compile; pip leaves them out in silence, too.
 compile() {
-  $home/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash "$@" >/dev/null || true
+  $home/venv/bin/python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash "$@" >/dev/null || true
 }
 
 packages() {
