@@ -29,6 +29,7 @@ pathlib.Path("out").mkdir()
 pathlib.Path("out/metrics.json").write_text(json.dumps({"accuracy": rng.random(), "list": [1, 2]}))
 pathlib.Path("out/log.txt").write_text(os.getcwd() + pathlib.Path("data/x.txt").read_text())
 """
+EXAMPLES = ["plain_pytorch.py", "with_lightning.py"]
 METRIC = ("--metric", "out/metrics.json:accuracy")
 
 
@@ -259,12 +260,18 @@ def test_old_outputs_are_not_taken_for_new_ones(twins: Cli) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", ["plain_pytorch.py", "with_lightning.py"])
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_have_identical_twins(twins: Cli, example: str) -> None:
     script = (REPOSITORY / "examples" / example).read_text()
     code, out, _ = twins("--outputs", "out/*", *METRIC, script=script)
     assert code == 0, out
     assert "identical: 2 output files" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_take_the_seed_of_each_twin(twins: Cli, example: str) -> None:
+    script = (REPOSITORY / "examples" / example).read_text()
     code, out, _ = twins("--outputs", "out/model.*", "--arm", "all", script=script)
     assert code == 4
     assert "4 of 4 entries differ" in out

@@ -83,7 +83,7 @@ def _rows(study: Study, task: str, optimizer: str, arms: list[str]) -> list[dict
 
 def _ratio(one: PooledSd | PairMean, other: PooledSd | PairMean | None) -> Estimate:
     if one is other:
-        return Estimate(1.0)
+        return Estimate(1.0, 1.0, 1.0) if one.estimate().value > 0 else Estimate(math.nan)
     if isinstance(one, PooledSd) and isinstance(other, PooledSd):
         return one.ratio(other)
     if isinstance(one, PairMean) and isinstance(other, PairMean):
@@ -96,12 +96,19 @@ def _columns(name: str, one: Estimate) -> dict[str, float]:
 
 
 def _remark(value: Estimate, ratios: dict[str, Estimate], found: dict[str, Any]) -> str:
-    missing = [f"no {name} arm with two runs" for name in ratios if name not in found]
+    reasons = [f"no {name} arm with two runs" for name in ratios if name not in found]
     if math.isnan(value.value):
-        return remarks("no cell with two complete runs", *missing)
+        return remarks("no cell with two complete runs and recorded heads", *reasons)
     if value.value == 0:
-        return remarks("all runs are alike: no interval and no ratio", *missing)
-    return remarks("fewer than three runs in a cell: no interval" if math.isnan(value.low) else "", *missing)
+        return remarks("all runs are alike: no interval and no ratio", *reasons)
+    few = "fewer than three runs in a cell, or no variation between them: no interval"
+    reasons += [few] if math.isnan(value.low) else []
+    for name, ratio in ratios.items():
+        if name in found and math.isnan(ratio.value):
+            reasons.append(f"no ratio: the {name} runs are alike or incomplete")
+        elif name in found and math.isnan(ratio.low):
+            reasons.append(few)
+    return remarks(*reasons)
 
 
 def literature_table() -> Table:
@@ -109,6 +116,7 @@ def literature_table() -> Table:
     text = resources.files("twinrun.analysis").joinpath("literature_data/sources.csv").read_text(encoding="utf-8")
     frame = pd.read_csv(StringIO(text)).drop(columns="quantity")
     frame.columns = pd.Index(["publication", "found", "found_low", "found_high", "reference"])
+    frame["remark"] = frame["found_low"].isna().map({True: "said in words", False: ""})
     return Table(
         name="sources_literature",
         thesis_name="",
