@@ -90,17 +90,18 @@ def main() -> None:
 
 def measure(work: Callable[[], None]) -> tuple[float, float, int]:
     """Seconds, processor seconds and peak proportional set size of this process and its children."""
-    peak, ended = 0, threading.Event()
+    peak, own_seconds, ended = 0, 0.0, threading.Event()
 
     def watch() -> None:
-        nonlocal peak
-        while not ended.wait(0.2):
+        nonlocal peak, own_seconds
+        while not ended.wait(0.5):
             total = 0
             own = psutil.Process()
             for process in (own, *own.children(recursive=True)):
                 with contextlib.suppress(psutil.Error):
                     total += process.memory_full_info().pss
             peak = max(peak, total)
+            own_seconds = time.thread_time()  # looking costs, too
 
     watcher = threading.Thread(target=watch)
     before, begin = used(), time.monotonic()
@@ -110,7 +111,7 @@ def measure(work: Callable[[], None]) -> tuple[float, float, int]:
     finally:
         ended.set()
         watcher.join()
-    return time.monotonic() - begin, used() - before, peak
+    return time.monotonic() - begin, used() - before - own_seconds, peak
 
 
 def used() -> float:
