@@ -13,6 +13,16 @@ from numpy.typing import NDArray
 from twinrun.study.errors import InputError, MismatchError
 
 AGAIN = "it is damaged or not complete: run `twinrun collect` again"
+RESULT_COLUMNS = (
+    "id", "task", "optimizer", "seed", "arm", "replicate", "label", "status", "device", "noise", "entropy", "epochs",
+    "accuracy", "f1", "auc", "loss", "initial_fingerprint", "fingerprint", "params_digest",
+)  # fmt: skip
+STUDY_KEYS = ("study", "grid", "execution", "params", "tasks", "runs", "diverged", "code_digest", "grid_digest")
+# Named so that a hash of digits is never read as a number.
+TEXT_COLUMNS = (
+    "id", "task", "optimizer", "arm", "label", "status", "device", "noise", "entropy", "initial_fingerprint",
+    "fingerprint", "params_digest",
+)  # fmt: skip
 
 
 def read_frame(path: Path, text: tuple[str, ...], needed: tuple[str, ...]) -> pd.DataFrame:

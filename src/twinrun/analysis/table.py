@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from twinrun.analysis.collect import COLLECTED_SCHEMA
 from twinrun.analysis.reading import (
     AGAIN,
+    RESULT_COLUMNS,
+    STUDY_KEYS,
+    TEXT_COLUMNS,
     check_info,
     check_labels,
     check_measured,
@@ -25,17 +28,6 @@ from twinrun.analysis.reading import (
 )
 from twinrun.study.errors import MismatchError
 from twinrun.study.files import digest, read_json
-
-RESULT_COLUMNS = (
-    "id", "task", "optimizer", "seed", "arm", "replicate", "label", "status", "device", "noise", "entropy", "epochs",
-    "accuracy", "f1", "auc", "loss", "initial_fingerprint", "fingerprint", "params_digest",
-)  # fmt: skip
-STUDY_KEYS = ("study", "grid", "execution", "params", "tasks", "runs", "diverged", "code_digest", "grid_digest")
-# Named so that a hash of digits is never read as a number.
-TEXT_COLUMNS = (
-    "id", "task", "optimizer", "arm", "label", "status", "device", "noise", "entropy", "initial_fingerprint",
-    "fingerprint", "params_digest",
-)  # fmt: skip
 
 MAPPED_RUNS = 32  # whose probabilities are mapped at a time
 
