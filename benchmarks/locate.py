@@ -34,6 +34,8 @@ def measure(*command: str) -> tuple[float, float, int]:
                 continue
         peak = max(peak, total)
         time.sleep(0.05)
+    if process.returncode not in (0, 4):  # 4: they part, which is what is looked for
+        sys.exit(f"twinrun {' '.join(command)}: exit {process.returncode}")
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     return time.perf_counter() - begin, used, peak
