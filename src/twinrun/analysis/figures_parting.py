@@ -36,7 +36,8 @@ def growth_figure(found: Located, name: str) -> Drawn:
             f"After the step in which they part (step 0: epoch {found.epoch}, step {found.step}) and each of the "
             "following: relative distance of all weights (top), largest and median distance in units in the last place "
             "over the weights that differ (middle), share of the test examples with another predicted class (bottom). "
-            "A distance of 0 does not show on the logarithmic axes. One pair of runs, n = 1."
+            "A distance of 0 does not show on the logarithmic axes; a weight that changes its sign is far in ulps. "
+            "One pair of runs, n = 1."
         ),
         alt=(
             f"Three line charts over {steps[-1]} steps: distance of the weights, ulps, flipped predictions; at the end "

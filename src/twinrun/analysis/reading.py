@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from twinrun.analysis.collect import COLLECTED_SCHEMA
 from twinrun.study.errors import InputError, MismatchError
+from twinrun.study.files import read_json
 
 AGAIN = "it is damaged or not complete: run `twinrun collect` again"
 RESULT_COLUMNS = (
@@ -47,6 +49,19 @@ def read_frame(path: Path, text: tuple[str, ...], needed: tuple[str, ...]) -> pd
 
 _GRID_KEYS = ("tasks", "optimizers", "seeds", "runs")
 _TASK_KEYS = ("classes", "n_train", "n_test", "procedural", "data_digest", "head_epochs", "head_size")
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """The description of the collected study; MismatchError when it is of another schema or lacks something."""
+    info = read_json(path)
+    if not isinstance(info, dict) or info.get("schema") != COLLECTED_SCHEMA:
+        found = info.get("schema") if isinstance(info, dict) else type(info).__name__
+        raise MismatchError(f"{path}: schema {found!r}, this version reads {COLLECTED_SCHEMA}", "run `twinrun collect`")
+    absent = [key for key in STUDY_KEYS if key not in info]
+    if absent:
+        raise MismatchError(f"{path}: {', '.join(absent)} missing", AGAIN)
+    check_info(info, path)
+    return info
 
 
 def check_info(info: dict[str, Any], path: Path) -> None:

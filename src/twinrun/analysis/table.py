@@ -12,22 +12,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from twinrun.analysis.collect import COLLECTED_SCHEMA
 from twinrun.analysis.reading import (
     AGAIN,
     RESULT_COLUMNS,
-    STUDY_KEYS,
     TEXT_COLUMNS,
-    check_info,
     check_labels,
     check_measured,
     check_values,
     one_row_a_run,
     read_array,
     read_frame,
+    read_info,
 )
 from twinrun.study.errors import MismatchError
-from twinrun.study.files import digest, read_json
+from twinrun.study.files import digest
 
 MAPPED_RUNS = 32  # whose probabilities are mapped at a time
 
@@ -217,16 +215,7 @@ def load_study(folder: Path) -> Study:
     Raises InputError or MismatchError naming the file that is missing, truncated, of another schema, has duplicated
     rows or disagrees with the others.
     """
-    info = read_json(folder / "study.json")
-    if not isinstance(info, dict) or info.get("schema") != COLLECTED_SCHEMA:
-        found = info.get("schema") if isinstance(info, dict) else type(info).__name__
-        raise MismatchError(
-            f"{folder / 'study.json'}: schema {found!r}, this version reads {COLLECTED_SCHEMA}", "run `twinrun collect`"
-        )
-    absent = [key for key in STUDY_KEYS if key not in info]
-    if absent:
-        raise MismatchError(f"{folder / 'study.json'}: {', '.join(absent)} missing", AGAIN)
-    check_info(info, folder / "study.json")
+    info = read_info(folder / "study.json")
     results = read_frame(folder / "results.csv", TEXT_COLUMNS, RESULT_COLUMNS)
     results = one_row_a_run(results, info["runs"], folder / "results.csv")
     results["row"] = results.groupby("task").cumcount()
