@@ -16,6 +16,7 @@ os.environ.update(_clean)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from twinrun.data.packed import data_digest  # noqa: E402
 from twinrun.study.files import sha256_file, write_json  # noqa: E402
@@ -24,6 +25,10 @@ from twinrun.study.params import Params, read_params  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = REPOSITORY / "tests" / "studies" / "tiny.yaml"
+
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

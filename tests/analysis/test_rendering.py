@@ -25,8 +25,8 @@ from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
 
 MODULES = (
-    "agreement", "churn_interval", "divergence", "footprint", "guidelines", "predictions", "rendering", "tables_arms",
-    "weights",
+    "agreement", "churn_interval", "divergence", "footprint", "guidelines", "pictures", "predictions", "rendering",
+    "tables_arms", "weights",
 )  # fmt: skip
 
 

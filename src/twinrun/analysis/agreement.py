@@ -81,7 +81,11 @@ def test_set_part(correct: NDArray[np.bool_]) -> TestSetPart:
 
 
 def recall_by_class(predicted: NDArray[np.integer], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """Share of the examples of each class that are found, (classes,); NaN for a class without examples."""
+    """Share of the examples of each class that are found, (classes,); NaN for a class without examples.
+
+    >>> recall_by_class(np.array([0, 1, 1]), np.array([0, 0, 1]), 3).tolist()
+    [0.5, 1.0, nan]
+    """
     found = np.bincount(labels[predicted == labels], minlength=classes)
     total = np.bincount(labels, minlength=classes)
     recall: NDArray[np.float64] = np.divide(found, total, out=np.full(classes, math.nan), where=total > 0)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from twinrun.analysis import drawing
@@ -46,15 +48,12 @@ def sd_figure(study: Study, task: str, spread: pd.DataFrame) -> Drawn:
     """Figure 5.1, 5.2 or 5.3 from the frame of `spread_table`: bars per seed and optimizer, one panel per metric."""
     data = spread[(spread["task"] == task) & (spread["arm"] == "nd")]
     pair = study.metric_pair(task)
-    with drawing.style():
-        figure, grid = drawing.new_figure(4.6, 2, 1, sharex=True)
-        for metric, (axes,) in zip(pair, grid, strict=True):
-            _sd_panel(axes, data[data["metric"] == metric], study)
-            axes.set_title(f"{METRIC_LABELS[metric]}", loc="left")
-        grid[-1][0].set_xlabel("seed")
-        figure.supylabel("SD of the nd runs (points)", fontsize=9)
-        figure.suptitle(f"{study.title(task)}: spread of identical runs", fontsize=10)
-        optimizer_legend(grid[0][0], study)
+    figure = _metric_panels(
+        study,
+        task,
+        ("spread of identical runs", "SD of the nd runs (points)"),
+        lambda axes, metric: _sd_panel(axes, data[data["metric"] == metric], study),
+    )
     alt = "; ".join(
         f"SD of {METRIC_LABELS[metric]} {span(data.loc[data['metric'] == metric, 'sd_sample'], '.2f', 100)} points"
         for metric in pair
@@ -73,6 +72,22 @@ def sd_figure(study: Study, task: str, spread: pd.DataFrame) -> Drawn:
         alt=f"Bar chart per seed and optimizer; {alt}.",
         figure=figure,
     )
+
+
+def _metric_panels(
+    study: Study, task: str, words: tuple[str, str], draw: Callable[[Axes, str], None], *, sharey: bool = False
+) -> Figure:
+    """A panel for each of the task's two metrics, over the seeds; `words` are what it shows and the vertical label."""
+    with drawing.style():
+        figure, grid = drawing.new_figure(4.6, 2, 1, sharex=True, sharey=sharey)
+        for metric, (axes,) in zip(study.metric_pair(task), grid, strict=True):
+            draw(axes, metric)
+            axes.set_title(METRIC_LABELS[metric], loc="left")
+        grid[-1][0].set_xlabel("seed")
+        figure.supylabel(words[1], fontsize=9)
+        figure.suptitle(f"{study.title(task)}: {words[0]}", fontsize=10)
+        optimizer_legend(grid[0][0], study)
+    return figure
 
 
 def _sd_panel(axes: Axes, data: pd.DataFrame, study: Study) -> None:
@@ -113,19 +128,16 @@ def difference_figure(study: Study, task: str, table: pd.DataFrame) -> Drawn:
     """Figure 5.4, 5.5 or 5.6 from the frame of `performance_table`: deterministic against free, in percent."""
     pair = study.metric_pair(task)
     data = table[table["metric"].isin(pair)]
-    with drawing.style():
-        figure, grid = drawing.new_figure(4.6, 2, 1, sharex=True, sharey=True)
-        for metric, (axes,) in zip(pair, grid, strict=True):
-            mine = data[data["metric"] == metric]
-            if mine["difference_percent"].notna().any():
-                difference_panel(axes, mine, study, ("difference_percent", "mean_nd", "sd_nd"), 1.0)
-            else:
-                drawing.not_available(axes, "no cell with det and nd runs")
-            axes.set_title(METRIC_LABELS[metric], loc="left")
-        grid[-1][0].set_xlabel("seed")
-        figure.supylabel("100 (det - nd) / nd  (%)", fontsize=9)
-        figure.suptitle(f"{study.title(task)}: deterministic against free", fontsize=10)
-        optimizer_legend(grid[0][0], study)
+
+    def draw(axes: Axes, metric: str) -> None:
+        mine = data[data["metric"] == metric]
+        if mine["difference_percent"].notna().any():
+            difference_panel(axes, mine, study, ("difference_percent", "mean_nd", "sd_nd"), 1.0)
+        else:
+            drawing.not_available(axes, "no cell with det and nd runs")
+
+    words = ("deterministic against free", "100 (det - nd) / nd  (%)")
+    figure = _metric_panels(study, task, words, draw, sharey=True)
     alt = "; ".join(
         f"{METRIC_LABELS[metric]} {span(data.loc[data['metric'] == metric, 'difference_percent'], '+.2f')} percent"
         for metric in pair

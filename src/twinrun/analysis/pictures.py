@@ -31,6 +31,10 @@ def flipping_places(probabilities: NDArray[np.float32], cells: list[list[int]], 
     """Places of the test images on which the nd runs of a cell disagree most, mean over the cells.
 
     `cells` lists, for each cell, the rows of its complete nd runs in `probabilities` (runs, examples, classes).
+
+    >>> classes = np.array([[0, 0, 1], [0, 1, 1]])
+    >>> flipping_places(np.eye(2, dtype=np.float32)[classes], [[0, 1]])
+    [1]
     """
     shares, (_, examples, classes) = [], probabilities.shape
     for rows in cells:

@@ -12,25 +12,41 @@ Classes = NDArray[np.intp]
 
 
 def predicted_classes(probabilities: NDArray[np.floating]) -> Classes:
-    """The class of the highest probability, (examples, classes) -> (examples,); the first of equals on a tie."""
+    """The class of the highest probability, (examples, classes) -> (examples,); the first of equals on a tie.
+
+    >>> predicted_classes(np.array([[0.2, 0.8], [0.5, 0.5]])).tolist()
+    [1, 0]
+    """
     classes: Classes = np.argmax(probabilities, axis=-1)
     return classes
 
 
 def churn(first: NDArray[np.integer], second: NDArray[np.integer]) -> float:
-    """Share of examples whose predicted class differs between two runs; NaN without examples."""
+    """Share of examples whose predicted class differs between two runs; NaN without examples.
+
+    >>> churn(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2]))
+    0.25
+    """
     if first.shape != second.shape:
         raise ValueError(f"predictions of shapes {first.shape} and {second.shape}")
     return float(np.mean(first != second)) if first.size else math.nan
 
 
 def error(predicted: NDArray[np.integer], labels: NDArray[np.integer]) -> float:
-    """Share of examples whose predicted class is not the label: churn against the truth."""
+    """Share of examples whose predicted class is not the label: churn against the truth.
+
+    >>> error(np.array([0, 1]), np.array([0, 0]))
+    0.5
+    """
     return churn(predicted, labels)
 
 
 def class_counts(predictions: Iterable[NDArray[np.integer]], examples: int, classes: int) -> NDArray[np.int64]:
-    """How many runs predict each class for each example, (examples, classes); one run in memory at a time."""
+    """How many runs predict each class for each example, (examples, classes); one run in memory at a time.
+
+    >>> class_counts([np.array([0, 1]), np.array([0, 0])], 2, 2).tolist()
+    [[2, 0], [1, 1]]
+    """
     counts = np.zeros((examples, classes), np.int64)
     rows = np.arange(examples)
     for predicted in predictions:
@@ -43,6 +59,9 @@ def mean_churn(counts: NDArray[np.int64], runs: int) -> float:
 
     Of R runs, (R^2 - sum_c counts_c^2) / 2 pairs disagree on an example: O(R) where pairs would be O(R^2), and exact,
     because everything before the division is a whole number.
+
+    >>> mean_churn(np.array([[2, 0], [1, 1]]), 2)
+    0.5
     """
     if runs < 2 or not len(counts):
         return math.nan
@@ -75,5 +94,9 @@ def most_flipping(shares: list[NDArray[np.float64]], most: int) -> tuple[list[in
 
 
 def churn_over_error(churn_value: float, error_value: float) -> float:
-    """Churn divided by test error, about 1 when twins differ as much as they err; NaN when there is no error."""
+    """Churn divided by test error, about 1 when twins differ as much as they err; NaN when there is no error.
+
+    >>> churn_over_error(0.1, 0.05)
+    2.0
+    """
     return churn_value / error_value if error_value > 0 else math.nan
