@@ -105,13 +105,13 @@ def test_every_link_of_the_contents_leads_somewhere(browser: Browser, page: Path
 
 
 def test_print_shows_tables_whole_and_hides_the_contents(browser: Browser, page: Path) -> None:
-    browser.show(page, 794, media="print")
+    browser.show(page, 1030, media="print")  # A4 on its side, less the margins
     assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
     cut = browser.run(
         "[...document.querySelectorAll('.scroll')].filter(e => getComputedStyle(e).overflowY !== 'visible').length"
     )
     assert cut == 0
-    wide = browser.run("[...document.querySelectorAll('.scroll table')].filter(t => t.offsetWidth > 794).length")
+    wide = browser.run("[...document.querySelectorAll('.scroll table')].filter(t => t.offsetWidth > 1030).length")
     assert wide == 0
     folded = "[...document.querySelectorAll('main details')].map(d => d.open)"
     assert not any(browser.run(folded))
@@ -125,7 +125,7 @@ def test_print_shows_tables_whole_and_hides_the_contents(browser: Browser, page:
 def test_it_is_printed(browser: Browser, page: Path) -> None:
     """A real PDF: several pages, not one blank sheet."""
     browser.show(page, 1200)
-    pdf = base64.b64decode(browser.send("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"])
+    pdf = base64.b64decode(browser.send("Page.printToPDF", preferCSSPageSize=True)["data"])
     assert pdf.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 5
 
