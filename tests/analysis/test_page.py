@@ -39,7 +39,7 @@ def test_it_fits_and_shows_every_figure_without_an_error(browser: Browser, page:
     assert browser.run("window.innerWidth") == width
     assert browser.run("document.documentElement.scrollWidth") <= width
     sizes = browser.run("[...document.images].map(i => [i.complete, i.naturalWidth, i.width, i.height, i.alt.length])")
-    assert len(sizes) == browser.run("document.querySelectorAll('figure').length") == 15
+    assert len(sizes) == browser.run("document.querySelectorAll('figure').length") >= 15
     for complete, natural, wide, high, words in sizes:
         assert complete
         assert min(natural, wide, high) > 150

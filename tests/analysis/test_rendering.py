@@ -26,7 +26,7 @@ from twinrun.study.layout import Layout
 
 MODULES = (
     "agreement", "churn_interval", "divergence", "footprint", "guidelines", "pictures", "predictions", "rendering",
-    "tables_arms", "weights",
+    "weights",
 )  # fmt: skip
 
 

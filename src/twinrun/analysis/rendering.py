@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -14,9 +15,27 @@ from twinrun.study.files import write_text
 COMMAND = "twinrun analyze"  # makes every table and figure
 FORMS = ("csv", "tex", "md")
 
-REMARK_LETTERS = 40  # of a line of a remark in LaTeX
-PORTRAIT_POINTS = 345.0  # text width of the standard article on its smallest paper; on its side 550
-LATEX_FORMS = (("scriptsize", PORTRAIT_POINTS, 3.9), ("scriptsize", 550.0, 3.9), ("tiny", 550.0, 2.9))
+LINE_LETTERS = 32  # of a line of text in a LaTeX table: longer text is set in several
+PORTRAIT_POINTS, SIDEWAYS_POINTS = 345.0, 550.0  # text width of the standard article, and of its page on its side
+
+
+class LatexForm(NamedTuple):
+    """A way to set a table: size, points of room, points of a letter, points beside a column, whether with remarks."""
+
+    size: str
+    room: float
+    letter: float
+    gap: float
+    remarks: bool
+
+
+# The first in which a table fits is taken, else the last.
+LATEX_FORMS = (
+    LatexForm("scriptsize", PORTRAIT_POINTS, 3.9, 3, True),
+    LatexForm("scriptsize", SIDEWAYS_POINTS, 3.9, 3, True),
+    LatexForm("tiny", SIDEWAYS_POINTS, 3.4, 2, True),
+    LatexForm("tiny", SIDEWAYS_POINTS, 3.4, 1, False),
+)
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -103,25 +122,39 @@ def _latex_head(name: str) -> str:
     return rf"\shortstack[{'r' if column(name).form else 'l'}]{{{words}}}"
 
 
+def _letters(frame: pd.DataFrame) -> list[int]:
+    """The widest word of a heading or cell of each column, in letters; that of a line where text is set in lines."""
+    names, body, found = columns_shown(frame), cells(frame), []
+    for place, name in enumerate(names):
+        width = max([*map(len, column(name).label.split()), *(len(row[place]) for row in body)], default=1)
+        found.append(min(width, LINE_LETTERS) if _in_lines(name, width) else width)
+    return found
+
+
+def _in_lines(name: str, width: int) -> bool:
+    return not column(name).form and (width >= LINE_LETTERS or name == "remark")
+
+
+def _latex_width(frame: pd.DataFrame, form: LatexForm) -> float:
+    kept = frame if form.remarks else frame.drop(columns="remark", errors="ignore")
+    widths = _letters(kept)
+    return sum(widths) * form.letter + 2 * form.gap * len(widths)
+
+
 def latex(table: Table) -> str:
     """A longtable with booktabs rules, small and, where it is wide, on its side; it may be longer than a page.
 
     Needs the packages of its first line.
     """
-    names, body = columns_shown(table.frame), cells(table.frame)
-    widths = [
-        max([*map(len, column(name).label.split()), *(len(row[place]) for row in body)], default=1)
-        for place, name in enumerate(names)
-    ]
-    kinds = ["r" if column(name).form else "l" for name in names]
-    if "remark" in names:
-        place = names.index("remark")
-        widths[place] = min(widths[place], REMARK_LETTERS)
-        kinds[place] = rf"p{{{widths[place] * 0.5:.1f}em}}"
-    letters = sum(widths)
-    # Points: a letter of \scriptsize is about 3.9 wide, of \tiny 2.9; columns are 6 apart.
-    size, room = next((form for form in LATEX_FORMS if letters * form[2] + 6 * len(names) <= form[1]), LATEX_FORMS[-1])[
-        :2
+    frame, words = table.frame, [table.caption, *table.notes]
+    form = next((form for form in LATEX_FORMS if _latex_width(frame, form) <= form.room), LATEX_FORMS[-1])
+    if not form.remarks and "remark" in columns_shown(frame):
+        frame = frame.drop(columns="remark")
+        words.append(f"Remarks on single rows are in {table.name}.csv.")
+    names, body, widths = columns_shown(frame), cells(frame), _letters(frame)
+    kinds = [
+        "r" if column(name).form else rf"p{{{0.5 * width:.1f}em}}" if _in_lines(name, width) else "l"
+        for name, width in zip(names, widths, strict=True)
     ]
     head = " & ".join(map(_latex_head, names)) + r" \\"
     numeric = [bool(column(name).form) for name in names]
@@ -129,16 +162,15 @@ def latex(table: Table) -> str:
         " & ".join(_latex_cell(cell, number) for cell, number in zip(row, numeric, strict=True)) + r" \\"
         for row in body
     ]
-    words = " ".join([table.caption, *table.notes])
     if table.frame.empty:
         lines = [rf"\multicolumn{{{max(len(names), 1)}}}{{l}}{{Not available: no rows.}} \\"]
-    sideways = room > PORTRAIT_POINTS
-    begin, end = (r"\begin{landscape}", r"\end{landscape}") if sideways else (r"\begingroup", r"\endgroup")
+    wide = form.room > PORTRAIT_POINTS
+    begin, end = (r"\begin{landscape}", r"\end{landscape}") if wide else (r"\begingroup", r"\endgroup")
     text = [
         rf"% \usepackage[T1]{{fontenc}}, \usepackage{{booktabs, longtable, lscape}}; made by {COMMAND}",
-        begin, rf"\{size}\setlength{{\tabcolsep}}{{3pt}}\setlength{{\LTcapwidth}}{{\linewidth}}",
+        begin, rf"\{form.size}\setlength{{\tabcolsep}}{{{form.gap:g}pt}}\setlength{{\LTcapwidth}}{{\linewidth}}",
         rf"\begin{{longtable}}{{{''.join(kinds) or 'l'}}}",
-        rf"\caption[{{{latex_text(table.title)}}}]{{{latex_text(full_title(table))} {latex_text(words)}}}"
+        rf"\caption[{{{latex_text(table.title)}}}]{{{latex_text(full_title(table))} {latex_text(' '.join(words))}}}"
         rf"\label{{tab:twinrun-{table.name.replace('_', '-')}}} \\",
         r"\toprule", head, r"\midrule", r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead",
         r"\bottomrule", r"\endlastfoot", *lines, r"\end{longtable}", end,
