@@ -8,7 +8,7 @@ from synthetic import CODE, Synthetic, make_params, write_study
 
 from twinrun.analysis.analyze import analyze, build_figures, build_tables
 from twinrun.analysis.collect import collect
-from twinrun.analysis.pictures import LARGEST, flipping_places, pictures
+from twinrun.analysis.pictures import LARGEST, flipping_places, pictures, read_pictures
 from twinrun.analysis.report import write_report
 from twinrun.analysis.table import load_study
 from twinrun.study.errors import InputError, MismatchError
@@ -33,7 +33,7 @@ def test_the_sheet_shows_the_images_of_the_table(tmp_path: Path) -> None:
     collect(params, layout, code_digest=CODE)
     found = load_study(layout.collected)
     tables = build_tables(found)
-    places, images = found.flipping("digits")
+    places, images = read_pictures(found, "digits")
     assert places == tables["flips"].frame["place"].tolist()
     assert images[:, 0, 0, 0].tolist() == [100 + place for place in places]  # the training images come first
     assert "pictures_digits" in [figure.name for figure in build_figures(found, tables)]
@@ -47,7 +47,7 @@ def test_no_picture_without_leave(tmp_path: Path) -> None:
     collect(params, layout, code_digest=CODE)
     assert not (layout.collected / "digits/flipping.npy").exists()
     found = load_study(layout.collected)
-    assert found.flipping("digits") is None
+    assert read_pictures(found, "digits") is None
     assert not any("pictures" in figure.name for figure in build_figures(found, build_tables(found)))
 
 

@@ -55,7 +55,7 @@ def test_latex_is_escaped() -> None:
     assert "$-$0.50" in body
     assert r"\caption[{What?}]{Table 9.9. What? 50" in text
     assert text.count(r"\toprule") == 2
-    assert text.count(r"\begin{longtable}{lrr}") == 1
+    assert text.count(r"\begin{longtable}{p{16.0em}rr}") == 1
     # What is left of special characters is a command or escaped: braces balance, no bare % or &.
     for line in body.splitlines()[1:-2]:
         assert line.replace(r"\{", "").replace(r"\}", "").count("{") == line.replace(r"\{", "").replace(

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from twinrun.analysis import drawing
 from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.figures import counts, span
+from twinrun.analysis.pictures import read_pictures
 from twinrun.analysis.table import Study
 from twinrun.analysis.thesis_names import OPTIMIZER_LABELS, nd_phrase
 
@@ -136,7 +137,7 @@ def classes_figure(study: Study, classes: pd.DataFrame) -> Drawn:
 
 def picture_figures(study: Study, flips: pd.DataFrame) -> list[Drawn]:
     """A sheet of the images that flip most for each task whose pictures may be shown, from the frame of the table."""
-    found = ((task, flips[flips["task"] == task], study.flipping(task)) for task in study.tasks)
+    found = ((task, flips[flips["task"] == task], read_pictures(study, task)) for task in study.tasks)
     return [_sheet(study, task, mine, kept[1]) for task, mine, kept in found if kept is not None and len(mine)]
 
 

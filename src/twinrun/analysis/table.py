@@ -190,20 +190,6 @@ class Study:
             raise MismatchError(f"{path}: {len(ids)} ids for the test images of study.json", AGAIN)
         return ids
 
-    def flipping(self, task: str) -> tuple[list[int], NDArray[np.uint8]] | None:
-        """Places and pictures (images, channels, side, side) of the test images that flip most; None: not to be shown.
-
-        Raises MismatchError when the pictures are not those that study.json names.
-        """
-        places = self.info["tasks"][task].get("flipping")
-        if places is None:
-            return None
-        path = self.folder / task / "flipping.npy"
-        images = read_array(path)
-        if images.ndim != 4 or images.dtype != np.uint8 or len(images) != len(places):
-            raise MismatchError(f"{path}: not the {len(places)} pictures that study.json names", AGAIN)
-        return list(places), images
-
     def head_epochs(self, task: str) -> list[int]:
         """The epochs of the checkpoints; 0 is the initialization."""
         return list(self.info["tasks"][task]["head_epochs"])
