@@ -8,7 +8,8 @@ from synthetic import CODE, Synthetic, make_params, write_study
 
 from twinrun.analysis.analyze import analyze, build_figures, build_tables
 from twinrun.analysis.collect import collect
-from twinrun.analysis.pictures import LARGEST, flipping_places, pictures, read_pictures
+from twinrun.analysis.figures_hidden import read_pictures
+from twinrun.analysis.pictures import LARGEST, flipping_places, pictures
 from twinrun.analysis.report import write_report
 from twinrun.analysis.table import load_study
 from twinrun.study.errors import InputError, MismatchError

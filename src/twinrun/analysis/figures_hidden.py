@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from twinrun.analysis import drawing
 from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.figures import counts, span
-from twinrun.analysis.pictures import read_pictures
+from twinrun.analysis.reading import AGAIN, read_array
 from twinrun.analysis.table import Study
 from twinrun.analysis.thesis_names import OPTIMIZER_LABELS, nd_phrase
+from twinrun.study.errors import MismatchError
 
 MOST_CLASSES = 20  # of a task in the figure; of more those that flip most
 PER_ROW = 5  # pictures
@@ -133,6 +135,21 @@ def classes_figure(study: Study, classes: pd.DataFrame) -> Drawn:
         alt=f"Bar chart per task and class of churn, {span(nd['class_churn'], '.1f', 100)} percent in single cells.",
         figure=figure,
     )
+
+
+def read_pictures(study: Study, task: str) -> tuple[list[int], NDArray[np.uint8]] | None:
+    """Places and pictures (images, channels, side, side) of the test images that flip most; None: not to be shown.
+
+    Raises MismatchError when the pictures are not those that study.json names.
+    """
+    places = study.info["tasks"][task].get("flipping")
+    if places is None:
+        return None
+    path = study.folder / task / "flipping.npy"
+    images = read_array(path)
+    if images.ndim != 4 or images.dtype != np.uint8 or len(images) != len(places):
+        raise MismatchError(f"{path}: not the {len(places)} pictures that study.json names", AGAIN)
+    return list(places), images
 
 
 def picture_figures(study: Study, flips: pd.DataFrame) -> list[Drawn]:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twinrun.analysis import predictions
-from twinrun.analysis.reading import AGAIN, read_array
 from twinrun.study.errors import InputError, MismatchError
 from twinrun.study.files import explain_os_error
-
-if TYPE_CHECKING:  # it reads what this module writes
-    from twinrun.analysis.table import Study
 
 TOP_IMAGES = 10  # of each task
 LARGEST = 128  # pixels: larger images are made smaller by averaging whole blocks
@@ -76,18 +71,3 @@ def pictures(images: Path, first: int, places: list[int]) -> NDArray[np.uint8]:
     blocks = kept.reshape(*kept.shape[:2], side, block, side, block)
     smaller: NDArray[np.uint8] = np.rint(blocks.mean(axis=(3, 5))).astype(np.uint8)
     return smaller
-
-
-def read_pictures(study: Study, task: str) -> tuple[list[int], NDArray[np.uint8]] | None:
-    """Places and pictures (images, channels, side, side) of the test images that flip most; None: not to be shown.
-
-    Raises MismatchError when the pictures are not those that study.json names.
-    """
-    places = study.info["tasks"][task].get("flipping")
-    if places is None:
-        return None
-    path = study.folder / task / "flipping.npy"
-    images = read_array(path)
-    if images.ndim != 4 or images.dtype != np.uint8 or len(images) != len(places):
-        raise MismatchError(f"{path}: not the {len(places)} pictures that study.json names", AGAIN)
-    return list(places), images
