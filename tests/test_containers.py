@@ -57,6 +57,14 @@ def test_the_same_files() -> None:
         assert (REPOSITORY / name).exists(), name
 
 
+def test_the_images_own_study_has_all_that_its_pipeline_reads() -> None:
+    kept = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"].values()
+    made = {"data"} | {Path(out).parts[0] for stage in stages for out in stage["outs"]}
+    read = {Path(dependency).parts[0] for stage in stages for dependency in stage["deps"]}
+    assert read <= kept | made
+
+
 def test_the_same_labels_and_the_packages_version() -> None:
     docker = dict(re.findall(r'(org\.opencontainers\.\S+?)="(.*?)"', DOCKERFILE))
     apptainer = dict(line.split(" ", 1) for line in section("labels"))

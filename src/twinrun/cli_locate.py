@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twinrun.cli_options import DEFAULT_PARAMS, Device, ParamsFile, load_params
+from twinrun.cli_options import DEFAULT_PARAMS, Device, ParamsFile, load_params, require_same_locating
 from twinrun.study.errors import InputError, MismatchError, TwinrunError
 from twinrun.study.layout import Layout
 
@@ -31,6 +31,7 @@ def locate(
     from twinrun.launch import locate as locating
     from twinrun.launch.pairs import first_pairs, resolve
 
+    require_same_locating()
     params, layout = load_params(params_file), Layout()
 
     def one(a: str, b: str) -> Located:

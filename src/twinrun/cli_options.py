@@ -52,6 +52,15 @@ def check_grid(params: Params, expected: str | None) -> None:
 
 def require_same_analysis() -> None:
     """Refuse to analyze in a checkout whose code is not the code that runs."""
+    _require_also("analysis")
+
+
+def require_same_locating() -> None:
+    """Refuse to locate differences in a checkout whose code is not the code that runs."""
+    _require_also("launch/locate.py", "launch/lockstep.py", "launch/pairs.py")
+
+
+def _require_also(*parts: str) -> None:
     from twinrun.study.checkout import CODE_PARTS, require_same_code
 
-    require_same_code(Layout(), (*CODE_PARTS, "analysis"))
+    require_same_code(Layout(), (*CODE_PARTS, *parts))

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.conftest import REPOSITORY
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
@@ -74,7 +75,17 @@ def test_in_an_image_the_commit_is_named(folder: Layout, tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    "command", [["prepare"], ["train", "--index", "0"], ["sweep"], ["collect"], ["analyze"], ["report"], ["verify"]]
+    "command",
+    [
+        ["prepare"],
+        ["train", "--index", "0"],
+        ["sweep"],
+        ["collect"],
+        ["analyze"],
+        ["report"],
+        ["verify"],
+        ["locate", "--all"],
+    ],
 )
 def test_every_command_that_makes_results_refuses(command: list[str], cli: Cli, study: Layout) -> None:  # noqa: F811
     shutil.copytree(PACKAGE, study.root / "src" / "twinrun")
@@ -84,3 +95,19 @@ def test_every_command_that_makes_results_refuses(command: list[str], cli: Cli, 
     assert code == 4
     assert "is not the code of this folder" in err
     assert sorted(study.root.iterdir()) == before
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train", "collect", "locate", "analyze", "report"])
+def test_all_code_that_a_stage_depends_on_is_compared(stage: str, cli: Cli, study: Layout) -> None:  # noqa: F811
+    """DVC would note a changed file as what the stage was run with."""
+    pipeline = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"][stage]
+    command = pipeline["cmd"].split()[1:]
+    arguments = ["train", "--index", "0"] if stage == "train" else [command[0]] if stage == "prepare" else command
+    shutil.copytree(PACKAGE, study.source)
+    for dependency in (study.root / name for name in pipeline["deps"] if name.startswith("src/")):
+        file = dependency if dependency.is_file() else dependency / "__init__.py"
+        before = file.read_text()
+        file.write_text(before + "# changed")
+        code, _, err = cli(*arguments)
+        assert (code, "is not the code of this folder" in err) == (4, True), dependency
+        file.write_text(before)

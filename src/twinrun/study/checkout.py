@@ -34,7 +34,7 @@ def _files(package: Path, parts: Iterable[str]) -> dict[str, str]:
     return {
         file.relative_to(package).as_posix(): sha256_file(file)
         for part in parts
-        for file in (package / part).rglob("*")
+        for file in (package / part, *(package / part).rglob("*"))
         if file.is_file() and "__pycache__" not in file.parts
     }
 
