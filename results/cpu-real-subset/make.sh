@@ -17,6 +17,7 @@ begin=$SECONDS
 twinrun prepare
 twinrun sweep --no-record
 twinrun collect
+twinrun locate --all
 twinrun analyze
 twinrun report
 echo "$((SECONDS - begin)) s, in $study"
