@@ -61,4 +61,4 @@ lock:
 	$(LOCK) requirements-dev.in -o requirements-dev.lock
 
 clean:
-	rm -rf prepared runs work logs collected analysis report
+	rm -rf prepared runs work logs collected located analysis report
