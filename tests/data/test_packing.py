@@ -22,7 +22,7 @@ from twinrun.data.packed import load_packed
 from twinrun.data.prepare import prepare
 from twinrun.data.remarks import remarks
 from twinrun.data.rows import moments_of
-from twinrun.study.errors import BusyError, InputError
+from twinrun.study.errors import BusyError, InputError, ResourceError
 from twinrun.study.schema import Sdnet2018
 
 
@@ -236,3 +236,33 @@ def test_moments_are_exact(size: int) -> None:
     for image in (rng.integers(0, 256, (3, size, size), np.uint8), np.full((1, size, size), 255, np.uint8)):
         values = image.astype(object)
         assert moments_of(image).tolist() == [[int(c.sum()), int((c * c).sum())] for c in values]
+
+
+@pytest.mark.parametrize("room", ["disk", "while writing", "memory"])
+def test_want_of_room_keeps_what_is_finished(
+    room: str, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = json.loads((killed / "progress.json").read_text())["chunks"]
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    log = count_loads(monkeypatch, tmp_path)
+    with monkeypatch.context() as patch:
+        if room == "disk":
+            patch.setattr(packing.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+        elif room == "while writing":
+            patch.setattr(prepare_module, "write_text", full)
+        else:
+            patch.setattr(packing, "fit_square", die)
+        with pytest.raises(ResourceError):
+            prepare("t", block(), tmp_path, tmp_path / "out/t")
+    assert json.loads((killed / "progress.json").read_text())["chunks"] >= noted
+    log.unlink(missing_ok=True)
+    manifest = prepare("t", block(), tmp_path, tmp_path / "out/t")
+    assert log.stat().st_size <= 80 - 4 * noted
+    monkeypatch.undo()
+    assert prepare("u", block(), tmp_path, tmp_path / "out/u")["files"] == manifest["files"]

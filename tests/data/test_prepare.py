@@ -23,7 +23,7 @@ from twinrun.data.packed import Packed, load_packed
 from twinrun.data.prepare import channel_moments, prepare
 from twinrun.data.readers import DataBlock
 from twinrun.data.rows import fit_square
-from twinrun.study.errors import InputError
+from twinrun.study.errors import InputError, ResourceError
 from twinrun.study.files import sha256_file
 from twinrun.study.schema import CbisDdsm, Cifar10, Sdnet2018
 
@@ -172,7 +172,10 @@ def test_failure_keeps_the_older_folder(sample: Path, tmp_path: Path, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(module.os, "fsync", full)
-        failing(cracks(), sample, tmp_path / "d", "the disk is full")
+        with pytest.raises(ResourceError, match="the disk is full") as caught:
+            prepare("d", cracks(), sample, tmp_path / "d")
+    assert "finished work is kept" in caught.value.hint
+    assert (tmp_path / ".d.part" / "images.npy").stat().st_size > 864 * 3 * 32 * 32
     assert load(tmp_path / "d").digest == old["digest"]
     prepare("d", cracks(), sample, tmp_path / "d")
     assert load(tmp_path / "d").digest != old["digest"]

@@ -140,7 +140,12 @@ def _open_folder(path: Path) -> Archive:
             if not item.is_file() and (item.is_symlink() or not item.is_dir()):
                 raise _refuse_kind(path, item.relative_to(path).as_posix())
         names += [Path(folder, name).relative_to(path).as_posix() for name in files]
-    return Archive(path, None, names, lambda name: (path / name).read_bytes())
+
+    def read(name: str) -> bytes:
+        with open(f"{path}/{name}", "rb", buffering=0) as stream:  # noqa: PTH123  # three times as fast as a Path
+            return stream.readall()
+
+    return Archive(path, None, names, read)
 
 
 def _pread(descriptor: int, count: int, offset: int) -> bytes:

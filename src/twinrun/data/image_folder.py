@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-import numpy as np
 from PIL import Image as Pillow
 
 from twinrun.data.archives import Archive
-from twinrun.data.decode import open_picture
+from twinrun.data.decode import open_picture, pixels_of
 from twinrun.data.readers import Example, Image, Index, held_out, in_order
 from twinrun.study.errors import InputError
 from twinrun.study.files import explain_os_error, sha256_file
@@ -213,5 +212,4 @@ def _decode(archive: Archive, name: str, data: ImageFolder) -> Image:
         picture = picture.crop((left, top, left + side, top + side))
     elif data.fit == "stretch" and picture.width != picture.height:
         picture = picture.resize((data.image_size, data.image_size), Pillow.Resampling.BOX)
-    pixels = np.asarray(picture)
-    return pixels[:, :, None] if data.color == "gray" else pixels
+    return pixels_of(picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import shutil
@@ -22,8 +23,8 @@ from numpy.typing import NDArray
 
 from twinrun.data.packed import IMAGES
 from twinrun.data.readers import Image, Index
-from twinrun.data.rows import fit_square, moments_of, npy_header, read_span, write_at
-from twinrun.study.errors import DamagedError, InputError
+from twinrun.data.rows import fit_square, moments_of, npy_header, put_planes, read_span, write_at
+from twinrun.study.errors import DamagedError, InputError, ResourceError
 from twinrun.study.files import read_json, write_json
 
 Progress = Callable[[int, int], None]
@@ -31,6 +32,7 @@ PROGRESS = "progress.json"
 MOMENTS = "moments.bin"
 _CHUNK_BYTES = 1 << 22  # packed bytes that one process makes at a time, at most
 _CHUNK_IMAGES = 128
+_KEPT_BYTES = 24 << 20  # below the 32 MiB from which glibc's malloc always returns memory
 _NOTE_SECONDS = 2.0  # between two notes of how far it is
 _MEMORY = 1_700_000_000  # bytes for all processes
 _MIXED = "a data set is one or the other"
@@ -66,6 +68,7 @@ class _Job:
 
 
 _job: _Job
+_row: NDArray[np.uint8]  # one for all images, so that it stays in the cache
 
 
 def pack_images(index: Index, size: int, folder: Path, key: str, *, skip: bool, progress: Progress | None) -> Rows:
@@ -88,7 +91,8 @@ def pack_images(index: Index, size: int, folder: Path, key: str, *, skip: bool, 
         missing = (total - done * chunk) * row
         if missing > (free := shutil.disk_usage(folder).free):
             hint = "free some space, or name a smaller image_size"
-            raise InputError(f"{folder.parent}: {missing / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free", hint)
+            message = f"{folder.parent}: {missing / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free"
+            raise ResourceError(message, hint)
         noted = time.monotonic()
         for number, failed in _chunks(job, done, -(-total // chunk), first.nbytes):
             skipped |= dict(failed)
@@ -154,14 +158,18 @@ def _chunks(job: _Job, begin: int, end: int, image_bytes: int) -> Iterator[tuple
                 yield pending[0][0], pending.popleft()[1].result()
         except BrokenProcessPool as error:
             message = "a process that decodes images was killed"
-            raise InputError(message, "mostly memory ran out: give more; the same command goes on") from error
+            raise ResourceError(message, "mostly memory ran out: give more; the same command goes on") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _begin(job: _Job, parent: int) -> None:
-    global _job
+    global _job, _row
     _job = job
+    _row = np.empty((job.channels, job.size, job.size), np.uint8)
+    # From its first large block on, malloc keeps what is freed: the pages of every image need not be mapped again.
+    np.empty(_KEPT_BYTES, np.uint8)
+    gc.freeze()  # what is inherited is not searched for garbage again and again
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches all of them: the parent ends the work
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -178,7 +186,6 @@ def _pack_chunk(number: int) -> list[tuple[int, str]]:
     """Decode one chunk and write its rows; positions and reasons of the images that could not be had."""
     start = number * _job.chunk
     examples = _job.index.examples[start : start + _job.chunk]
-    rows = np.zeros((len(examples), _job.channels, _job.size, _job.size), np.uint8)
     moments = np.zeros((len(examples), _job.channels, 2), np.int64)
     failed = []
     for place, example in enumerate(examples):
@@ -188,13 +195,13 @@ def _pack_chunk(number: int) -> list[tuple[int, str]]:
             if not _job.skip:
                 raise
             failed.append((start + place, error.message))
-            continue
+            image = np.zeros((_job.size, _job.size, _job.channels), np.uint8)
         if image.shape[2] != _job.channels:
             raise InputError(f"grey and colour images are mixed near {example.id}", _MIXED)
-        rows[place] = image.transpose(2, 0, 1)
-        moments[place] = moments_of(rows[place])
+        put_planes(image, _row)
+        moments[place] = moments_of(_row)
+        write_at(_job.images, _row.data.cast("B"), _job.header + (start + place) * _job.row)
     write_at(_job.moments, moments.tobytes(), start * _job.channels * 16)
-    write_at(_job.images, rows.data.cast("B"), _job.header + start * _job.row)
     return failed
 
 
@@ -205,10 +212,10 @@ def _close_gaps(job: _Job, kept: tuple[int, ...]) -> Any:
     end = len(header)
     # From the front: a row only ever moves towards it, unless the header grew, which its padding prevents.
     for position in kept:
-        row = b"".join(read_span(job.images, job.header + position * job.row, job.header + (position + 1) * job.row))
-        hashed.update(row)
-        write_at(job.images, row, end)
-        end += len(row)
+        for part in read_span(job.images, start := job.header + position * job.row, start + job.row):
+            hashed.update(part)
+            write_at(job.images, part, end)
+            end += len(part)
     os.ftruncate(job.images, end)
     write_at(job.images, header, 0)
     return hashed

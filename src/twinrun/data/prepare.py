@@ -23,7 +23,7 @@ from twinrun.data.duplicates import find_duplicates
 from twinrun.data.packed import IDS, IMAGES, LABELS, MANIFEST, PACKED_SCHEMA, data_digest
 from twinrun.data.packing import Progress, Rows, pack_images
 from twinrun.data.readers import DataBlock, Index, read_index
-from twinrun.study.errors import BusyError, InputError
+from twinrun.study.errors import BusyError, InputError, ResourceError
 from twinrun.study.files import code_digest, digest, explain_os_error, sha256_file, write_bytes, write_json, write_text
 from twinrun.study.folders import replaced_folder
 
@@ -35,9 +35,9 @@ _VERSIONS = (np.__version__, PIL.__version__)  # of what decodes: another one ma
 def prepare(task: str, data: DataBlock, root: Path, out: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Pack the data set of `task` (source relative to `root`) into the folder `out`; the manifest is returned.
 
-    `progress` is called with images done and images in all. A killed call goes on where it was when it is called again.
-    Raises InputError for bad data, and then `out` is as it was before and nothing is left beside it; BusyError when
-    another process prepares the task.
+    `progress` is called with images done and images in all. A call that was killed, or ended by ResourceError for want
+    of disk or memory, goes on where it was when it is called again. Raises InputError for bad data, and then `out` is
+    as it was before and nothing is left beside it; BusyError when another process prepares the task.
     """
     with open_archive(root / data.source, data.sha256) as archive, _part(out) as part:
         index = read_index(data, archive, root)
@@ -51,19 +51,19 @@ def prepare(task: str, data: DataBlock, root: Path, out: Path, progress: Progres
         counts = _count(task, kept)
         missing = {index.examples[position].id: reason for position, reason in rows.skipped.items()}
         with replaced_folder(out) as folder:
-            (part / IMAGES).replace(folder / IMAGES)
             manifest = _describe(task, data, kept, counts, archive.sha256)
-            manifest |= _facts(kept, rows, data.image_size, folder)
+            manifest |= _facts(kept, rows, data.image_size, part / IMAGES, folder)
             manifest["skipped"] = index.missing | missing
             manifest["digest"] = data_digest(manifest)
             write_json(folder / MANIFEST, manifest)
+            (part / IMAGES).replace(folder / IMAGES)  # last: what fails before leaves the finished images in `part`
         shutil.rmtree(part)
     return manifest
 
 
 @contextmanager
 def _part(out: Path) -> Iterator[Path]:
-    """The folder beside `out` in which the work is done: kept when the process is killed, removed after an error."""
+    """The folder beside `out` in which the work is done: removed when the data are bad, else kept until it is done."""
     part = out.with_name(f".{out.name}.part")
     try:
         part.mkdir(parents=True, exist_ok=True)
@@ -71,6 +71,8 @@ def _part(out: Path) -> Iterator[Path]:
             _lock(lock, out)
             try:
                 yield part
+            except (OSError, ResourceError):
+                raise
             except Exception:
                 shutil.rmtree(part, ignore_errors=True)
                 raise
@@ -138,12 +140,12 @@ def _write_ids(index: Index, folder: Path) -> Path:
     return folder / IDS
 
 
-def _facts(index: Index, rows: Rows, size: int, folder: Path) -> dict[str, Any]:
+def _facts(index: Index, rows: Rows, size: int, packed: Path, folder: Path) -> dict[str, Any]:
     """What only the packed pixels tell: statistics of the train images, digests of the files, duplicates."""
     n_train = sum(example.split == "train" for example in index.examples)
     totals = rows.moments[:n_train].sum(axis=0).tolist()
     moments = [channel_moments(n_train * size * size, total, squares) for total, squares in totals]
-    images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
+    images = np.load(packed, mmap_mode="r", allow_pickle=False)
     return {
         "channels": rows.channels,
         "channel_mean": [mean for mean, _ in moments],

@@ -26,6 +26,10 @@ class DamagedError(InputError):
     """One image of a data set that cannot be had; a task's `on_error: skip` leaves it out and goes on."""
 
 
+class ResourceError(InputError):
+    """No room, no memory, no permission: the data are not at fault, and what was finished is kept."""
+
+
 class IncompleteError(TwinrunError):
     """Something that should be there is not there yet, such as a run that has not been trained."""
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from twinrun.study.errors import InputError
+from twinrun.study.errors import InputError, ResourceError
 
 _AGAIN = "free some space and run the same command again: finished work is kept"
 _REASONS = {
@@ -24,11 +24,11 @@ _REASONS = {
 }
 
 
-def explain_os_error(error: OSError, path: Path | str | None = None) -> InputError:
+def explain_os_error(error: OSError, path: Path | str | None = None) -> ResourceError:
     """The user's sentence for an operating-system error at `path`."""
     where = path or error.filename or "a file"
     reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
-    return InputError(f"{where}: {reason}", hint)
+    return ResourceError(f"{where}: {reason}", hint)
 
 
 def sha256_bytes(data: bytes) -> str:
