@@ -29,6 +29,7 @@ def decode_dicom(content: bytes, where: str) -> tuple[str, Any]:
         height, width = int(dataset.Rows), int(dataset.Columns)
         if height * width > MOST_PIXELS:
             raise ValueError(f"{height} x {width} pixels are more than the {MOST_PIXELS:,} that are read")
+        dataset.pixel_array_options(view_only=True)  # no copy where the pixels are stored plainly
         pixels = dataset.pixel_array
         description = str(dataset.get("SeriesDescription", "")).lower()
         inverted = dataset.PhotometricInterpretation == "MONOCHROME1"

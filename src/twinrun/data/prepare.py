@@ -145,7 +145,13 @@ def _facts(index: Index, rows: Rows, size: int, packed: Path, folder: Path) -> d
     n_train = sum(example.split == "train" for example in index.examples)
     totals = rows.moments[:n_train].sum(axis=0).tolist()
     moments = [channel_moments(n_train * size * size, total, squares) for total, squares in totals]
-    images = np.load(packed, mmap_mode="r", allow_pickle=False)
+    row = rows.channels * size * size
+    header = packed.stat().st_size - len(index.examples) * row
+
+    def pixels(position: int) -> bytes:
+        # Read, not mapped: of a set with many duplicates the whole file would come to be in memory.
+        return np.fromfile(packed, np.uint8, row, offset=header + position * row).tobytes()
+
     return {
         "channels": rows.channels,
         "channel_mean": [mean for mean, _ in moments],
@@ -155,7 +161,7 @@ def _facts(index: Index, rows: Rows, size: int, packed: Path, folder: Path) -> d
             LABELS: sha256_file(_write_labels(index, folder)),
             IDS: sha256_file(_write_ids(index, folder)),
         },
-        "duplicates": find_duplicates(rows.moments, lambda row: images[row].tobytes(), index.examples, index.classes),
+        "duplicates": find_duplicates(rows.moments, pixels, index.examples, index.classes),
     }
 
 

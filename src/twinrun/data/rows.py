@@ -25,7 +25,9 @@ def fit_square(image: Image, size: int) -> Image:
     side = max(height, width)
     if (height, width) != (side, side):
         # At the right: mammograms have the chest wall at the left edge, and it should stay there.
-        image = np.pad(image, ((0, side - height), (0, side - width), (0, 0)))
+        square = np.zeros((side, side, image.shape[2]), np.uint8)
+        square[:height, :width] = image
+        image = square
     if side == size:
         return image
     grey = image.shape[2] == 1
