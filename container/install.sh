@@ -46,7 +46,7 @@ project() {
     HOME=$(mktemp -d) DVC_SITE_CACHE_DIR=$(mktemp -d); export HOME DVC_SITE_CACHE_DIR
     cd $home/study
     dvc pull --quiet data.dvc
-   twinrun prepare
+    twinrun prepare
     rm -rf .dvc/cache .dvc/tmp "$HOME" "$DVC_SITE_CACHE_DIR"
   )
   $home/venv/bin/python $home/study/container/describe.py >$home/image.json

@@ -54,6 +54,10 @@ def twins(
     for pattern in outputs or []:
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
             raise InputError(f"--outputs {pattern!r} leaves the twin's folder", "patterns are relative to that folder")
+    for wanted in metric or []:
+        name = Path(wanted.rpartition(":")[0])
+        if name.is_absolute() or ".." in name.parts:
+            raise InputError(f"--metric {wanted!r} leaves the twin's folder", "files are relative to that folder")
     plan = Plan(command, Path(), out, outputs or [], link or [], seconds)
     drawn = arms.seeds(arm, seed, count)
     with Progress("twins", count) as progress:

@@ -25,7 +25,7 @@ def study(root: Path, *, show: bool) -> tuple[Params, Layout]:
     images += np.arange(len(images), dtype=np.uint8)[:, None, None, None]
     np.save(layout.prepared("digits") / "images.npy", images)
     content = make_params(SPEC).model_dump(by_alias=True)
-    content["tasks"]["digits"]["data"]["show_images"] = show
+    content["tasks"]["digits"]["show_images"] = show
     return Params.model_validate(content), layout
 
 

@@ -220,8 +220,3 @@ def test_packed_files_that_were_touched(folder: Path) -> None:
     refused(folder, r"manifest\.json: schema is missing")
     manifest.unlink()
     refused(folder, "the task is not prepared")
-
-
-def test_whether_pictures_are_shown_changes_nothing_that_is_prepared() -> None:
-    assert digits().read_keys() == digits().model_copy(update={"show_images": True}).read_keys()
-    assert "show_images" not in digits().model_copy(update={"show_images": True}).read_keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from tests.conftest import REPOSITORY, TINY
 from twinrun.study.errors import InputError
 from twinrun.study.grid import ARMS
 from twinrun.study.params import Params, read_params
+from twinrun.study.yaml12 import load_yaml
 
 MISTAKES = {
     "unknown key": ("batch_size: 32", "batch_size: 32, batchsize: 3", ["shapes.recipe.batchsize", "'batch_size'"]),
@@ -167,8 +169,21 @@ def test_whether_pictures_are_shown_is_in_no_digest() -> None:
     plain = read_params(TINY)
     content = plain.model_dump(by_alias=True)
     for task in content["tasks"].values():
-        task["data"]["show_images"] = True
+        task["show_images"] = True
     shown = Params.model_validate(content)
-    assert all(task.data.show_images for task in shown.tasks.values())
+    assert all(task.show_images for task in shown.tasks.values())
     assert shown.grid_digest == plain.grid_digest
     assert all(shown.data_params_digest(task) == plain.data_params_digest(task) for task in plain.tasks)
+    assert _in_dvc(content) == _in_dvc(plain.model_dump(by_alias=True))
+
+
+def _in_dvc(content: dict[str, Any]) -> dict[str, Any]:
+    """The params on which DVC's stages prepare and train depend, of one task."""
+    stages, found = load_yaml((REPOSITORY / "dvc.yaml").read_text())["stages"], {}
+    for key in {*stages["prepare"]["params"], *stages["train"]["params"]}:
+        value: Any = content
+        filled = key.replace("${item.task}", next(iter(content["tasks"]))).replace("${item.optimizer}", "sgd")
+        for part in filled.split("."):
+            value = value[part]
+        found[filled] = value
+    return found

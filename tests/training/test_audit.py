@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 import twinrun
+from twinrun.study import files
 from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
@@ -189,7 +191,7 @@ def test_a_saved_call_is_the_same_call(tmp_path: Path) -> None:
 
 
 def test_no_room_for_the_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls.os, "statvfs", lambda folder: type("S", (), {"f_bavail": 1, "f_frsize": 1}))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match="no room for 0 MB of an operation's inputs"):
         calls.save_call(tmp_path, 0, torch.ops.aten.neg.default, (torch.ones(3),), {})
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import twinrun
+from twinrun.training.tensors import difference
 from twinrun.twins.bits import Bits, bits_of, compare_bits
 
 
@@ -61,6 +62,20 @@ def test_ulps_are_steps_of_the_type_also_across_zero(kind: str) -> None:
     found = compared(one, up)
     assert (found.elements, found.of, found.ulps) == (2, 2, 1)
     assert found.absolute == float((up.double() - one.double()).abs().max())
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64", "bfloat16"])
+def test_ulps_are_those_of_the_audit(kind: str) -> None:
+    """`twinrun audit` and `twinrun twins` count alike, infinities, zeros and NaNs included."""
+    torch.manual_seed(0)
+    special = [0.0, -0.0, torch.inf, -torch.inf, torch.nan, 1.0, -1.0]
+    one = torch.cat([torch.randn(50), torch.tensor(special).repeat(len(special))]).to(getattr(torch, kind))
+    other = torch.cat([torch.randn(50), torch.tensor(special).repeat_interleave(len(special))]).to(one.dtype)
+    for a, b in zip(one, other, strict=True):
+        found = difference(a.reshape(1), b.reshape(1))
+        counted = compare_bits("", *map(bits_of, (a.reshape(1), b.reshape(1))))  # type: ignore[arg-type]
+        assert (found is None) == (counted is None), (a, b)
+        assert found is None or counted is None or min(counted.ulps or 0, 2**63 - 1) == (found.ulps_max or 0), (a, b)
 
 
 def test_signs_of_zero_and_payloads_of_nan_are_bits() -> None:

@@ -159,6 +159,31 @@ def test_metrics_are_read_and_checked(tmp_path: Path) -> None:
         assert words in str(caught.value)
 
 
+def test_metrics_that_cannot_be_read_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text(f'{{"big": 1{"0" * 400}}}')
+    (tmp_path / "m.csv").write_bytes("größe\n1\n".encode("latin-1"))
+    (tmp_path / "wide.csv").write_text("epoch,acc\n1,0.25,0.5\n")
+    for wanted, words in {
+        "m.json:big": "a whole number that no float64 holds",
+        "m.csv:acc": "m.csv is no CSV file in UTF-8",
+        "wide.csv:loss": "columns: epoch, acc",
+    }.items():
+        with pytest.raises(InputError, match=words):
+            read_metric(tmp_path, wanted)
+
+
+@pytest.mark.parametrize(("one", "other"), [("007", "7"), ("1_0", "10"), ("-0", "0"), (" 7", "7"), ("1e400", "2e400")])
+def test_cells_that_are_written_otherwise_than_a_number_are_texts(one: str, other: str, tmp_path: Path) -> None:
+    assert compare(tmp_path, "a.csv", lambda path, cell: path.write_text(f"id\n{cell}\n"), one, other).verdict == (
+        DIFFERENT
+    )
+
+
+def test_digits_that_say_nothing_are_packaging(tmp_path: Path) -> None:
+    found = compare(tmp_path, "a.csv", lambda path, cell: path.write_text(f"loss\n{cell}\n"), "0.50", "5e-1")
+    assert found.verdict == PACKAGING
+
+
 def test_metrics_over_twins_have_the_reports_statistics(tmp_path: Path) -> None:
     made = twins(tmp_path, 5)
     for value, one in enumerate(made, 1):

@@ -166,6 +166,12 @@ def test_a_process_that_is_left_behind_is_stopped(twins: Cli) -> None:
     assert not alive(Path("twins/twin_1/real"))
 
 
+def test_a_signal_without_a_name_is_a_number(twins: Cli) -> None:
+    code, out, _ = twins("--outputs", "a", script="import os; os.kill(os.getpid(), 40)")
+    assert code == 3
+    assert "twin 1: ended by signal 40" in out
+
+
 def test_a_program_that_writes_nothing(twins: Cli) -> None:
     code, out, _ = twins("--outputs", "out/*", script="print('done')")
     assert code == 2
@@ -219,6 +225,8 @@ def test_mistakes_of_the_call(twins: Cli, tmp_path: Path) -> None:
         (("--outputs", "*.py"), "'*.py' matches train.py, a file of the program itself"),
         (("--outputs", "/tmp/*"), "leaves the twin's folder"),
         (("--outputs", "../*"), "leaves the twin's folder"),
+        (("--metric", "/tmp/m.json:a"), "--metric '/tmp/m.json:a' leaves the twin's folder"),
+        (("--metric", "../m.json:a"), "leaves the twin's folder"),
         (("--outputs", "a", "--arm", "init"), "--arm init is not known\n  arms: det, nd, all"),
         (("--outputs", "a", "--seed", "-1"), "--seed -1"),
         (("--outputs", "a", "--link", "nowhere"), "--link nowhere: no such file"),

@@ -140,7 +140,7 @@ def _write_task(
         heads.flush()
     np.save(folder / "labels.npy", labels)
     _write_ids(folder, layout.prepared(task), n_test)
-    shown = params.tasks[task].data.show_images
+    shown = params.tasks[task].show_images
     first, prepared = int(manifest.get("n_train") or 0), layout.prepared(task)
     flipping = write_pictures(folder, prepared, first, probabilities, _nd_rows(runs)) if shown else None
     return {

@@ -12,7 +12,7 @@ from twinrun.analysis.thesis_names import nd_noise
 
 CONFOUNDED = (
     "Whole-run times are confounded: single runs, not interleaved, on machines whose load and clocks vary, without an "
-    "A/A control. They are shown as the thesis showed them and prove no cost; paired, interleaved measurements would."
+    "A/A control. They are shown as the thesis showed them and prove no cost; the paired measurement is `twinrun cost`."
 )
 
 

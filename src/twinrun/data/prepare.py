@@ -176,7 +176,7 @@ def _describe(
         "schema": PACKED_SCHEMA,
         "task": task,
         "reader": data.reader,
-        "params_digest": digest(data.read_keys()),
+        "params_digest": digest(data.model_dump(exclude_defaults=True)),
         "image_size": data.image_size,
         "procedural": data.procedural,
         "classes": list(index.classes),

@@ -15,7 +15,7 @@ from twinrun.study.files import read_json, sha256_file
 from twinrun.study.grid import Run
 from twinrun.study.layout import CURVE_COLUMNS, RECORD, Layout
 from twinrun.study.params import Params
-from twinrun.study.records import read_measured, read_record
+from twinrun.study.records import FINISHED, current_code_digest, prepared_digest, read_measured, read_record
 
 Value = str | int | float | bool
 
@@ -56,9 +56,11 @@ class Analysis:
 def finished_runs(params: Params, layout: Layout) -> tuple[list[FinishedRun], dict[str, str]]:
     """Every finished run of the grid, and for each other one why it is left out; IncompleteError when none is there."""
     found, left_out = [], {}
+    code, data = current_code_digest(), {task: prepared_digest(layout, task) for task in params.grid.tasks}
     for run in params.runs:
+        state = params.state_of(run, layout, data[run.task], code)
         try:
-            found.append(_finished(params, layout, run))
+            found.append(_finished(params, layout, run, state))
         except TwinrunError as error:
             there = (layout.run(run) / RECORD).is_file()
             left_out[run.id] = error.message if there else "not trained yet"
@@ -68,12 +70,11 @@ def finished_runs(params: Params, layout: Layout) -> tuple[list[FinishedRun], di
     return found, left_out
 
 
-def _finished(params: Params, layout: Layout, run: Run) -> FinishedRun:
+def _finished(params: Params, layout: Layout, run: Run, state: str) -> FinishedRun:
     folder = layout.run(run)
-    record = read_record(folder, check_files=True)
-    if record.params_digest != params.run_digest(run):
-        raise MismatchError(f"{folder}: it was trained with other params", "`twinrun sweep` trains it again")
-    measured = read_measured(folder)
+    record, measured = read_record(folder, check_files=state == "damaged"), read_measured(folder)
+    if state not in FINISHED:
+        raise MismatchError(f"{folder}: it was trained with {state} than now", "`twinrun sweep` trains it again")
     curve = []
     for cells in read_curve(folder):
         row = dict(zip(CURVE_COLUMNS, cells, strict=True))

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from twinrun.study.errors import IncompleteError, InputError
+from twinrun.study.files import has_room
 from twinrun.study.located import Parting
 from twinrun.study.pins import clean_environment
 
@@ -179,8 +180,8 @@ class Pair:
 
 def ensure_space(folder: Path, size: int, what: str) -> None:
     """InputError when `size` bytes do not fit on the disk of `folder` with some left."""
-    free = shutil.disk_usage(folder).free
-    if size * 1.1 + 2**20 > free:
+    if not has_room(folder, size):
+        free = shutil.disk_usage(folder).free
         raise InputError(
             f"{folder}: {what} takes {size / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free",
             "free some space, or set TMPDIR to a folder on another disk",

@@ -11,16 +11,15 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from twinrun.study.errors import IncompleteError
-from twinrun.study.files import read_json
 from twinrun.study.grid import Run
 from twinrun.study.layout import CHECKPOINT, LOCK, Layout
 from twinrun.study.params import Params
-from twinrun.study.records import FINISHED, current_code_digest
+from twinrun.study.records import FINISHED, current_code_digest, prepared_digest
 
 
 def states(params: Params, layout: Layout) -> dict[Run, str]:
     """The state of each run's record."""
-    code, data = current_code_digest(), {task: _data_digest(layout, task) for task in params.grid.tasks}
+    code, data = current_code_digest(), {task: prepared_digest(layout, task) for task in params.grid.tasks}
     return {run: params.state_of(run, layout, data[run.task], code) for run in params.runs}
 
 
@@ -30,15 +29,10 @@ def missing_runs(params: Params, layout: Layout) -> dict[Run, str]:
     Raises IncompleteError naming tasks that are not prepared, when any run is missing.
     """
     missing = {run: state for run, state in states(params, layout).items() if state not in FINISHED}
-    unprepared = [task for task in params.grid.tasks if _data_digest(layout, task) is None]
+    unprepared = [task for task in params.grid.tasks if prepared_digest(layout, task) is None]
     if missing and unprepared:
         raise IncompleteError(f"not prepared yet: {', '.join(unprepared)}", "`twinrun prepare` does it")
     return missing
-
-
-def _data_digest(layout: Layout, task: str) -> str | None:
-    manifest = layout.prepared(task) / "manifest.json"
-    return str(read_json(manifest).get("digest")) if manifest.is_file() else None
 
 
 class Watch:
@@ -50,7 +44,7 @@ class Watch:
 
     def look(self) -> dict[Run, str]:
         """The state of each run now: as of its record, or `running` or `interrupted` with the epochs that are safe."""
-        code, data = current_code_digest(), {t: _data_digest(self.layout, t) for t in self.params.grid.tasks}
+        code, data = current_code_digest(), {t: prepared_digest(self.layout, t) for t in self.params.grid.tasks}
         found = {}
         for run in self.params.runs:
             state = self._finished.get(run) or self.params.state_of(run, self.layout, data[run.task], code)

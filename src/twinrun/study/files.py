@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -91,6 +92,11 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not valid JSON ({error})", "it is damaged: remove it and make it again") from error
     except OSError as error:
         raise explain_os_error(error, path) from error
+
+
+def has_room(folder: Path, size: int) -> bool:
+    """Whether `size` bytes fit on the disk of `folder` with some left."""
+    return size * 1.1 + 2**20 <= shutil.disk_usage(folder).free
 
 
 def code_digest(package_root: Path, parts: Iterable[str]) -> str:

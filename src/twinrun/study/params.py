@@ -70,7 +70,7 @@ class Params(Block):
             | {
                 "schema": PARAMS_SCHEMA,
                 "execution": self.execution.model_dump(exclude={"device"}, exclude_defaults=True),
-                "data": task.data.read_keys(),
+                "data": task.data.model_dump(exclude_defaults=True),
                 "model": task.model.model_dump(exclude_defaults=True),
                 "recipe": task.recipe.model_dump(exclude_defaults=True),
                 "optimizer": {run.optimizer: task.optimizer(run.optimizer).model_dump(exclude_defaults=True)},
@@ -79,7 +79,7 @@ class Params(Block):
 
     def data_params_digest(self, task: str) -> str:
         """SHA-256 of the keys that preparing the task's data reads."""
-        return digest(self.tasks[task].data.read_keys())
+        return digest(self.tasks[task].data.model_dump(exclude_defaults=True))
 
     def state_of(self, run: Run, layout: Layout, data_digest: str | None, code: str) -> str:
         """What there is of a run whose data and code have these digests now; see `records.state_of`."""

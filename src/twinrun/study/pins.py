@@ -17,6 +17,9 @@ PINNED = {
     "PYTHONNOUSERSITE": "1",  # packages of a user's home are not those of the lock
     "PYTHONSAFEPATH": "1",  # nor is a file in the study folder that has a package's name
 }
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+CUBLAS_DETERMINISTIC = ":4096:8"
+SEED, ARM = "TWINRUN_SEED", "TWINRUN_ARM"  # set by `twinrun twins`, read by `twinrun.controlled`
 # Variables that would override the numerics from outside. numerics.py decides about cuBLAS's workspaces.
 REMOVED = (
     "NVIDIA_TF32_OVERRIDE",
@@ -25,7 +28,7 @@ REMOVED = (
     "TORCH_BLAS_PREFER_CUBLASLT",
     "TORCH_CUBLASLT_UNIFIED_WORKSPACE",
     "CUBLASLT_WORKSPACE_SIZE",
-    "CUBLAS_WORKSPACE_CONFIG",
+    CUBLAS,
     "CUBLAS_EMULATE_SINGLE_PRECISION",
     "CUBLAS_EMULATE_DOUBLE_PRECISION",
     "CUBLAS_EMULATION_STRATEGY",

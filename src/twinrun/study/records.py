@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from twinrun.study.checkout import CODE_PARTS
 from twinrun.study.errors import MismatchError, TwinrunError
 from twinrun.study.files import code_digest, digest, read_json, sha256_file, write_json
-from twinrun.study.layout import COMPUTED_FILES, MEASURED, RECORD
+from twinrun.study.layout import COMPUTED_FILES, MEASURED, RECORD, Layout
 
 RECORD_SCHEMA = 1
 
@@ -163,6 +163,12 @@ class Expected:
 def current_code_digest() -> str:
     """The digest of the imported package's code, as far as it can change a run's bits."""
     return code_digest(Path(__file__).parents[1], CODE_PARTS)
+
+
+def prepared_digest(layout: Layout, task: str) -> str | None:
+    """The digest of the task's data as they are prepared now; None: not prepared."""
+    manifest = layout.prepared(task) / "manifest.json"
+    return str(read_json(manifest).get("digest")) if manifest.is_file() else None
 
 
 def state_of(folder: Path, expected: Expected) -> str:

@@ -70,12 +70,6 @@ class _Source(Block):
     image_size: Annotated[int, Field(ge=8, le=4096)]  # side of the packed square images, pixels
     procedural: bool = False  # drawn by a program, not photographed: shown wherever results are shown
     on_error: Literal["error", "skip"] = "error"  # damaged or missing images: stop, or leave out and record which
-    # Whether the licence allows pictures of the data in a report; no run reads it, so it is in no digest.
-    show_images: bool = False
-
-    def read_keys(self) -> dict[str, Any]:
-        """What preparing the data reads, without keys at their default: what a digest of the block covers."""
-        return self.model_dump(exclude_defaults=True, exclude={"show_images"})
 
 
 class Cifar10(_Source):
@@ -212,6 +206,8 @@ class Task(Block):
     """A data set, a model and a recipe."""
 
     title: Annotated[str, Field(min_length=1)]
+    # Whether the licence allows pictures of the data in a report; beside `data`: no stage but collect reads it.
+    show_images: bool = False
     data: Annotated[Cifar10 | Sdnet2018 | CbisDdsm | ImageFolder, Discriminator("reader")]
     model: ModelSpec
     recipe: Recipe

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch.utils._pytree import tree_map
 
 from twinrun.study.errors import IncompleteError, InputError
-from twinrun.study.files import read_json, write_bytes, write_json
+from twinrun.study.files import has_room, read_json, write_bytes, write_json
 from twinrun.training.tensors import tensor_digest, tensors_in
 
 # Instruction sets of the processor, from the oldest on, and the features without which there is nothing to compare.
@@ -54,8 +54,7 @@ def save_call(folder: Path, number: int, function: Any, args: Any, kwargs: Any) 
     except TypeError:
         return False
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    status = os.statvfs(folder)
-    if size * 1.1 + 2**20 > status.f_bavail * status.f_frsize:
+    if not has_room(folder, size):
         raise InputError(
             f"{folder}: no room for {size / 1e6:.0f} MB of an operation's inputs",
             "set TMPDIR to a folder on another disk, or audit with a smaller batch",

@@ -15,10 +15,9 @@ import torch
 from torch.utils import deterministic as memory
 
 from twinrun.study.errors import InputError
-from twinrun.study.pins import PINNED
-from twinrun.training.numerics import CUBLAS, CUBLAS_DETERMINISTIC, Flags, read_flags
+from twinrun.study.pins import ARM, CUBLAS, CUBLAS_DETERMINISTIC, PINNED, SEED
+from twinrun.training.numerics import Flags, read_flags
 
-SEED, ARM = "TWINRUN_SEED", "TWINRUN_ARM"  # as `twinrun twins` sets them
 # Read once, when torch or a library below it starts; the other pinned ones are about Python and its packages.
 _BEFORE_TORCH = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -50,7 +49,7 @@ def controlled(seed: int | None = None, *, deterministic: bool | None = None) ->
         raise InputError(f"controlled: seed {chosen} is not in [0, 2^32)", "numpy's generator takes no other")
     fixed = os.environ.get(ARM) not in ("nd", "all") if deterministic is None else deterministic
     missing = _missing() if fixed else ()
-    if fixed and torch.cuda.is_initialized() and os.environ.get(CUBLAS) not in (":4096:8", ":16:8"):
+    if fixed and torch.cuda.is_initialized() and os.environ.get(CUBLAS) not in (CUBLAS_DETERMINISTIC, ":16:8"):
         raise InputError(
             f"controlled: CUDA was started without {CUBLAS}: cuBLAS may give other bits each time",
             f"set {CUBLAS}={CUBLAS_DETERMINISTIC} before, or enter the block before anything uses CUDA",

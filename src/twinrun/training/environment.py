@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from twinrun.study.pins import PINNED
-from twinrun.training.numerics import CUBLAS
+from twinrun.study.pins import CUBLAS, PINNED
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydicom", "safetensors")
 _OPTIONAL = ("timm",)  # where it is installed

@@ -9,10 +9,7 @@ from torch.utils import deterministic as memory  # its one switch is a property 
 
 from twinrun.study.errors import MismatchError
 from twinrun.study.ladder import NumericFlags, flags_for
-from twinrun.study.pins import leaks
-
-CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
-CUBLAS_DETERMINISTIC = ":4096:8"
+from twinrun.study.pins import CUBLAS, CUBLAS_DETERMINISTIC, leaks
 
 Flags = dict[str, bool | int | str | None]
 

@@ -110,10 +110,9 @@ def ulp_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """
     whole = _ORDERED[first.dtype]
     one, other = (_rank(tensor.view(whole).long(), torch.iinfo(whole).max) for tensor in (first, second))
-    distance = (one - other).abs()
-    # Far apart in float64 the difference wraps around to a negative number or to one that is too small.
-    wrapped = (one >= 0).ne(other >= 0) & (distance < torch.maximum(one.abs(), other.abs()))
-    return torch.where(wrapped, torch.iinfo(torch.int64).max, distance)
+    distance = torch.maximum(one, other) - torch.minimum(one, other)
+    # Far apart in float64 the difference wraps around, once at most: to a negative number.
+    return torch.where(distance < 0, torch.iinfo(torch.int64).max, distance)
 
 
 def _rank(bits: torch.Tensor, largest: int) -> torch.Tensor:

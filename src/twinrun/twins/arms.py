@@ -6,14 +6,13 @@ import secrets
 from collections.abc import Mapping
 
 from twinrun.study.errors import InputError
-from twinrun.study.pins import PINNED, clean_environment
+from twinrun.study.pins import ARM, CUBLAS, CUBLAS_DETERMINISTIC, PINNED, SEED, clean_environment
 
 ARMS = {
     "det": "the same seed, and the environment in which libraries compute the same each time",
     "nd": "the same seed, the ordinary environment",
     "all": "another seed for each twin, the ordinary environment",
 }
-SEED, ARM = "TWINRUN_SEED", "TWINRUN_ARM"
 SEEDS = 2**32  # numpy's legacy generator takes no larger one
 # These two change which packages and modules a program finds: right for a study's runs, wrong for a foreign program.
 _FOREIGN = ("PYTHONNOUSERSITE", "PYTHONSAFEPATH")
@@ -30,7 +29,7 @@ def environment(arm: str, seed: int, base: Mapping[str, str]) -> dict[str, str]:
         for name in _FOREIGN:
             found.pop(name)
             found |= {name: base[name]} if name in base else {}
-        found["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        found[CUBLAS] = CUBLAS_DETERMINISTIC
     else:
         found = dict(base)
         found["PYTHONHASHSEED"] = "0" if arm == "nd" else "random"
@@ -55,5 +54,5 @@ def described(arm: str) -> str:
     """In words what the arm sets."""
     if arm == "det":
         pins = " ".join(f"{name}={value}" for name, value in PINNED.items() if name not in _FOREIGN)
-        return f"{ARMS[arm]}: {pins} CUBLAS_WORKSPACE_CONFIG=:4096:8"
+        return f"{ARMS[arm]}: {pins} {CUBLAS}={CUBLAS_DETERMINISTIC}"
     return f"{ARMS[arm]}: PYTHONHASHSEED={'0' if arm == 'nd' else 'random'}"

@@ -108,6 +108,8 @@ def _distance(first: Bits, second: Bits, differs: NDArray[np.bool_]) -> tuple[in
     negative = [(part & np.uint64(sign)) != 0 for part in (left, right)]
     nan = [magnitude > infinity for magnitude in magnitudes]
     number = ~(nan[0] | nan[1])
+    # As in training/tensors.py: between a number and an infinity there are no steps.
+    finite = number & (magnitudes[0] < infinity) & (magnitudes[1] < infinity)
     low, high = np.minimum(*magnitudes), np.maximum(*magnitudes)
     steps = np.where(negative[0] == negative[1], high - low, high + low)
     notes = []
@@ -123,7 +125,7 @@ def _distance(first: Bits, second: Bits, differs: NDArray[np.bool_]) -> tuple[in
     with np.errstate(invalid="ignore"):
         gaps = np.abs(values[0] - values[1])
     gaps = gaps[~np.isnan(gaps)]  # of two infinities
-    return int(steps[number].max()), float(gaps.max(initial=0.0)), notes
+    return int(steps[finite].max()) if finite.any() else None, float(gaps.max(initial=0.0)), notes
 
 
 def _integer_distance(first: Bits, second: Bits, differs: NDArray[np.bool_]) -> float | None:

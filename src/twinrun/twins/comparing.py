@@ -152,9 +152,13 @@ def read_metric(folder: Path, wanted: str) -> float:
     if not path.is_file():
         raise InputError(f"--metric {wanted!r}: {name} was not written")
     value = _csv_value(path, wanted, key) if path.suffix == ".csv" else _json_value(path, wanted, key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError as error:
+        raise InputError(f"--metric {wanted!r}: a whole number that no float64 holds") from error
+    if not math.isfinite(number):
         raise InputError(f"--metric {wanted!r}: {value!r} is no finite number")
-    return float(value)
+    return number
 
 
 def _json_value(path: Path, wanted: str, key: str) -> Any:
@@ -168,10 +172,14 @@ def _json_value(path: Path, wanted: str, key: str) -> Any:
 
 
 def _csv_value(path: Path, wanted: str, key: str) -> Any:
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    if not rows or key not in rows[0]:
-        there = f"columns: {', '.join(rows[0])}" if rows else "it has no rows"
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            rows, columns = list(reader), reader.fieldnames or ()
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"--metric {wanted!r}: {path.name} is no CSV file in UTF-8 ({error})") from error
+    if not rows or key not in columns:
+        there = f"columns: {', '.join(columns)}" if rows else "it has no rows"
         raise InputError(f"--metric {wanted!r}: no column {key!r} in {path.name}", there)
     try:
         return float(rows[-1][key] or "")

@@ -6,6 +6,8 @@ import csv
 import gzip
 import io
 import json
+import math
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -22,6 +24,10 @@ _SAFETENSORS = {
     "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
     "C64": "complex64",
 }  # fmt: skip
+
+
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,999}")
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|-?inf")
 
 
 def read_contents(path: Path) -> tuple[Any, str]:
@@ -85,12 +91,11 @@ def _cells(header: list[str], row: list[str]) -> Any:
 
 
 def _value(cell: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(cell)
-        except ValueError:
-            continue
-    return cell
+    # 007 and 1_0 are names to whoever wrote them: what is no number in JSON's sense is its text.
+    if _WHOLE.fullmatch(cell):
+        return int(cell)
+    number = float(cell) if _DECIMAL.fullmatch(cell) else math.nan
+    return number if math.isfinite(number) or cell in ("nan", "inf", "-inf") else cell
 
 
 def _torch(path: Path) -> Any:

@@ -109,11 +109,18 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have none
+        return str(number)
+
+
 def _problem(code: int | None, plan: Plan, log: Path, written: Sequence[str]) -> str:
     if code is None:
         why = f"stopped after the limit of {plan.limit_seconds:g} seconds, with all of its processes"
     elif code:
-        why = f"ended by signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        why = f"ended by signal {_signal_name(-code)}" if code < 0 else f"exit code {code}"
     elif written:
         shown = ", ".join(written[:5]) + (f" and {len(written) - 5} more" if len(written) > 5 else "")
         return f"wrote outside of its folder, into {plan.root.resolve()}: {shown}"
