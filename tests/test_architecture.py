@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "src" / "twinrun"
@@ -31,6 +32,38 @@ def imports(module: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+# What the stages' commands begin with; of collect and locate the pipeline lists single modules.
+STAGES = {
+    "collect": ["analysis/collect.py"],
+    "locate": ["launch/locate.py", "launch/pairs.py", "training/partner.py", "training/replay.py"],
+    "analyze": ["analysis/analyze.py"],
+    "report": ["analysis/report.py"],
+}
+
+
+def closure(entries: list[str]) -> set[Path]:
+    """The modules of ours that these import, and that those import, anywhere in their code."""
+    seen: set[Path] = set()
+    ahead = [PACKAGE / entry for entry in entries]
+    while ahead:
+        module = ahead.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        stems = [PACKAGE.parent / n.replace(".", "/") for n in imports(module) if n.startswith("twinrun.")]
+        ahead += [f for stem in stems for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.is_file()]
+    return seen
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_stage_imports_is_among_its_dependencies(stage: str) -> None:
+    content = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"][stage]
+    deps = [REPOSITORY / dep for dep in content["deps"]]
+    modules = {m for m in closure(STAGES[stage]) if m.name != "__init__.py"}
+    missing = {str(m.relative_to(REPOSITORY)) for m in modules if not any(m.is_relative_to(dep) for dep in deps)}
+    assert not missing
 
 
 @pytest.mark.parametrize("part", ALLOWED)

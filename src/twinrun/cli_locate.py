@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from twinrun.cli_options import DEFAULT_PARAMS, Device, ParamsFile, load_params, require_same_locating
-from twinrun.study.errors import InputError, MismatchError, TwinrunError
+from twinrun.study.errors import DeviceError, InputError, MismatchError, TwinrunError
 from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:  # heavy to import
     from twinrun.study.located import Located
+
+FOLLOW = 50  # steps after the one in which two runs part
 
 
 def locate(
@@ -24,7 +26,7 @@ def locate(
     every: Annotated[
         bool, typer.Option("--all", help="One pair for each task, into located/, for the report.")
     ] = False,
-    follow: Annotated[int, typer.Option(min=0, help="Steps to follow the difference after it is found.")] = 50,
+    follow: Annotated[int, typer.Option(min=0, help="Steps to follow the difference after it is found.")] = FOLLOW,
     params_file: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Find the first epoch, step and operation in which two runs differ; exit 4 when there is one, 0 when none."""
@@ -65,7 +67,12 @@ def _locate_all(pairs: dict[str, tuple[str, str] | None], layout: Layout, one: A
             if pair is None:
                 print(f"{task}: its first cell has no det and nd run to compare")
                 continue
-            found = one(*pair)
+            try:
+                found = one(*pair)
+            except DeviceError as error:
+                # A job that finishes a study need not have the GPU: the report is made all the same, and says so.
+                print(f"{task}: not located: {error.message}; `twinrun locate --all` where it is", file=sys.stderr)
+                continue
             write_located(folder / f"{task}.json", found)
             print("\n".join(sentences(found)))
 
@@ -115,4 +122,4 @@ def follow_run(
         params = load_params(params_file)
         serve(Replay(params, params.find(run_id), Layout(), read_record(record).noise, device or "auto"), receive, send)
     except TwinrunError as error:
-        send({"error": error.message, "hint": error.hint})
+        send({"error": error.message, "hint": error.hint, "device": isinstance(error, DeviceError)})

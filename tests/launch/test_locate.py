@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.launch.driven import Harness, at, before, drive, flip_sign, one_ulp, redraw, swap
+from tests.launch.driven import NATIVE, Harness, at, before, drive, flip_sign, one_ulp, record_of, redraw, swap
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
 from twinrun.launch import lockstep
@@ -22,7 +22,7 @@ from twinrun.study.files import read_json
 from twinrun.study.layout import Layout
 from twinrun.study.located import described, read_located, sentences
 from twinrun.study.params import read_params
-from twinrun.study.records import Noise, current_code_digest, read_record
+from twinrun.study.records import Noise, current_code_digest, read_measured, read_record, write_record
 from twinrun.training.loop import Options, train_run
 from twinrun.training.replay import Replay
 from twinrun.training.trace import Tracer
@@ -268,7 +268,7 @@ def test_a_later_epoch(harness: Harness) -> None:
     disturbance = at(3, 2, "aten.convolution.default", 9, 0, one_ulp)
     found = drive(harness, disturbance, epoch=3, record=record)
     assert (found.epoch, found.step, found.steps_before) == (3, 2, 7)
-    assert "from the beginning (no checkpoint is left) to the end of epoch 2" in found.how[0]
+    assert found.how[0] == "shapes/sgd/0/det_1 was trained again to the end of epoch 2."
     other = record.model_copy(update={"fingerprints": [record.fingerprints[0], "0" * 64, *record.fingerprints[2:]]})
     with pytest.raises(MismatchError, match="trained again is after epoch 2 not what its record says"):
         drive(harness, disturbance, epoch=3, record=other)
@@ -342,6 +342,46 @@ def test_diverged_runs(harness: Harness) -> None:
     assert (found.epoch, found.step, found.parting.phase) == (1, 2, "forward")
     assert found.growth[-1].relative_l2 is None
     json.dumps(found.model_dump(), allow_nan=False)
+
+
+def test_growth_ends_where_the_record_does(harness: Harness) -> None:
+    run = harness.params.find("shapes/sgd/0/det_1")
+    record = record_of(harness.params, run.id, Replay(harness.params, run, harness.study, NATIVE, "cpu"))
+    short = record.model_copy(update={"fingerprints": record.fingerprints[:1]})
+    found = drive(harness, at(1, 2, "aten.convolution.default", 1, 0, one_ulp), record=short, follow=50)
+    assert {row.epoch for row in found.growth} == {1, 2}
+
+
+def test_going_back_restores_buffers_that_no_state_dict_holds(harness: Harness) -> None:
+    run = harness.params.find("shapes/sgd/0/det_1")
+    replay = Replay(harness.params, run, harness.study, NATIVE, "cpu")
+    count = torch.zeros(1)
+    replay.trainee.model.register_buffer("calls", count, persistent=False)
+    replay.trainee.model.register_forward_pre_hook(lambda *_: count.add_(1.0) and None)
+    before = replay.fingerprint()
+    replay.next_step()
+    assert (count.item(), replay.fingerprint() != before) == (1.0, True)
+    replay.rewind()
+    assert replay.fingerprint() == before
+
+
+@pytest.mark.slow
+def test_a_task_whose_device_is_absent_is_left_out(
+    harness: Harness,
+    cli: Cli,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a job that finishes a study without the GPU: the others are located all the same."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    trained(harness, *(f"{task}/adam/0/{run}" for task in ("shapes", "cuts") for run in ("det_1", "nd_1")))
+    for label in ("det_1", "nd_1"):
+        folder = harness.study.run(harness.params.find(f"cuts/adam/0/{label}"))
+        write_record(folder, read_record(folder).model_copy(update={"device": "cuda"}), read_measured(folder))
+    code, out, err = cli("locate", "--all", "--follow", "1")
+    assert code == 0, err
+    assert "cuts: not located: device cuda: torch sees no CUDA device; `twinrun locate --all` where it is" in err
+    assert "shapes/adam/0/det_1 and shapes/adam/0/nd_1" in out
+    assert [file.name for file in harness.study.located.glob("*.json")] == ["shapes.json"]
 
 
 def test_the_pairs_of_the_report(harness: Harness) -> None:

@@ -17,7 +17,7 @@ import twinrun
 from twinrun.study import files
 from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
-from twinrun.study.params import Params
+from twinrun.study.params import Params, read_params
 from twinrun.training import audit as auditing
 from twinrun.training import calls
 from twinrun.training.fingerprint import fingerprint
@@ -123,8 +123,6 @@ def test_passes_the_models_of_a_study(task: str, params: Params, study: Layout) 
 
 
 def test_passes_resnet18(study: Layout) -> None:
-    from twinrun.study.params import read_params
-
     file = study.root / "params.yaml"
     file.write_text(file.read_text().replace("{name: preactresnet18, width", "{name: resnet18, width"))
     assert audit_task(read_params(file), "shapes", study, "cpu", 2).ok
@@ -171,8 +169,22 @@ def test_it_changes_nothing() -> None:
 def test_a_step_that_fails_is_said_so() -> None:
     model = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(InputError, match="the training step to be audited fails: mat1 and mat2"):
+    with pytest.raises(InputError, match=r"the training step to be audited fails: .*RuntimeError: mat1 and mat2"):
         twinrun.audit(model, nn.CrossEntropyLoss(), optimizer, (torch.ones(2, 5), torch.tensor([0, 1])))
+
+
+def test_any_error_of_the_users_loss_is_named_with_its_line() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(InputError, match=r"fails: .*test_audit.py, line \d+: KeyError: 'weights'"):
+        twinrun.audit(model, lambda made, wanted: {}["weights"], optimizer, (torch.ones(2, 3), torch.tensor([0, 1])))
+
+
+def test_mixed_precision_is_looked_at_in_the_copy(study: Layout) -> None:
+    file = study.root / "params.yaml"
+    file.write_text(file.read_text().replace("precision: fp32", "precision: bf16"))
+    found = audit_task(read_params(file), "shapes", study, "cpu", 2)
+    assert any(one.module.startswith("blocks.") for one in found.findings)
 
 
 def test_a_saved_call_is_the_same_call(tmp_path: Path) -> None:
@@ -234,6 +246,17 @@ def test_names_that_lead_nowhere(study: Layout, params: Params) -> None:
             find_function(name, study.root)
     from twinrun.training.subject import audit_function
 
+    for text, words in (
+        ("def make(:\n", r"own\.py:make: SyntaxError: .*own\.py, line 1"),
+        ("def make():\n    return {}['a']\n", r"own\.py, line 2: KeyError: 'a'"),
+        ("import torch\ntorch.empty(-1)\n", r"own\.py, line 2: RuntimeError"),
+    ):
+        (study.root / "own.py").write_text(text)
+        with pytest.raises(InputError, match=words):
+            audit_function("own.py:make", study.root, 2)
+    with pytest.raises(InputError, match=":make: a module and a function are needed"):
+        find_function(":make", study.root)
+    (study.root / "own.py").write_text(OWN)
     with pytest.raises(InputError, match="does not return what an audit needs"):
         audit_function("own.py:half", study.root, 2)
     with pytest.raises(InputError, match="task 'nothing' is not in the grid"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import fcntl
 import io
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from twinrun.study.errors import BusyError, InputError
@@ -27,6 +29,7 @@ from twinrun.study.records import Record, read_measured, read_record
 from twinrun.training import loop
 from twinrun.training.loop import Options, train_run
 from twinrun.training.metrics import evaluate_metrics
+from twinrun.training.trainee import adapt
 from twinrun.training.workspace import Workspace
 
 CODE = "c" * 64
@@ -334,6 +337,20 @@ def test_mixed_precision_keeps_the_start_and_determinism(params: Params, study: 
     assert one.metrics is not None
     assert plain.metrics is not None
     assert abs(one.metrics.loss - plain.metrics.loss) < 0.2  # the same training, more coarsely rounded
+
+
+def test_a_copy_of_a_mixed_precision_model_computes_with_its_own_weights(params: Params) -> None:
+    model = torch.nn.Linear(3, 2)
+    adapt(model, torch.device("cpu"), params.execution.model_copy(update={"precision": "bf16"}))
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert other(torch.ones(1, 3)).dtype == torch.bfloat16
+    assert other(torch.ones(1, 3)).tolist() == [[0.0, 0.0]]
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        model(torch.ones(1, 4))
+    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_channels_last_is_refused_on_a_cpu(study: Layout) -> None:

@@ -86,6 +86,19 @@ def test_pretrained_weights_that_do_not_fit_are_named(tmp_path) -> None:
         build_model(other.model_copy(update={"pretrained_sha256": digest[:8]}), 2, tmp_path)
 
 
+def test_a_file_that_holds_no_weights_is_refused(tmp_path) -> None:
+    (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    torch.save(nn.Linear(2, 2), tmp_path / "module.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"conv1.weight": 3}, tmp_path / "number.pth")
+    for name, words in (("text.pth", ""), ("text.safetensors", ""), ("module.pth", "Weights only"),
+                        ("list.pth", "holds a list"), ("number.pth", "does not fit the model")):  # fmt: skip
+        spec = ModelSpec(name="resnet18", pretrained=name, pretrained_sha256=sha256_file(tmp_path / name))
+        with pytest.raises(InputError, match=f"{name}.*{words}"):
+            build_model(spec, 2, tmp_path)
+
+
 def test_model_without_a_linear_layer_is_refused() -> None:
     with pytest.raises(InputError, match="no linear layer"):
         head(nn.Conv2d(3, 3, 1))

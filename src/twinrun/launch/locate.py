@@ -15,7 +15,6 @@ from twinrun.study.layout import Layout
 from twinrun.study.located import Growth, Located, Parting
 from twinrun.study.params import Params
 
-FOLLOW = 50  # steps after the one in which two runs part
 TRIES = 10  # of a step whose difference does not come again, as native noise may do
 
 
@@ -26,12 +25,13 @@ def locate(
     second: Recorded,
     *,
     params_file: Path,
-    follow: int = FOLLOW,
+    follow: int,
     say: Callable[[str], None] = lambda text: None,
 ) -> Located:
     """Train both again in fresh processes, in lockstep, up to where they part and `follow` steps on.
 
-    Raises what `check_pair` raises, before any work; InputError when the disk has no room for what is handed over;
+    Raises what `check_pair` raises, before any work; DeviceError without the records' device, InputError
+    when the disk has no room for what is handed over;
     MismatchError when a run trained again is not what its record says.
     """
     check_pair(params, layout, first, second)
@@ -89,8 +89,11 @@ class Search:
         own = [{"code": code, "fingerprints": one.record.fingerprints[:epochs]} for one in self.runs]
         for one, answer in zip(self.runs, self.pair.ask_each("advance", *own), strict=True):
             start = answer["start"]
-            came = f"from its checkpoint after epoch {start}" if start else "from the beginning (no checkpoint is left)"
-            self.how.append(f"{one.run.id} was trained again {came} to the end of epoch {epochs}.")
+            # A checkpoint is there by chance: what is located must not tell of it.
+            self.say(
+                f"{one.run.id} goes on from " + (f"its checkpoint after epoch {start}" if start else "its beginning")
+            )
+            self.how.append(f"{one.run.id} was trained again to the end of epoch {epochs}.")
             for epoch, found in enumerate(answer["fingerprints"], start + 1):
                 self._hold(one, f"after epoch {epoch}", one.record.fingerprints[epoch - 1], found)
         self.before = epochs * self.pair.hello[0]["steps"]
@@ -141,6 +144,8 @@ class Search:
         while True:
             rows.append(self._distance(len(rows), answers[0]["epoch"]))
             if answers[0]["last"]:
+                if any(answers[0]["epoch"] > len(one.record.fingerprints) for one in self.runs):
+                    break  # a record ends before: the run diverged or was stopped
                 ended = answers[0]["epoch"]
                 for one, answer in zip(self.runs, self.pair.ask("fingerprint"), strict=True):
                     self._hold(one, f"after epoch {ended}", one.record.fingerprints[ended - 1], answer["fingerprint"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
-from twinrun.study.errors import IncompleteError, InputError
+from twinrun.study.errors import DeviceError, IncompleteError, InputError
 from twinrun.study.files import has_room
 from twinrun.study.located import Parting
 from twinrun.study.pins import clean_environment
@@ -55,7 +55,7 @@ class ProcessSide:
             self.process.stdin.flush()
 
     def receive(self) -> Message:
-        """One line; IncompleteError when the process has ended, InputError when it says what is wrong."""
+        """One line; IncompleteError when the process has ended, InputError or DeviceError when it says so."""
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
@@ -64,7 +64,7 @@ class ProcessSide:
             )
         message: Message = json.loads(line)
         if "error" in message:
-            raise InputError(message["error"], message["hint"])
+            raise (DeviceError if message["device"] else InputError)(message["error"], message["hint"])
         return message
 
     def close(self) -> None:

@@ -22,6 +22,10 @@ class InputError(TwinrunError):
     """Bad input: params, data, arguments, or a place that cannot be read or written."""
 
 
+class DeviceError(InputError):
+    """The device that is asked for is not there."""
+
+
 class DamagedError(InputError):
     """One image of a data set that cannot be had; a task's `on_error: skip` leaves it out and goes on."""
 

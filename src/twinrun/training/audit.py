@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from twinrun.study.errors import InputError
 from twinrun.training.calls import call_digests, repeat_elsewhere, save_call
 from twinrun.training.hazards import DOCUMENTED, documented
+from twinrun.training.own_models import blame
 from twinrun.training.tensors import tensors_in
 from twinrun.training.trace import UNINITIALIZED, Tracer
 
@@ -77,13 +78,11 @@ def audit(model: nn.Module, loss: Loss, optimizer: Optimizer, batch: tuple[Any, 
         before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
         threads = torch.get_num_threads()
         try:
-            with examiner:
+            with blame("the training step to be audited fails", Path()), examiner:
                 value = loss(model(inputs), targets)
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()
                 optimizer.step()
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise InputError(f"the training step to be audited fails: {error}") from error
         finally:
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
             torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Progress:
 
 def save_checkpoint(path: Path, progress: Progress, model: nn.Module, optimizer: Optimizer) -> None:
     """Write everything that the next epoch depends on; the old checkpoint stays until the new one is whole."""
-    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors = {f"model/{name}": tensor for name, tensor in model_state(model).items()}
     tensors |= {f"weights/{name}": tensor for name, tensor in progress.weights.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
@@ -59,9 +60,25 @@ def load_checkpoint(path: Path, identity: str, model: nn.Module, optimizer: Opti
     for name, tensor in _below(tensors, "optimizer/").items():
         index, key = name.split("/")
         state.setdefault(int(index), {})[key] = tensor
-    model.load_state_dict(_below(tensors, "model/"))
+    restore_model(model, _below(tensors, "model/"))
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, loaded in optimizer.state.items():
+        for key, value in loaded.items():
+            if value.shape == parameter.shape:
+                # A fused optimizer pairs elements by their place in memory: channels_last weights, channels_last state.
+                loaded[key] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
     return progress
+
+
+def model_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """All that a fingerprint covers: parameters and buffers, also those that a state_dict leaves out."""
+    return {name: t.detach() for name, t in chain(model.named_parameters(), model.named_buffers())}
+
+
+def restore_model(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Put back what `model_state` gave."""
+    for name, tensor in model_state(model).items():
+        tensor.copy_(state[name])
 
 
 def peek_checkpoint(path: Path) -> dict[str, Any]:

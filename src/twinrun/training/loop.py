@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from twinrun.data.packed import load_packed
-from twinrun.study.errors import InputError
+from twinrun.study.errors import DeviceError, InputError
 from twinrun.study.files import digest
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
@@ -220,13 +220,13 @@ def evaluate(model: nn.Module, batches: Batches) -> outcome.Predictions:
 
 
 def choose_device(name: str) -> Literal["cpu", "cuda"]:
-    """The device that `auto`, `cpu` or `cuda` means here; InputError when CUDA is asked for and absent."""
+    """The device that `auto`, `cpu` or `cuda` means here; DeviceError when CUDA is asked for and absent."""
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if name not in ("auto", "cuda"):
         raise InputError(f"device {name!r} is not known", "cpu, cuda or auto")
     if not torch.cuda.is_available():
-        raise InputError("device cuda: torch sees no CUDA device", NO_CUDA)
+        raise DeviceError("device cuda: torch sees no CUDA device", NO_CUDA)
     return "cuda"
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from twinrun.study.errors import InputError
@@ -13,6 +15,9 @@ from twinrun.study.files import sha256_file
 from twinrun.study.schema_model import TIMM, ModelSpec
 from twinrun.training.own_models import HEAD, call_factory, check_model, create_timm
 from twinrun.training.preact import PreActResNet18
+from twinrun.training.torch_files import load_tensors
+
+NO_STATE = "it must be a state_dict, written by torch.save or safetensors"
 
 
 def build_model(spec: ModelSpec, classes: int, root: Path = Path(), image_size: int = 64) -> nn.Module:
@@ -105,15 +110,15 @@ def _load_body(model: nn.Module, path: Path, sha256: str) -> None:
         raise InputError(f"model.pretrained: {path}: no such file")
     if not (found := sha256_file(path)).startswith(sha256):
         raise InputError(f"model.pretrained: {path}: its SHA-256 is {found}, the params say {sha256}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else load_tensors(path)
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"model.pretrained: {path}: {error}", NO_STATE) from error
+    if not isinstance(state, dict):
+        raise InputError(f"model.pretrained: {path} holds a {type(state).__name__}", NO_STATE)
     own, (head_name, _) = model.state_dict(), head(model)
     own_head = {f"{head_name}.weight", f"{head_name}.bias"}
-    wrong = sorted(k for k in own if k not in own_head and (k not in state or state[k].shape != own[k].shape))
+    wrong = sorted(k for k in own if k not in own_head and getattr(state.get(k), "shape", None) != own[k].shape)
     if wrong:
         raise InputError(
             f"model.pretrained: {path} does not fit the model: {', '.join(wrong[:5])}",

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from twinrun.study.errors import InputError
+from twinrun.study.errors import InputError, TwinrunError
 from twinrun.study.layout import Layout
 from twinrun.study.schema_model import ModelSpec, factory_file
 
@@ -46,12 +46,12 @@ def call_factory(factory: str, root: Path, classes: int, arguments: dict[str, An
     """
     path = factory_file(factory, root)
     module_name, _, function_name = factory.partition(":")
-    with _blame(f"model.factory {factory}", Layout(root).models):
+    with blame(f"model.factory {factory}", Layout(root).models):
         module = _import(module_name, Layout(root).models)
     function = getattr(module, function_name, None)
     if not callable(function):
         raise InputError(f"model.factory {factory}: {path} has no function {function_name}")
-    with _blame(f"model.factory {factory}", Layout(root).models):
+    with blame(f"model.factory {factory}", Layout(root).models):
         model = function(classes, **arguments)
     if not isinstance(model, nn.Module):
         raise InputError(f"model.factory {factory}: it returned {type(model).__name__}", "it must return an nn.Module")
@@ -85,7 +85,7 @@ def create_timm(name: str, classes: int, arguments: dict[str, Any]) -> nn.Module
         near = get_close_matches(name, timm.list_models(), n=3)
         hint = f"near: {', '.join(near)}" if near else "timm.list_models() lists them"
         raise InputError(f"model.name timm:{name}: timm {timm.__version__} has no such model", hint)
-    with _blame(f"model.name timm:{name}", Path(timm.__file__).parent):
+    with blame(f"model.name timm:{name}", Path(timm.__file__).parent):
         model: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **arguments)
     return model
 
@@ -93,7 +93,7 @@ def create_timm(name: str, classes: int, arguments: dict[str, Any]) -> nn.Module
 def check_model(model: nn.Module, spec: ModelSpec, classes: int, image_size: int, root: Path) -> str:
     """The name of the model's head; InputError unless the model is as `call_factory` says, tried on two images."""
     where = f"model.factory {spec.factory}" if spec.factory else f"model.name {spec.name}"
-    with _blame(where, Layout(root).models), torch.no_grad():
+    with blame(where, Layout(root).models), torch.no_grad():
         logits = model.eval()(torch.zeros(2, 3, image_size, image_size))
     model.train()
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -112,12 +112,21 @@ def check_model(model: nn.Module, spec: ModelSpec, classes: int, image_size: int
 
 
 @contextmanager
-def _blame(where: str, folder: Path) -> Iterator[None]:
+def blame(where: str, folder: Path) -> Iterator[None]:
     """Turn what goes wrong in code from `folder` into one sentence with its file and line."""
     try:
         yield
+    except TwinrunError:
+        raise
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        inside = [frame for frame in frames if Path(frame.filename).is_relative_to(folder.resolve())]
+        inside = [frame for frame in frames if _is_in(Path(frame.filename), folder.resolve())]
         place = f"{inside[-1].filename}, line {inside[-1].lineno}: " if inside else ""
         raise InputError(f"{where}: {place}{type(error).__name__}: {error}", "correct it there") from error
+
+
+def _is_in(file: Path, folder: Path) -> bool:
+    """Whether the code is the folder's own: no environment in it, and not this package, which is in a checkout."""
+    if not file.is_relative_to(folder) or file.is_relative_to(Path(__file__).parents[1]):
+        return False
+    return "site-packages" not in file.relative_to(folder).parts

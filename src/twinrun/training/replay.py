@@ -17,7 +17,7 @@ from twinrun.study.layout import Layout
 from twinrun.study.params import Params
 from twinrun.study.records import Noise as NoiseRecord
 from twinrun.training.batches import Batch, Draw, batch_bounds
-from twinrun.training.checkpoint import load_checkpoint, peek_checkpoint
+from twinrun.training.checkpoint import load_checkpoint, model_state, peek_checkpoint, restore_model
 from twinrun.training.fingerprint import fingerprint
 from twinrun.training.loop import (
     EMULATED,
@@ -119,9 +119,7 @@ class Replay:
         """Put everything back to where it was before the last step."""
         self.step -= 1
         before, trainee = self._before, self.trainee
-        with torch.no_grad():
-            for name, tensor in trainee.model.state_dict(keep_vars=True).items():
-                tensor.copy_(before["model"][name])
+        restore_model(trainee.model, before["model"])
         trainee.optimizer.zero_grad(set_to_none=True)
         trainee.optimizer.state.clear()
         for parameter, state in before["optimizer"].items():
@@ -196,7 +194,7 @@ class Replay:
     def _state(self) -> dict[str, Any]:
         trainee = self.trainee
         return {
-            "model": {name: tensor.detach().clone() for name, tensor in trainee.model.state_dict().items()},
+            "model": {name: tensor.clone() for name, tensor in model_state(trainee.model).items()},
             "optimizer": {
                 parameter: {key: _copied(value) for key, value in state.items()}
                 for parameter, state in trainee.optimizer.state.items()

@@ -19,6 +19,7 @@ from twinrun.study.params import Params
 from twinrun.training.audit import Audit, audit
 from twinrun.training.loop import begin_epoch, choose_device
 from twinrun.training.numerics import set_numerics
+from twinrun.training.own_models import blame
 from twinrun.training.randomness import Noise
 from twinrun.training.trainee import assemble
 
@@ -44,7 +45,9 @@ def audit_function(name: str, root: Path, repeats: int) -> Audit:
 
     The module is looked for in `root` first.
     """
-    made = find_function(name, root)()
+    function = find_function(name, root)
+    with blame(name, root):
+        made = function()
     try:
         model, loss, optimizer, batch = made
         inputs, targets = batch
@@ -58,23 +61,27 @@ def audit_function(name: str, root: Path, repeats: int) -> Audit:
 def find_function(name: str, root: Path) -> Callable[[], Any]:
     """The function of that name; InputError when there is none."""
     where, _, function = name.rpartition(":")
+    hint = "give package.module:function or file.py:function"
+    if not where or not function:
+        raise InputError(f"{name}: a module and a function are needed", hint)
+    path = root / where
+    if where.endswith(".py") and not path.is_file():
+        raise InputError(f"{path}: no such file")
     sys.path.insert(0, str(root.resolve()))  # the pinned environment leaves it out
     try:
-        if where.endswith(".py"):
-            path = root / where
-            if not path.is_file():
-                raise InputError(f"{path}: no such file")
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[path.stem] = module
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(where)
-        found: Callable[[], Any] = getattr(module, function)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"{name}: {error}", "give package.module:function or file.py:function") from error
+        with blame(name, root):
+            if where.endswith(".py"):
+                spec = importlib.util.spec_from_file_location(path.stem, path)
+                assert spec is not None
+                assert spec.loader is not None
+                module = importlib.util.module_from_spec(spec)
+                sys.modules[path.stem] = module
+                spec.loader.exec_module(module)
+            else:
+                module = importlib.import_module(where)
     finally:
         sys.path.pop(0)
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise InputError(f"{name}: {where} has no function {function}", hint)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,7 +44,26 @@ def adapt(model: nn.Module, device: torch.device, execution: schema.Execution) -
             raise InputError("execution.channels_last: true is for CUDA devices only", "set it to false for a CPU run")
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if execution.precision == "bf16":
-        model.forward = torch.autocast(device.type, torch.bfloat16)(model.forward)
+        mixed = MixedPrecision(device.type)
+        model.register_forward_pre_hook(mixed.begin)
+        model.register_forward_hook(mixed.end, always_call=True)
+
+
+class MixedPrecision:
+    """bfloat16 in a model's calls, by hooks: a copy has its own, where a wrapped `forward` would be the original's."""
+
+    def __init__(self, device_type: str) -> None:
+        self.device_type = device_type
+        self.open: list[torch.autocast] = []
+
+    def begin(self, module: nn.Module, inputs: Any) -> None:
+        """Before the model's forward pass."""
+        self.open.append(torch.autocast(self.device_type, torch.bfloat16))
+        self.open[-1].__enter__()
+
+    def end(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """After it, also when it failed."""
+        self.open.pop().__exit__(None, None, None)
 
 
 def assemble(params: Params, run: Run, packed: Packed, noise: Noise, device: torch.device, root: Path) -> Trainee:
