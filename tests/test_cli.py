@@ -242,3 +242,10 @@ def test_fetch_says_what_it_did(cli: Cli, tmp_path: Path, monkeypatch: pytest.Mo
     assert (code, errors) == (0, "")
     assert output.startswith("data/cifar-10-python.tar.gz\n")
     assert "not put under DVC: this is no study folder" in output
+
+
+def test_a_report_of_another_study_says_so(cli: Cli, study: Layout) -> None:
+    study.collected.mkdir()
+    (study.collected / "study.json").write_text(json.dumps({"study": "older", "grid_digest": "0" * 64}))
+    _, _, said = cli("analyze")
+    assert "is of study 'older' with other params than params.yaml (study 'tiny') has now" in said

@@ -25,6 +25,7 @@ from twinrun.cli_options import (
     check_grid,
     enter_clean_environment,
     load_params,
+    note_other_study,
     require_same_analysis,
 )
 from twinrun.cli_statistics import power, reanalyze_app
@@ -179,6 +180,7 @@ def analyze() -> None:
     from twinrun.launch.progress import Progress
 
     require_same_analysis()
+    note_other_study()
     layout = Layout()
     with Progress("analyze", 1) as bar:
         run_analyze(layout.collected, layout.analysis, bar.update)
@@ -191,6 +193,7 @@ def report() -> None:
     from twinrun.analysis.report import write_report
 
     require_same_analysis()
+    note_other_study()
     layout = Layout()
     print(write_report(layout.analysis, layout.collected, layout.report))
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from twinrun.cli_options import DEFAULT_PARAMS, ParamsFile, load_params
+from twinrun.cli_options import DEFAULT_PARAMS, ParamsFile, load_params, note_other_study
 from twinrun.study.errors import IncompleteError
 from twinrun.study.layout import Layout
 
@@ -25,6 +25,7 @@ def export(
     from twinrun.launch.progress import Progress
 
     params = load_params(params_file)
+    note_other_study()
     folder = out or Layout().export(to)
     with Progress(f"export to {to}", 0) as progress:
 

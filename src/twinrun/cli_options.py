@@ -50,6 +50,23 @@ def check_grid(params: Params, expected: str | None) -> None:
         )
 
 
+def note_other_study() -> None:
+    """Say so when what was collected is not the study of params.yaml."""
+    layout = Layout()
+    collected = layout.collected / "study.json"
+    if not (DEFAULT_PARAMS.is_file() and collected.is_file()):
+        return
+    from twinrun.study.files import read_json
+
+    info, params = read_json(collected), load_params(DEFAULT_PARAMS)
+    if isinstance(info, dict) and info.get("grid_digest") not in (None, params.grid_digest):
+        print(
+            f"twinrun: {layout.collected}/ is of study {info.get('study')!r} with other params than {DEFAULT_PARAMS} "
+            f"(study {params.study!r}) has now; `twinrun collect` collects that one",
+            file=sys.stderr,
+        )
+
+
 def require_same_analysis() -> None:
     """Refuse to analyze in a checkout whose code is not the code that runs."""
     _require_also("analysis")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from twinrun.study.errors import IncompleteError
+from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.layout import Layout
 
 reanalyze_app = typer.Typer(no_args_is_help=True, help="Read a published study again from its tables alone.")
@@ -49,6 +49,8 @@ def power(
     if difference is not None:
         wanted = replace(wanted, difference=difference)
     if alpha is not None:
+        if not 0 < alpha < 0.5:
+            raise InputError(f"--alpha is {alpha:g}", "give a level above 0 and below 0.5")
         wanted = replace(wanted, alpha=alpha)
     print(plan_text(sds, wanted))
 

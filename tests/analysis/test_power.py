@@ -71,3 +71,13 @@ def test_plan_in_words() -> None:
     assert "none" in text
     assert "7 runs per arm find a true difference of 0.5 points with power 80 %" in text
     assert "no number suffices" in text
+
+
+@pytest.mark.parametrize("alpha", ["0", "0.5", "-1", "nan"])
+def test_an_impossible_level_is_refused(alpha: str) -> None:
+    from typer.testing import CliRunner
+
+    from twinrun.cli import app
+
+    found = CliRunner().invoke(app, ["power", "--sd", "0.4", "--alpha", alpha])
+    assert "--alpha is" in str(found.exception)

@@ -87,7 +87,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        raise InputError(
+            f"{path}: no such file", "run the step before, in the study folder: the one that holds params.yaml"
+        ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid JSON ({error})", "it is damaged: remove it and make it again") from error
     except OSError as error:
