@@ -53,6 +53,8 @@ _TASK_KEYS = ("classes", "n_train", "n_test", "procedural", "data_digest", "head
 
 def read_info(path: Path) -> dict[str, Any]:
     """The description of the collected study; MismatchError when it is of another schema or lacks something."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file", "run `twinrun collect` first, in the folder that holds params.yaml")
     info = read_json(path)
     if not isinstance(info, dict) or info.get("schema") != COLLECTED_SCHEMA:
         found = info.get("schema") if isinstance(info, dict) else type(info).__name__
