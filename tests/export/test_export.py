@@ -142,10 +142,9 @@ def test_again_adds_nothing_and_an_interrupted_run_is_replaced(
         write(path, name, noted)
 
     write = exporting._write_note
-    monkeypatch.setattr(exporting, "_write_note", stopped)
-    with pytest.raises(KeyboardInterrupt):  # the second run is written, but not noted
-        run(finished, target, out)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(exporting, "_write_note", stopped)
+        run(finished, target, out)  # the second run is written, but not noted
     assert run(finished, target, out).added == 3
     assert _count(target, out) == 5
     again = run(finished, target, out)
