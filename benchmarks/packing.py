@@ -160,7 +160,7 @@ def pack(data: Any, folder: Path, count: int) -> None:
 
 
 def repeat_tiles(source: Path, folder: Path, count: int) -> list[Path]:
-    """`count` tiles under names of their own: the real ones, again and again, as other photos."""
+    """`count` tiles under names of their own: the real ones, then these turned and mirrored, as other photos."""
     files = []
     with open_archive(source) as archive:
         names = [name for name in archive.names if name.endswith(".jpg")]
@@ -170,9 +170,22 @@ def repeat_tiles(source: Path, folder: Path, count: int) -> list[Path]:
             photo, tile = Path(name).stem.split("-", 1)
             path = folder / Path(name).parent / f"{int(photo) + 100 * (number // len(names))}-{tile}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(archive.read(name))
+            path.write_bytes(turned(archive.read(name), number // len(names)))
             files.append(path)
     return files
+
+
+def turned(content: bytes, kind: int) -> bytes:
+    """The picture in one of its eight positions, darker by one from the ninth on: no two kinds have the same pixels."""
+    if kind == 0:
+        return content
+    picture = Image.open(io.BytesIO(content))
+    pixels = np.rot90(np.asarray(picture), kind % 4)
+    pixels = pixels[:, ::-1] if kind % 8 >= 4 else pixels
+    buffer = io.BytesIO()
+    dark = Image.fromarray(np.ascontiguousarray(pixels)).point(lambda value: max(0, value - kind // 8))
+    dark.save(buffer, "JPEG", qtables=getattr(picture, "quantization"))  # noqa: B009 - of JPEG files only
+    return buffer.getvalue()
 
 
 def draw_mammograms(folder: Path, count: int) -> list[Path]:

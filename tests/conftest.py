@@ -76,6 +76,7 @@ def write_packed(
         "files": {name: sha256_file(folder / name) for name in ("images.npy", "labels.npy", "ids.csv")},
         "channel_mean": [0.4] * images.shape[1], "channel_std": [0.25] * images.shape[1],
     }  # fmt: skip
+    manifest["remarks"] = []
     manifest["digest"] = data_digest(manifest)
     write_json(folder / "manifest.json", manifest)
 

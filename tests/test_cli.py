@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import REPOSITORY
 
+import twinrun
 from twinrun.cli import main
 from twinrun.data import fetch
 from twinrun.study.layout import Layout
@@ -78,6 +79,10 @@ def test_each_command_has_help(command: str, cli: Cli) -> None:
     code, out, _ = cli(command, "--help")
     assert code == 0
     assert "Usage" in out
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version") == (0, f"{twinrun.__version__}\n", "")
 
 
 def test_plan_lists_the_grid(cli: Cli, study: Layout) -> None:

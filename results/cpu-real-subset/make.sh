@@ -7,21 +7,12 @@ here=$(cd "$(dirname "$0")" && pwd)
 data=$(cd "$1" && pwd)
 params=${2:-$here/params.yaml}
 study=$(mktemp -d)
-export PATH=$here/../../.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1
 
 cp "$params" "$study/params.yaml"
-cd "$study"
-python "$here/subset.py" "$data" data
-ln -s "$data/cifar10-jpeg.tar.xz" "$data/cracks.tar.xz" data/
-begin=$SECONDS
-twinrun prepare
-twinrun sweep --no-record
-twinrun collect
-twinrun locate --all
-twinrun analyze
-twinrun report
-echo "$((SECONDS - begin)) s, in $study"
+"$here/../../.venv/bin/python" "$here/subset.py" "$data" "$study/data"
+ln -s "$data/cifar10-jpeg.tar.xz" "$data/cracks.tar.xz" "$study/data/"
 if [ "$params" = "$here/params.yaml" ]; then
-  rm -rf "$here/collected" "$here/report"
-  cp -r collected report "$here/"
+  "$here/../run.sh" "$study" "$here"
+else
+  "$here/../run.sh" "$study"
 fi

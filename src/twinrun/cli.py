@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from twinrun import __version__
 from twinrun.cli_audit import audit, repeat_calls
 from twinrun.cli_cost import cost, plan, probe
 from twinrun.cli_data import data_app, prepare
@@ -51,6 +52,19 @@ for command in (prepare, plan, sweep, slurm, finish, status, power, cost, locate
     app.command()(command)
 for part in (probe, follow_run, repeat_calls):  # what those above start afresh
     app.command(hidden=True)(part)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def show_version(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Say which version this is."""
 
 
 def main() -> None:

@@ -58,7 +58,6 @@ def prepare(
 ) -> None:
     """Decode, resize and pack a task's images once, into prepared/."""
     from twinrun.data.prepare import prepare as prepare_task
-    from twinrun.data.remarks import remarks
     from twinrun.launch.progress import Progress
 
     params = load_params(params_file)
@@ -68,5 +67,5 @@ def prepare(
         with Progress(f"prepare {task}", 1) as progress:
             manifest = prepare_task(task, params.tasks[task].data, Path(), Layout().prepared(task), progress.update)
         print(f"{task}: {manifest['n_train']} train and {manifest['n_test']} test images, digest {manifest['digest']}")
-        for line in remarks(manifest):
+        for line in manifest["remarks"]:
             print(f"{task}: {line}")

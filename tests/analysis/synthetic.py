@@ -113,6 +113,7 @@ def write_manifest(layout: Layout, spec: Synthetic, task: str) -> None:
             "counts": counts,
             "digest": digest(task),
             "params_digest": make_params(spec).data_params_digest(task),
+            "remarks": [f"remark on {task}"],
         },
     )
 

@@ -79,7 +79,8 @@ def test_the_page_is_whole_and_self_contained(sample: Layout) -> None:
     assert all(link.startswith(("#", "data:")) for link in page.links)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert all(len(image["alt"] or "") > 30 for image in page.images)
-    for word in ("Procedural data.", "1 diverged run", "cracks/adam/42/nd_2", "is not CUDA noise", "Not verified"):
+    words = ("Procedural data.", "remark on cracks.", "1 diverged run", "cracks/adam/42/nd_2", "Not verified")
+    for word in (*words, "is not CUDA noise"):
         assert word in page.text
     for word in ("% of the distance of two fresh seeds in the median of 12 layers", "have a debiased CKA of 0."):
         assert word in page.text

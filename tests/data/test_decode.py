@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from twinrun.data.decode import MOST_PIXELS, decode_picture, pixels_of
-from twinrun.data.rows import put_planes
+from twinrun.data.decode import MOST_PIXELS, decode_picture
 from twinrun.study.errors import DamagedError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
@@ -89,20 +88,3 @@ def test_what_is_refused_says_why(content: bytes, message: str) -> None:
         decode_picture(content, "some/file.png")
     assert "some/file.png does not decode as an image" in caught.value.message
     assert "on_error: skip" in caught.value.hint
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("size", [(7, 5), (5000, 4000)])
-def test_pixels_without_a_copy_outlive_the_picture(mode: str, size: tuple[int, int]) -> None:
-    rng = np.random.default_rng(0)
-    picture = Pillow.fromarray(rng.integers(0, 256, (size[1], size[0], len(mode)), np.uint8).squeeze())
-    expected = np.asarray(picture).reshape(size[1], size[0], -1).copy()
-    pixels = pixels_of(picture)
-    del picture
-    others = [Pillow.new(mode, size, 77) for _ in range(3)]
-    assert len(others) == 3
-    assert np.array_equal(pixels, expected)
-    assert not pixels.flags.writeable
-    row = np.empty((len(mode), size[1], size[0]), np.uint8)
-    put_planes(pixels, row)
-    assert np.array_equal(row, expected.transpose(2, 0, 1))

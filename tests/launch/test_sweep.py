@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
 from twinrun.launch.dvc import commit_stages
@@ -137,6 +138,73 @@ def test_when_the_first_runs_all_fail_the_rest_is_not_tried(study: Layout, cli: 
     assert "the first 4 runs all failed" in err
     assert "torch sees no CUDA device" in err
     assert len([line for line in err.splitlines() if line.startswith("train ")]) == 4
+
+
+GREEDY = """
+import fcntl, os, signal, time
+from pathlib import Path
+import torch
+from torch import nn
+
+class Greedy(nn.Module):  # two of them at a time do not fit into the memory
+    def __init__(self, classes):
+        super().__init__()
+        self.head = nn.Linear(3, classes)
+        self.memory = None
+    def forward(self, x):
+        if len(x) > 2 and self.memory is None:  # two images only look whether it works
+            self.memory = open(Path(__file__).parent.parent / "memory", "a")
+            try:
+                fcntl.flock(self.memory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                FAIL
+            time.sleep(2)
+        return self.head(x.mean((2, 3)))
+
+def build(classes):
+    return Greedy(classes)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fail", ["raise torch.OutOfMemoryError('CUDA out of memory.')", "os.kill(os.getpid(), signal.SIGKILL)"]
+)
+def test_where_memory_runs_out_fewer_are_trained_at_a_time(fail: str, small: Params, study: Layout, cli: Cli) -> None:  # noqa: F811
+    (study.root / "models").mkdir()
+    # The lock is held as long as the process lives: of any two at a time, one fails.
+    (study.root / "models/net.py").write_text(GREEDY.replace("FAIL", fail))
+    use_own_model(study.root / "params.yaml")
+    code, out, err = cli("sweep", "--jobs", "4")
+    assert code == 0, err
+    assert out == "4 runs trained, 0 were there already\n"
+    assert "memory ran out in" in err
+    assert "they are tried again, 2 at a time" in err
+    assert list(states(read_params(study.root / "params.yaml"), study).values()) == ["complete"] * 4
+
+
+@pytest.mark.slow
+def test_a_run_that_does_not_fit_alone_says_what_to_lower(small: Params, study: Layout, cli: Cli) -> None:  # noqa: F811
+    (study.root / "models").mkdir()
+    fail = "raise torch.OutOfMemoryError('CUDA out of memory.')"
+    (study.root / "models/net.py").write_text(
+        GREEDY.replace("fcntl.flock", "raise BlockingIOError #").replace("FAIL", fail)
+    )
+    use_own_model(study.root / "params.yaml")
+    code, _, err = cli("sweep", "--jobs", "2")
+    assert code == 3
+    assert "they are tried again, 1 at a time" in err
+    assert "out of memory: CUDA out of memory." in err
+    assert "lower batch_size (32), image_size or model width" in err
+    assert not (study.root / "runs").exists()
+
+
+def use_own_model(file: Path) -> None:
+    """Put `models.net:build` in the place of every model in the params."""
+    tasks = yaml.safe_load(file.read_text())
+    for task in tasks["tasks"].values():
+        task["model"] = {"factory": "models.net:build", "head": "head"}
+    file.write_text(yaml.safe_dump(tasks))
 
 
 def test_a_lock_file_that_a_kill_left_empty_is_put_back(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def read_manifests(params: Params, layout: Layout) -> dict[str, dict[str, Any]]:
     manifests = {task: read_json(path) for task, path in paths.items()}
     for task, manifest in manifests.items():
         again = f"run `twinrun prepare {task}` again"
-        for key in ("classes", "n_test", "params_digest", "digest"):
+        for key in ("classes", "n_test", "params_digest", "digest", "remarks"):
             if not isinstance(manifest, dict) or key not in manifest:
                 raise MismatchError(f"{paths[task]}: {key!r} is missing", again)
         if manifest["params_digest"] != params.data_params_digest(task):

@@ -150,6 +150,7 @@ def _write_task(
         "counts": manifest.get("counts"),
         "procedural": procedural,
         "data_digest": manifest["digest"],
+        "remarks": manifest["remarks"],
         "flipping": flipping,
         "head_epochs": list(epochs),
         "head_shapes": shapes,

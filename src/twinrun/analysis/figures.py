@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from twinrun.analysis import drawing
 from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.table import Study
+from twinrun.analysis.tables import span
 from twinrun.analysis.thesis_names import (
     METRIC_LABELS,
     OPTIMIZER_LABELS,
@@ -30,12 +31,6 @@ def counts(values: pd.Series) -> str:
     """`n = 3`, or `n = 2 to 3` where cells differ."""
     low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
     return f"n = {low}" if low == high else f"n = {low} to {high}"
-
-
-def span(values: pd.Series, form: str, factor: float = 1.0) -> str:
-    """`0.12 to 0.80`, for alt texts."""
-    known = values.dropna() * factor
-    return f"{known.min():{form}} to {known.max():{form}}" if len(known) else "not available"
 
 
 def by_seed(frame: pd.DataFrame, seeds: list[int], column: str) -> list[float]:

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from twinrun.analysis import drawing
 from twinrun.analysis.drawing import Drawn
-from twinrun.analysis.figures import counts, span
+from twinrun.analysis.figures import counts
 from twinrun.analysis.reading import AGAIN, read_array
 from twinrun.analysis.table import Study
+from twinrun.analysis.tables import span
 from twinrun.analysis.thesis_names import OPTIMIZER_LABELS, nd_phrase
 from twinrun.study.errors import MismatchError
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from twinrun.analysis import drawing
 from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.table import Study
+from twinrun.analysis.tables import span
 from twinrun.analysis.thesis_names import OPTIMIZER_LABELS, nd_phrase
 
 _DEPTHS = {"early": drawing.BLUE, "middle": drawing.GREEN, "late": drawing.ORANGE, "head": drawing.BLACK}
@@ -88,8 +89,8 @@ def _alt(study: Study, data: pd.DataFrame) -> str:
     for task in study.tasks:
         mine = last[last["task"] == task]
         if mine["layer_distance"].notna().any():
-            text = f"{study.title(task)} {mine['layer_distance'].min():.2g} to {mine['layer_distance'].max():.2g}"
+            text = f"{study.title(task)} {span(mine['layer_distance'], '.2g')}"
             if mine["seeds_distance"].notna().any():
-                text += f" (seeds {mine['seeds_distance'].min():.2g} to {mine['seeds_distance'].max():.2g})"
+                text += f" (seeds {span(mine['seeds_distance'], '.2g')})"
             parts.append(text)
     return "Small multiples, distance of twins at the last checkpoint by depth: " + "; ".join(parts) + "."

@@ -6,8 +6,9 @@ import pandas as pd
 
 from twinrun.analysis import drawing
 from twinrun.analysis.drawing import Drawn
-from twinrun.analysis.figures import counts, difference_panel, optimizer_legend, span
+from twinrun.analysis.figures import counts, difference_panel, optimizer_legend
 from twinrun.analysis.table import Study
+from twinrun.analysis.tables import span
 from twinrun.analysis.thesis_names import nd_phrase, runtime_figure_name
 
 

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from twinrun.analysis import drawing
 from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.table import Study
+from twinrun.analysis.tables import span
 from twinrun.analysis.tables_sources import CHURN, DISTANCE, SD
 from twinrun.analysis.thesis_names import OPTIMIZER_LABELS, nd_noise
 
@@ -41,7 +42,7 @@ def sources_figure(study: Study, table: pd.DataFrame) -> Drawn | None:
                 axes.set_xticks(range(len(arms)), arms, rotation=90)
         figure.legend(handles=_legend(study), loc="outside upper center", ncols=len(study.optimizers))
     ratio = table[(table["quantity"] == CHURN) & (table["source"] != "all")]["over_all"].dropna()
-    said = f" Churn of a single source is {ratio.min():.2f} to {ratio.max():.2f} of that of all." if len(ratio) else ""
+    said = f" Churn of a single source is {span(ratio, '.2f')} of that of all." if len(ratio) else ""
     return Drawn(
         name="sources",
         thesis_name="",

@@ -8,8 +8,9 @@ from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
 from twinrun.analysis import drawing
 from twinrun.analysis.drawing import Drawn
-from twinrun.analysis.figures import counts, span
+from twinrun.analysis.figures import counts
 from twinrun.analysis.table import Study
+from twinrun.analysis.tables import span
 from twinrun.analysis.thesis_names import COSINE_FIGURE, OPTIMIZER_LABELS, nd_phrase
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from twinrun.analysis.table import Study
+from twinrun.analysis.tables import span
 from twinrun.analysis.thesis_names import METRIC_LABELS, NOISE_WORDS, noise_kinds, table_name
 from twinrun.study.grid import ARMS
 
@@ -30,6 +31,7 @@ def design(study: Study) -> list[str]:
         f"{_plural(len(study.results), 'run')}, on {devices}.",
         "A cell is one task, optimizer and seed. All runs of a cell begin with the same settings and seed; its arms "
         "differ in what is then left free.",
+        *(f"{study.title(task)}: {remark}." for task in study.tasks for remark in study.info["tasks"][task]["remarks"]),
     ]
 
 
@@ -96,11 +98,11 @@ def results(study: Study, frames: Frames) -> list[str]:
             continue
         text = (
             f"{study.title(task)}: identical nd runs differ in {METRIC_LABELS[metric]} with a median SD of "
-            f"{sds.median():.2f} points ({sds.min():.2f} to {sds.max():.2f} over {_plural(len(sds), 'cell')})"
+            f"{sds.median():.2f} points ({span(sds, '.2f')} over {_plural(len(sds), 'cell')})"
         )
         if len(differences):
             text += (
-                f"; the deterministic run lies {differences.min():+.2f} to {differences.max():+.2f} % from their mean "
+                f"; the deterministic run lies {span(differences, '+.2f')} % from their mean "
                 f"({table_name(study, task)})"
             )
         sentences.append(text + ".")
@@ -139,7 +141,7 @@ def hidden(study: Study, frames: Frames) -> list[str]:
         text = (
             f"{study.title(task)}: the probabilities of nd twins are apart by a Jensen-Shannon distance of "
             f"{mine['js_distance'].mean():.3f} on average; averaging them changes accuracy by "
-            f"{100 * gain.min():+.2f} to {100 * gain.max():+.2f} points over {_plural(len(mine), 'cell')}"
+            f"{span(gain, '+.2f', 100)} points over {_plural(len(mine), 'cell')}"
         )
         if len(shares):
             text += f"; the finite test set makes {shares.median():.2f} of the variance of accuracy in the median cell"
@@ -181,15 +183,10 @@ def _layers(study: Study, task: str, frames: Frames) -> list[str]:
     mine = features[(features["task"] == task) & features["cka_mean"].notna()]
     twins, seeds = mine[mine["comparison"] == "nd, same seed"], mine[mine["comparison"].str.endswith("other seeds")]
     if len(twins):
-        text = f"{study.title(task)}: the features of nd twins have a debiased CKA of {_span(twins['cka_mean'])}"
-        text += f", those of other seeds of {_span(seeds['cka_mean'])}" if len(seeds) else ""
+        text = f"{study.title(task)}: the features of nd twins have a debiased CKA of {span(twins['cka_mean'], '.2f')}"
+        text += f", those of other seeds of {span(seeds['cka_mean'], '.2f')}" if len(seeds) else ""
         sentences.append(f"{text} ({_plural(len(twins), 'optimizer')}; table features).")
     return sentences
-
-
-def _span(values: pd.Series) -> str:
-    low, high = f"{values.min():.2f}", f"{values.max():.2f}"
-    return low if low == high else f"{low} to {high}"
 
 
 def cost(study: Study, frames: Frames) -> list[str]:
@@ -201,8 +198,8 @@ def cost(study: Study, frames: Frames) -> list[str]:
     if len(known):
         negative = int((known < 0).sum())
         sentences.append(
-            f"The deterministic runs' training time differs from the nd runs' mean by {known.min():+.1f} to "
-            f"{known.max():+.1f} %; it is shorter in {negative} of {_plural(len(known), 'cell')} (table runtime)."
+            f"The deterministic runs' training time differs from the nd runs' mean by {span(known, '+.1f')} "
+            f"%; it is shorter in {negative} of {_plural(len(known), 'cell')} (table runtime)."
         )
     if shared or resumed:
         sentences.append(

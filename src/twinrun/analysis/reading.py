@@ -48,7 +48,7 @@ def read_frame(path: Path, text: tuple[str, ...], needed: tuple[str, ...]) -> pd
 
 
 _GRID_KEYS = ("tasks", "optimizers", "seeds", "runs")
-_TASK_KEYS = ("classes", "n_train", "n_test", "procedural", "data_digest", "head_epochs", "head_size")
+_TASK_KEYS = ("classes", "n_train", "n_test", "procedural", "data_digest", "remarks", "head_epochs", "head_size")
 
 
 def read_info(path: Path) -> dict[str, Any]:

@@ -150,6 +150,15 @@ def shown(column: str, value: Any) -> str:
     return format(float(value), form) if form else str(value)
 
 
+def span(values: pd.Series, form: str, factor: float = 1.0) -> str:
+    """`0.12 to 0.80`, one number where both would read the same."""
+    known = values.dropna() * factor
+    if known.empty:
+        return "not available"
+    low, high = f"{known.min():{form}}", f"{known.max():{form}}"
+    return low if low == high else f"{low} to {high}"
+
+
 def remarks(*reasons: str) -> str:
     """The reasons that apply, once each, as one text."""
     return "; ".join(dict.fromkeys(reason for reason in reasons if reason))

@@ -6,7 +6,6 @@ Palettes become colour, CMYK becomes RGB, transparent parts become black, EXIF r
 
 from __future__ import annotations
 
-import ctypes
 import io
 import warnings
 
@@ -39,35 +38,9 @@ def decode_picture(content: bytes, where: str, *, colour: bool | None = None) ->
     return pixels_of(picture)
 
 
-class _ArrowArray(ctypes.Structure):
-    """The beginning of ArrowArray, https://arrow.apache.org/docs/format/CDataInterface.html."""
-
-
-_ArrowArray._fields_ = [
-    *((name, ctypes.c_int64) for name in ("length", "null_count", "offset", "n_buffers", "n_children")),
-    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
-    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
-]
-_pointer_in = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
-    ("PyCapsule_GetPointer", ctypes.pythonapi)
-)
-
-
 def pixels_of(picture: Pillow.Image) -> NDArray[np.uint8]:
-    """Pixels of a picture of mode L or RGB, uint8 (height, width, 1 or 3), where possible without a copy."""
-    try:
-        _, capsule = picture.__arrow_c_array__()
-    except ValueError:  # a large picture is in several pieces
-        return np.asarray(picture).reshape(picture.height, picture.width, -1)
-    array = _ArrowArray.from_address(_pointer_in(capsule, b"arrow_array"))
-    if picture.mode == "RGB":
-        array = array.children[0].contents
-    stride = 4 if picture.mode == "RGB" else 1  # Pillow holds colours as four bytes, the last one unused
-    memory = (ctypes.c_uint8 * (picture.height * picture.width * stride)).from_address(array.buffers[1])
-    memory.owner = capsule  # type: ignore[attr-defined]  # the pixels live as long as it does
-    pixels = np.frombuffer(memoryview(memory), np.uint8).reshape(picture.height, picture.width, stride)
-    pixels.flags.writeable = False
-    return pixels[:, :, : len(picture.mode)]
+    """Pixels of a picture of mode L or RGB, uint8 (height, width, 1 or 3)."""
+    return np.asarray(picture).reshape(picture.height, picture.width, -1)
 
 
 def open_picture(content: bytes, where: str) -> Pillow.Image:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from twinrun.data.packed import IMAGES
 from twinrun.data.readers import Image, Index
-from twinrun.data.rows import fit_square, moments_of, npy_header, put_planes, read_span, write_at
+from twinrun.data.rows import fit_square, moments_of, npy_header, read_span, write_at
 from twinrun.study.errors import DamagedError, InputError, ResourceError
 from twinrun.study.files import read_json, write_json
 
@@ -198,7 +198,7 @@ def _pack_chunk(number: int) -> list[tuple[int, str]]:
             image = np.zeros((_job.size, _job.size, _job.channels), np.uint8)
         if image.shape[2] != _job.channels:
             raise InputError(f"grey and colour images are mixed near {example.id}", _MIXED)
-        put_planes(image, _row)
+        _row[...] = image.transpose(2, 0, 1)
         moments[place] = moments_of(_row)
         write_at(_job.images, _row.data.cast("B"), _job.header + (start + place) * _job.row)
     write_at(_job.moments, moments.tobytes(), start * _job.channels * 16)

@@ -23,6 +23,7 @@ from twinrun.data.duplicates import find_duplicates
 from twinrun.data.packed import IDS, IMAGES, LABELS, MANIFEST, PACKED_SCHEMA, data_digest
 from twinrun.data.packing import Progress, Rows, pack_images
 from twinrun.data.readers import DataBlock, Index, read_index
+from twinrun.data.remarks import remarks
 from twinrun.study.errors import BusyError, InputError, ResourceError
 from twinrun.study.files import code_digest, digest, explain_os_error, sha256_file, write_bytes, write_json, write_text
 from twinrun.study.folders import replaced_folder
@@ -54,6 +55,7 @@ def prepare(task: str, data: DataBlock, root: Path, out: Path, progress: Progres
             manifest = _describe(task, data, kept, counts, archive.sha256)
             manifest |= _facts(kept, rows, data.image_size, part / IMAGES, folder)
             manifest["skipped"] = index.missing | missing
+            manifest["remarks"] = remarks(manifest)
             manifest["digest"] = data_digest(manifest)
             write_json(folder / MANIFEST, manifest)
             (part / IMAGES).replace(folder / IMAGES)  # last: what fails before leaves the finished images in `part`

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
@@ -34,18 +33,6 @@ def fit_square(image: Image, size: int) -> Image:
     picture = Pillow.fromarray(np.ascontiguousarray(image[:, :, 0] if grey else image))
     resized = np.asarray(picture.resize((size, size), Pillow.Resampling.BOX))
     return resized[:, :, None] if grey else resized
-
-
-def put_planes(image: Image, row: NDArray[np.uint8]) -> None:
-    """Copy (height, width, channels) into a row (channels, height, width)."""
-    height, width, channels = image.shape
-    if channels == 3 and image.strides == (4 * width, 4, 1):
-        # Pixels of four bytes: shifting whole words is twice as fast as picking bytes.
-        words = as_strided(image, (height, width, 4), writeable=False).view("<u4")[:, :, 0]
-        for channel in range(channels):
-            np.copyto(row[channel], words >> 8 * channel if channel else words, casting="unsafe")
-    else:
-        row[...] = image.transpose(2, 0, 1)
 
 
 def moments_of(image: NDArray[np.uint8]) -> NDArray[np.int64]:

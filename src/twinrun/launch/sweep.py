@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from twinrun.launch.finish import only_one, record_finished
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.progress import Progress
 from twinrun.launch.standing import missing_runs
-from twinrun.study.errors import IncompleteError, InputError
+from twinrun.study.errors import BusyError, IncompleteError, InputError, OutOfMemoryError
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
 
-BUSY = 5
+BUSY = BusyError.exit_code
+SHORT_OF_MEMORY = (OutOfMemoryError.exit_code, -signal.SIGKILL)  # the second is how Linux stops a process for it
 
 
 def sweep(
@@ -42,6 +44,12 @@ def sweep(
             if state != "missing":
                 print(f"{run.id}: its record is trained again ({state})", file=sys.stderr)
         failed = _train(missing, root, params_file=params_file, jobs=jobs, device=device, gpus=gpus)
+        least = max(1, len(gpus))
+        while jobs > least and (short := [item.run for item in failed if item.code in SHORT_OF_MEMORY]):
+            jobs = max(least, jobs // 2)
+            print(f"memory ran out in {len(short)} runs: they are tried again, {jobs} at a time", file=sys.stderr)
+            failed = [item for item in failed if item.code not in SHORT_OF_MEMORY]
+            failed += _train(short, root, params_file=params_file, jobs=jobs, device=device, gpus=gpus)
         if record:
             record_finished(params, root)
     if failed:
@@ -55,7 +63,7 @@ def sweep(
 
 
 def _train(
-    missing: dict[Run, str],
+    missing: Collection[Run],
     root: Path,
     *,
     params_file: Path,
@@ -63,7 +71,10 @@ def _train(
     device: str | None,
     gpus: Sequence[str],
 ) -> list[Finished]:
-    """Train `missing`; those that failed. When the first ones all fail, the rest is not tried: IncompleteError."""
+    """Train `missing`; those that failed. When the first ones all fail, the rest is not tried: IncompleteError.
+
+    Where it is memory that ran out, and fewer at a time may do, all of `missing` count as failed by it.
+    """
     options = ["--params", str(params_file), "--unless-done"]
     options += ["--device", device] if device else []
     options += ["--shared"] if jobs > 1 and len(missing) > 1 else []
@@ -75,17 +86,22 @@ def _train(
             outcome = {0: "", BUSY: " is being trained by another process"}.get(finished.code, " failed")
             progress.advance(finished.run.id + outcome)
             if len(failed) == progress.done == max(3, 2 * jobs):
+                if jobs > 1 and all(item.code in SHORT_OF_MEMORY for item in failed):
+                    raise OutOfMemoryError(finished.message)
                 raise IncompleteError(
                     f"the first {len(failed)} runs all failed, such as {finished.run.id}: {finished.message}"
                 )
 
-        train_processes(
-            list(missing),
-            root=root,
-            jobs=jobs,
-            arguments=lambda run: options,
-            done=note,
-            logs=Layout(root).logs,
-            gpus=gpus,
-        )
+        try:
+            train_processes(
+                list(missing),
+                root=root,
+                jobs=jobs,
+                arguments=lambda run: options,
+                done=note,
+                logs=Layout(root).logs,
+                gpus=gpus,
+            )
+        except OutOfMemoryError as error:
+            failed = [Finished(run, error.exit_code, error.message) for run in missing]
     return failed

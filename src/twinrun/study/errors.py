@@ -34,6 +34,12 @@ class ResourceError(InputError):
     """No room, no memory, no permission: the data are not at fault, and what was finished is kept."""
 
 
+class OutOfMemoryError(ResourceError):
+    """A run did not fit into the memory of its device; fewer at a time may."""
+
+    exit_code = 6
+
+
 class IncompleteError(TwinrunError):
     """Something that should be there is not there yet, such as a run that has not been trained."""
 

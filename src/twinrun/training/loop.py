@@ -30,6 +30,7 @@ from twinrun.training.batches import Batch, Batches
 from twinrun.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from twinrun.training.energy import energy_meter
 from twinrun.training.environment import gpu_name, versions
+from twinrun.training.faults import named_faults
 from twinrun.training.fingerprint import fingerprint
 from twinrun.training.metrics import evaluate_metrics
 from twinrun.training.numerics import set_numerics
@@ -67,7 +68,7 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
     kind = noise_kind(params, run, device_name)
     check_replay(run, kind, options.replay)
     packed = load_packed(layout.prepared(run.task), params.data_params_digest(run.task))
-    with Workspace(layout.work(run)) as workspace:
+    with Workspace(layout.work(run)) as workspace, named_faults(run.id, task.recipe.batch_size):
         if options.unless_done and params.state_of(run, layout, packed.digest, code) in FINISHED:
             workspace.finish()
             return read_record(layout.run(run))

@@ -116,7 +116,7 @@ def blame(where: str, folder: Path) -> Iterator[None]:
     """Turn what goes wrong in code from `folder` into one sentence with its file and line."""
     try:
         yield
-    except TwinrunError:
+    except (TwinrunError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)

@@ -1,0 +1,91 @@
+"""What PyTorch could not do ends in a named error: real refusals of its allocator and of its deterministic mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from twinrun.study.errors import DeviceError, InputError, OutOfMemoryError
+from twinrun.training.faults import named_faults
+
+
+class Scatter(nn.Module):
+    """Its forward pass has no deterministic kernel; with `late`, its backward pass."""
+
+    def __init__(self, *, late: bool) -> None:
+        super().__init__()
+        self.late = late
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Late.apply(x) if self.late else refused(x)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class Late(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return refused(gradient)
+
+
+def refused(x: Tensor) -> Tensor:
+    return x.clone().put_(torch.tensor([0]), torch.ones(1))
+
+
+@pytest.fixture
+def strict() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [lambda: torch.empty(10**14), lambda: bytearray(1 << 60), lambda: throw(torch.OutOfMemoryError("CUDA out"))],
+    ids=["cpu", "python", "cuda"],
+)
+def test_memory(fail: Callable[[], object]) -> None:
+    with (
+        pytest.raises(OutOfMemoryError, match="t/sgd/0/nd_1: out of memory") as caught,
+        named_faults("t/sgd/0/nd_1", 96),
+    ):
+        fail()
+    assert "lower batch_size (96)" in caught.value.hint
+    assert "\n" not in caught.value.message
+
+
+def test_a_gpu_that_failed() -> None:
+    error = torch.AcceleratorError("CUDA error: unspecified launch failure\nCUDA kernel errors might be ...")
+    with (
+        pytest.raises(DeviceError, match="the GPU failed: CUDA error: unspecified launch failure\n  the last"),
+        named_faults("a", 1),
+    ):
+        raise error
+
+
+@pytest.mark.usefixtures("strict")
+def test_an_operation_without_a_deterministic_kernel_is_named_with_its_module() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.Sequential(Scatter(late=False)), nn.Linear(3, 2))
+    with (
+        pytest.raises(InputError, match="a: the operation put_ in Scatter does not have") as caught,
+        named_faults("a", 1),
+    ):
+        network(torch.ones(1, 2))
+    assert "twinrun audit" in caught.value.hint
+    network = nn.Sequential(nn.Linear(2, 3), Scatter(late=True))
+    with pytest.raises(InputError, match="a: the operation put_ does not have"), named_faults("a", 1):
+        network(torch.ones(1, 2)).sum().backward()
+
+
+def test_all_else_passes() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), named_faults("a", 1):
+        nn.Linear(2, 3)(torch.ones(1, 4))
+
+
+def throw(error: Exception) -> None:
+    raise error
