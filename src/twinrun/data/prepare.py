@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
+import os
 import math
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -59,13 +60,12 @@ def prepare(task: str, data: DataBlock, root: Path, out: Path, progress: Progres
             manifest["digest"] = data_digest(manifest)
             write_json(folder / MANIFEST, manifest)
             (part / IMAGES).replace(folder / IMAGES)  # last: what fails before leaves the finished images in `part`
-        shutil.rmtree(part)
     return manifest
 
 
 @contextmanager
 def _part(out: Path) -> Iterator[Path]:
-    """The folder beside `out` in which the work is done: removed when the data are bad, else kept until it is done."""
+    """The folder beside `out` in which the work is done: kept for the next call when disk or memory ran out."""
     part = out.with_name(f".{out.name}.part")
     try:
         part.mkdir(parents=True, exist_ok=True)
@@ -78,8 +78,13 @@ def _part(out: Path) -> Iterator[Path]:
             except Exception:
                 shutil.rmtree(part, ignore_errors=True)
                 raise
+            shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise explain_os_error(error, out) from error
+    finally:
+        # NFS and FUSE keep a file that is removed while it is open under another name, and with it the folder.
+        with suppress(OSError):
+            part.rmdir()
 
 
 def _lock(lock: IO[str], out: Path) -> None:
@@ -88,7 +93,12 @@ def _lock(lock: IO[str], out: Path) -> None:
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The one who had it may have removed the folder since: then this lock is on a file that nobody else sees.
+            if not os.path.samestat(os.fstat(lock.fileno()), Path(lock.name).stat()):
+                raise FileNotFoundError
             return
+        except FileNotFoundError as error:
+            raise BusyError(f"{out}: another process has just ended its work there", "run it again") from error
         except BlockingIOError as error:
             if time.monotonic() > deadline:
                 raise BusyError(f"{out}: another process prepares it", "wait for it, or end it") from error

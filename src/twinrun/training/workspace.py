@@ -60,6 +60,9 @@ class Workspace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._lock)
+        # NFS and FUSE keep a file that is removed while it is open under another name, and with it the folder.
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def begin(self, identity: str, *, needs_entropy: bool) -> Attempt:
         """Count this attempt; draw and note the noise at the first one, so that a resumed run goes on with it."""
