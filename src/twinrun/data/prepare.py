@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
-import os
 import math
+import os
 import shutil
 import time
 from collections import Counter
