@@ -71,7 +71,7 @@ def _locate_all(pairs: dict[str, tuple[str, str] | None], layout: Layout, one: A
                 found = one(*pair)
             except DeviceError as error:
                 # A job that finishes a study need not have the GPU: the report is made all the same, and says so.
-                print(f"{task}: not located: {error.message}; `twinrun locate --all` where it is", file=sys.stderr)
+                print(f"{task}: not located: {error.message}; `dvc repro -sf locate` where it is", file=sys.stderr)
                 continue
             write_located(folder / f"{task}.json", found)
             print("\n".join(sentences(found)))

@@ -106,6 +106,12 @@ def test_optimizer_state(model: SimpleNamespace) -> None:
     assert (one.phase, one.tensor, one.differ) == ("optimizer", f"{key} of {model.first}", 2)
 
 
+def test_native_noise_may_part_a_pair_sooner_than_in_its_records(harness: Harness) -> None:
+    found = drive(harness, at(2, 1, "aten.convolution.default", 0, 0, one_ulp), epoch=4)
+    assert (found.epoch, found.step) == (2, 1)
+    assert found.parting.operation == "aten.convolution.default"
+
+
 def test_batch_order(model: SimpleNamespace) -> None:
     found = drive(model.harness, redraw(EPOCH, STEP, 0, swap), cell=model.cell)
     one = found.parting
@@ -379,7 +385,7 @@ def test_a_task_whose_device_is_absent_is_left_out(
         write_record(folder, read_record(folder).model_copy(update={"device": "cuda"}), read_measured(folder))
     code, out, err = cli("locate", "--all", "--follow", "1")
     assert code == 0, err
-    assert "cuts: not located: device cuda: torch sees no CUDA device; `twinrun locate --all` where it is" in err
+    assert "cuts: not located: device cuda: torch sees no CUDA device; `dvc repro -sf locate` where it is" in err
     assert "shapes/adam/0/det_1 and shapes/adam/0/nd_1" in out
     assert [file.name for file in harness.study.located.glob("*.json")] == ["shapes.json"]
 

@@ -132,8 +132,15 @@ def test_nothing_is_tried_without_prepared_data(small: Params, study: Layout, cl
 
 
 @pytest.mark.slow
-def test_when_the_first_runs_all_fail_the_rest_is_not_tried(study: Layout, cli: Cli) -> None:  # noqa: F811
+def test_when_the_first_runs_all_fail_the_rest_is_not_tried(
+    study: Layout,
+    cli: Cli,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded: list[Path] = []
+    monkeypatch.setattr("twinrun.launch.sweep.record_finished", lambda params, root: recorded.append(root))
     code, _, err = cli("sweep", "--jobs", "2", "--device", "cuda")
+    assert recorded == [Path()]  # what was finished before is not lost to `dvc repro`
     assert code == 3
     assert "the first 4 runs all failed" in err
     assert "torch sees no CUDA device" in err

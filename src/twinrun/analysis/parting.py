@@ -14,7 +14,7 @@ from twinrun.study.errors import TwinrunError
 from twinrun.study.layout import Layout
 from twinrun.study.located import Located, Parting, place, read_located
 
-ABSENT = "not located: run `twinrun locate --all`"
+ABSENT = "not located: run `twinrun locate --all`, or `dvc repro -sf locate` where DVC has noted an empty result"
 STALE = "located for other runs than these: run `twinrun locate --all` again"
 FIRST, ROUNDING = "first difference", "first other rounding"
 COLUMNS = (

@@ -69,7 +69,8 @@ class Search:
         ensure_space(self.pair.folder, size, "a copy of the weights")
         for one, hello in zip(self.runs, self.pair.hello, strict=True):
             self._hold(one, "before training", one.record.initial_fingerprint, hello["initial"])
-        self._advance(max(self.epoch - 1, 0))
+        if not self.live:  # native noise may part this pair in an epoch that ended equal in the records
+            self._advance(max(self.epoch - 1, 0))
         step = self._differing_step()
         if step is None:
             self.how.append("No step of the repetition differed: the noise of these runs did not show again.")
@@ -114,6 +115,8 @@ class Search:
             if answers[0]["digests"] != answers[1]["digests"]:
                 return answers[0]
             self.before += 1
+            if self.live and answers[0]["last"]:
+                self.say(f"epoch {answers[0]['epoch']} is equal")
 
     def _operation(self) -> Traced:
         """The operation in which the step differs; native noise need not differ again at once."""

@@ -43,15 +43,19 @@ def sweep(
         for run, state in missing.items():
             if state != "missing":
                 print(f"{run.id}: its record is trained again ({state})", file=sys.stderr)
-        failed = _train(missing, root, params_file=params_file, jobs=jobs, device=device, gpus=gpus)
-        least = max(1, len(gpus))
-        while jobs > least and (short := [item.run for item in failed if item.code in SHORT_OF_MEMORY]):
-            jobs = max(least, jobs // 2)
-            print(f"memory ran out in {len(short)} runs: they are tried again, {jobs} at a time", file=sys.stderr)
-            failed = [item for item in failed if item.code not in SHORT_OF_MEMORY]
-            failed += _train(short, root, params_file=params_file, jobs=jobs, device=device, gpus=gpus)
-        if record:
-            record_finished(params, root)
+        failed: list[Finished] = []
+        try:
+            failed = _train(missing, root, params_file=params_file, jobs=jobs, device=device, gpus=gpus)
+            least = max(1, len(gpus))
+            while jobs > least and (short := [item.run for item in failed if item.code in SHORT_OF_MEMORY]):
+                jobs = max(least, jobs // 2)
+                print(f"memory ran out in {len(short)} runs: they are tried again, {jobs} at a time", file=sys.stderr)
+                failed = [item for item in failed if item.code not in SHORT_OF_MEMORY]
+                failed += _train(short, root, params_file=params_file, jobs=jobs, device=device, gpus=gpus)
+        finally:
+            # Also after an interrupt: `dvc repro` removes and repeats what is not recorded.
+            if record:
+                record_finished(params, root)
     if failed:
         lines = "\n".join(f"  {item.run.id} (exit {item.code}): {item.message}" for item in failed[:10])
         more = f"\n  and {len(failed) - 10} more" if len(failed) > 10 else ""
