@@ -16,4 +16,15 @@ echo "$((SECONDS - begin)) s, in $1"
 if [ -n "$out" ]; then
   rm -rf "$out/collected" "$out/report"
   cp -r collected report "$out/"
+  # Nine tenths of the bytes are samples of layers: the report has what they say, a repository need not have them.
+  python - "$out/collected" <<'PYTHON'
+import json, pathlib, sys
+
+folder = pathlib.Path(sys.argv[1])
+study = json.loads((folder / "study.json").read_text())
+for task, described in study["tasks"].items():
+    (folder / task / "layers.npy").unlink()
+    described |= {"layers": [], "layer_rows": []}
+(folder / "study.json").write_text(json.dumps(study, indent=2) + "\n")
+PYTHON
 fi

@@ -19,7 +19,7 @@ def remarks(manifest: dict[str, Any]) -> list[str]:
     if found["groups"]:
         worst = found["listed"][0]
         lines.append(
-            f"{found['images']} images are equal to another one ({found['groups']} groups): {found['across_split']} on "
+            f"{found['images']} images are equal to another one (in {found['groups']} groups): {found['across_split']} on "
             f"both sides of the split, {found['contradictory']} with contradictory labels; for example "
             f"{' = '.join(worst['ids'][:4])} ({', '.join(worst['splits'] + worst['classes'])})"
         )
