@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +82,11 @@ def new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, [list(row) for row in axes]
+
+
+def fitted(title: str, columns: int = 1) -> str:
+    """A title in lines that fit above one of so many panels beside each other; procedural images stay named."""
+    return textwrap.fill(title.replace("(procedural images)", "(procedural)"), {1: 56, 2: 29, 3: 20}.get(columns, 14))
 
 
 def save(drawn: Drawn, folder: Path) -> list[str]:

@@ -80,7 +80,7 @@ def _metric_panels(
             axes.set_title(METRIC_LABELS[metric], loc="left")
         grid[-1][0].set_xlabel("seed")
         figure.supylabel(words[1], fontsize=9)
-        figure.suptitle(f"{study.title(task)}: {words[0]}", fontsize=10)
+        figure.suptitle(drawing.fitted(f"{study.title(task)}: {words[0]}"), fontsize=10)
         optimizer_legend(grid[0][0], study)
     return figure
 

@@ -31,7 +31,7 @@ def layers_figure(study: Study, depths: pd.DataFrame) -> Drawn:
         )
         for task, row in zip(study.tasks, grid, strict=True):
             for optimizer, axes in zip(study.optimizers, row, strict=True):
-                title = study.title(task).replace("(procedural images)", "(procedural)")
+                title = drawing.fitted(study.title(task), len(study.optimizers))
                 axes.set_title(f"{title}\n{OPTIMIZER_LABELS[optimizer]}", loc="left", fontsize=8.5)
                 mine = data[(data["task"] == task) & (data["optimizer"] == optimizer)]
                 if mine[["layer_distance", "seeds_distance"]].notna().to_numpy().any():

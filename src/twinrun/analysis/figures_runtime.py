@@ -26,7 +26,7 @@ def runtime_figure(study: Study, task: str, table: pd.DataFrame) -> Drawn:
             drawing.not_available(axes, "no cell with timed det and nd runs")
         axes.set_xlabel("seed")
         axes.set_ylabel("100 (det - nd) / nd  (%)")
-        figure.suptitle(f"{study.title(task)}: runtime (confounded)", fontsize=10)
+        figure.suptitle(drawing.fitted(f"{study.title(task)}: runtime (confounded)"), fontsize=10)
         optimizer_legend(axes, study)
     return Drawn(
         name=f"runtime_{task}",

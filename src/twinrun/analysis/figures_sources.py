@@ -26,7 +26,7 @@ def sources_figure(study: Study, table: pd.DataFrame) -> Drawn | None:
             for task, axes in zip(study.tasks, row, strict=True):
                 mine = table[(table["task"] == task) & table["quantity"].str.startswith(quantity)]
                 if quantity == SD:
-                    title = study.title(task).replace(" (procedural images)", "\n(procedural)")
+                    title = drawing.fitted(study.title(task), len(study.tasks))
                     axes.set_title(title, loc="left", fontsize=8)
                 if task == study.tasks[0]:
                     axes.set_ylabel("SD of the metric" if quantity == SD else quantity)

@@ -24,7 +24,11 @@ def head_sd_figure(study: Study, weights: pd.DataFrame) -> Drawn:
             top = 1.08 * drawing.finite_max(data.loc[data["task"] == task, "head_sd"].tolist()) or 1.0
             for optimizer, axes in zip(optimizers, row, strict=True):
                 mine = data[(data["task"] == task) & (data["optimizer"] == optimizer) & data["head_sd"].notna()]
-                axes.set_title(f"{_short(study, task)}\n{OPTIMIZER_LABELS[optimizer]}", loc="left", fontsize=8.5)
+                axes.set_title(
+                    f"{drawing.fitted(study.title(task), len(study.optimizers))}\n{OPTIMIZER_LABELS[optimizer]}",
+                    loc="left",
+                    fontsize=8.5,
+                )
                 if mine.empty:
                     drawing.not_available(axes, "no two complete nd runs")
                     continue
@@ -68,11 +72,6 @@ def _every(line: pd.DataFrame) -> int:
     return max(1, len(line) // 8)
 
 
-def _short(study: Study, task: str) -> str:
-    """The title without breaking the promise to name procedural images, in few letters."""
-    return study.title(task).replace("(procedural images)", "(procedural)")
-
-
 def _seed_legend(seeds: list[int]) -> list[Line2D]:
     looks = [drawing.SERIES[index % len(drawing.SERIES)] for index in range(len(seeds))]
     return [
@@ -92,7 +91,7 @@ def cosine_figure(study: Study, optimizer: str, weights: pd.DataFrame) -> Drawn:
             for task, axes in zip(tasks, row, strict=True):
                 mine = data[(data["task"] == task) & (data["seed"] == seed) & data["cosine_mean"].notna()]
                 if seed == seeds[0]:
-                    axes.set_title(_short(study, task).replace(" (", "\n("), fontsize=8.5)
+                    axes.set_title(drawing.fitted(study.title(task), len(tasks)), fontsize=8.5)
                 if task == tasks[0]:
                     axes.set_ylabel(f"seed {seed}")
                 axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))

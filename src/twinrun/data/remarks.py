@@ -19,8 +19,8 @@ def remarks(manifest: dict[str, Any]) -> list[str]:
     if found["groups"]:
         worst = found["listed"][0]
         lines.append(
-            f"{found['images']} images are equal to another one (in {found['groups']} groups): {found['across_split']} on "
-            f"both sides of the split, {found['contradictory']} with contradictory labels; for example "
+            f"{found['images']} images are equal to another one (in {found['groups']} groups): {found['across_split']} "
+            f"on both sides of the split, {found['contradictory']} with contradictory labels; for example "
             f"{' = '.join(worst['ids'][:4])} ({', '.join(worst['splits'] + worst['classes'])})"
         )
     counts = manifest["counts"]["train"]
