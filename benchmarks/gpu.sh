@@ -1,26 +1,50 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in parts of at most nine minutes, each of which can be run again by itself:
 #   benchmarks/gpu.sh PART [OUT]         PARTs are listed below; `all` runs them one after the other
+# Times are estimates, for none of it has run on a GPU yet: check_* 4 minutes each (some 30 processes of 8 s),
+# resume_* 4 (six runs of 300 short epochs), throughput 7. A block of cost_* is 16 processes of 6 to 8 s, so that the six
+# blocks take 10 to 13 minutes: a part begins no block that would not end within nine, says how many there are, exits 3
+# while some are missing, and goes on with them when it is called again. (`all` has no limit; LIMIT sets another one.)
 # It leaves its results below OUT (default: results/<name of the card>); commit them with the code that gave them.
-# DEVICE=cpu tries the script itself on a small scale, where there is no GPU; its results are worth nothing then.
+# DEVICE=cpu tries the script itself on a small scale, where there is no GPU; its results are worth nothing then, and
+# are in a temporary folder where no OUT is given.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+parts=(check_preactresnet18 check_mobilenet_v3_small check_resnet18 check_draws
+       resume_preactresnet18 resume_mobilenet_v3_small resume_resnet18 throughput
+       cost_preactresnet18 cost_mobilenet_v3_large cost_resnet18)
+if [[ " ${parts[*]} all " != *" ${1:-all} "* ]]; then
+  echo "gpu.sh: no part $1; parts: ${parts[*]} all" >&2; exit 2
+fi
+limit=${LIMIT:-540} # seconds of a cost part
 export PYTHON=${PYTHON:-python} PYTHONPATH=$PWD/src DEVICE=${DEVICE:-cuda}
 card=$($PYTHON -c 'import torch; print(torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu")' |
   tr '[:upper:] ' '[:lower:]_')
 if [ "$DEVICE" = cuda ] && [ "$card" = cpu ]; then
   echo 'gpu.sh: torch sees no CUDA device here; DEVICE=cpu tries the script without one' >&2; exit 2
 fi
-out=${2:-results/$card}
+if [ "$DEVICE" = cpu ]; then out=${2:-$(mktemp -d "${TMPDIR:-/tmp}/twinrun-gpu-XXXXXX")}; else out=${2:-results/$card}; fi
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+echo "gpu.sh: results are in $out"
 
 # Which code, on what: beside every result.
 { git rev-parse HEAD 2>/dev/null || echo 'no git here'; nvidia-smi 2>/dev/null || true; } >"$out/machine.txt"
 
-tests() { # ARCHITECTURE: determinism, resumption, draws, in fresh processes
-  if [ "$DEVICE" = cpu ]; then $PYTHON -m pytest tests/training/test_numerics.py | tee "$out/check_$1.txt"; return; fi
-  $PYTHON -m pytest -v -m cuda tests/training/test_cuda.py -k "$1" 2>&1 | tee "$out/check_$1.txt"
+# The CUDA tests of a part, by words of their names; `resnet18` alone would be preactresnet18, too.
+chosen() {
+  case $1 in
+    check_draws) echo test_order_and_crops ;;
+    check_resnet18) echo 'resnet18 and not preactresnet18 and not interrupted' ;;
+    resume_resnet18) echo 'resnet18 and not preactresnet18 and interrupted' ;;
+    check_*) echo "${1#check_} and not interrupted" ;;
+    resume_*) echo "${1#resume_} and interrupted" ;;
+  esac
+}
+
+tests() { # PART: determinism, resumption, draws, in fresh processes
+  if [ "$DEVICE" = cpu ]; then $PYTHON -m pytest tests/training/test_numerics.py | tee "$out/$1.txt"; return; fi
+  $PYTHON -m pytest -v -m cuda tests/training/test_cuda.py -k "$(chosen "$1")" 2>&1 | tee "$out/$1.txt"
 }
 
 throughput() { # PRECISION [--channels-last]
@@ -31,23 +55,31 @@ throughput() { # PRECISION [--channels-last]
 }
 
 cost() { # TASK PRECISION: the ladder of flags, palindromic blocks of fresh processes
-  local study=$out/cost_study small=(--blocks 6 --steps 60 --warmup 30)
-  [ "$DEVICE" = cuda ] || small=(--blocks 1 --steps 2 --warmup 1)
+  local study=$out/cost_study blocks=6 steps=(--steps 40 --warmup 20) begin=$SECONDS n before longest=0
+  [ "$DEVICE" = cuda ] || { blocks=2; steps=(--steps 2 --warmup 1); }
   $PYTHON benchmarks/gpu_study.py "$study" --device "$DEVICE" --precision "$2"
-  (cd "$study" && $PYTHON -m twinrun cost "$1" "${small[@]}") | tee "$out/cost_$1_$2.txt"
+  for ((n = 1; n <= blocks; n++)); do # those that are there already are kept, and cost a second
+    if ((SECONDS - begin + longest > limit)); then break; fi
+    before=$SECONDS
+    (cd "$study" && $PYTHON -m twinrun cost "$1" "${steps[@]}" --blocks "$n") >"$out/cost_$1_$2.txt"
+    ((SECONDS - before <= longest)) || longest=$((SECONDS - before))
+  done
+  cat "$out/cost_$1_$2.txt"
   cp "$study"/cost/*.json "$out/"
   rm -rf "$study/prepared"
+  if ((n <= blocks)); then
+    echo "gpu.sh: $((n - 1)) of $blocks blocks are measured; call \`benchmarks/gpu.sh cost_$1\` again for the rest" >&2
+    return 3
+  fi
 }
 
 part() {
   case $1 in
-    check_preactresnet18 | check_mobilenet_v3_small | check_resnet18) tests "${1#check_}" ;;
-    check_draws) tests order ;;
+    check_* | resume_*) tests "$1" ;;
     throughput) throughput tf32; throughput tf32 --channels-last; throughput bf16 --channels-last ;;
-    cost_preactresnet18 | cost_mobilenet_v3_large | cost_resnet18) cost "${1#cost_}" "${PRECISION:-tf32}" ;;
-    *) echo "gpu.sh: no part $1; parts: ${parts[*]} all" >&2; exit 2 ;;
+    cost_*) cost "${1#cost_}" "${PRECISION:-tf32}" ;;
   esac
 }
-parts=(check_preactresnet18 check_mobilenet_v3_small check_resnet18 check_draws throughput
-       cost_preactresnet18 cost_mobilenet_v3_large cost_resnet18)
-if [ "${1:-all}" = all ]; then for name in "${parts[@]}"; do part "$name"; done; else part "$1"; fi
+wanted=("${1:-all}")
+if [ "${wanted[0]}" = all ]; then wanted=("${parts[@]}") limit=1000000; fi
+for name in "${wanted[@]}"; do part "$name"; done

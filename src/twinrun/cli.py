@@ -228,7 +228,7 @@ def verify(
     import shlex
 
     from twinrun.launch import verify as verifying
-    from twinrun.launch.processes import usable_cores
+    from twinrun.launch.gpus import places
     from twinrun.study.errors import IncompleteError
 
     params = load_params(params_file)
@@ -237,12 +237,14 @@ def verify(
         raise IncompleteError("no run to verify", "the grid has no det run: name runs, or add det_1 to grid.runs")
     if write_expected and (ids or first or epochs or replay):
         raise InputError("--write-expected notes every deterministic run whole", "leave the other choices away")
+    processes, gpus = places(device or params.execution.device, jobs)
     records = verifying.retrain(
         params,
         Path(),
         runs,
         params_file=params_file,
-        jobs=jobs or usable_cores(),
+        jobs=processes,
+        gpus=gpus,
         epochs=epochs,
         device=device,
         prefix=shlex.split(prefix),

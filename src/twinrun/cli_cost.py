@@ -29,7 +29,6 @@ def plan(
         return
     from twinrun.analysis.estimate import estimate_run, study_lines
     from twinrun.launch.cost import probe_process
-    from twinrun.study.ladder import BASE, LEAN
 
     options = [
         "--params",
@@ -42,11 +41,11 @@ def plan(
     ]
     kinds, name = {}, ""
     for run in params.runs:
-        # Free and deterministic runs differ in speed, those of other seeds and streams do not.
-        rung = BASE if run.free_noise else LEAN
-        kind = f"{run.task} {run.optimizer} {rung}"
+        # Noise may differ in speed, other seeds and streams do not.
+        noise = ("one ulp" if run.arm == "ulp" else "free noise") if run.free_noise else "no noise"
+        kind = f"{run.task} {run.optimizer} {noise}"
         if kind not in kinds:
-            found = probe_process(Path(), run.id, options)(rung)
+            found = probe_process(Path(), run.id, options)(None)
             name = found["host"]["gpu"] or found["host"]["cpu"]
             kinds[kind] = (estimate_run(found, params.tasks[run.task].recipe.epochs), 0)
         kinds[kind] = (kinds[kind][0], kinds[kind][1] + 1)
@@ -97,14 +96,14 @@ def cost(
 
 def probe(
     run_id: Annotated[str, typer.Argument()],
-    rung: Annotated[str, typer.Option()],
+    rung: Annotated[str | None, typer.Option(help="A rung of `twinrun cost`; default: the run's own flags.")] = None,
     batch_size: BatchSize = None,
     steps: Steps = 50,
     warmup: Warmup = 20,
     params_file: ParamsFile = DEFAULT_PARAMS,
     device: Device = None,
 ) -> None:
-    """Time training steps in this process and print them as JSON; `twinrun cost` starts it."""
+    """Time training steps in this process and print them as JSON; `twinrun cost` and `plan --estimate` start it."""
     params = load_params(params_file)
     run = params.find(run_id)
     enter_clean_environment()

@@ -16,13 +16,15 @@ from twinrun.study.layout import Layout
 
 def sweep(
     jobs: Jobs = None,
-    gpus: Annotated[str | None, typer.Option(help="GPUs that the processes take turns on, such as 0,1.")] = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="GPUs to take turns on, such as 0,1; default: the visible ones.")
+    ] = None,
     params_file: ParamsFile = DEFAULT_PARAMS,
     device: Device = None,
     record: Annotated[bool, typer.Option(help="Record the completed runs in DVC.")] = True,
 ) -> None:
     """Train every run that is missing, several at a time, then record them in DVC."""
-    from twinrun.launch.processes import usable_cores
+    from twinrun.launch.gpus import places
     from twinrun.launch.sweep import sweep as run_sweep
 
     chosen = [name.strip() for name in gpus.split(",")] if gpus is not None else []
@@ -31,14 +33,15 @@ def sweep(
             f"--gpus {gpus!r}: not a list of different GPUs", "such as 0,1 or the UUIDs of `nvidia-smi -L`"
         )
     params = load_params(params_file)
+    processes, turns = places(device or params.execution.device, jobs, chosen)
     trained = run_sweep(
         params,
         Path(),
         params_file=params_file,
-        jobs=jobs or len(chosen) or usable_cores(),
+        jobs=processes,
         device=device,
         record=record,
-        gpus=chosen,
+        gpus=turns,
     )
     print(f"{trained} runs trained, {len(params.runs) - trained} were there already")
 

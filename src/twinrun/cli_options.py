@@ -17,7 +17,9 @@ if TYPE_CHECKING:  # heavy to import
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The study's params file.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto; default: the study's execution.device.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Processes at a time; default: one for each core.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Processes at a time; default: one for each GPU, on a CPU for each core.")
+]
 ExpectGrid = Annotated[str | None, typer.Option(help="Refuse to work when the study has another grid digest by now.")]
 DEFAULT_PARAMS = Path("params.yaml")
 

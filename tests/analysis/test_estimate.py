@@ -8,7 +8,7 @@ from twinrun.analysis.estimate import RunEstimate, estimate_run, study_lines
 def test_a_run_is_its_start_its_steps_and_its_evaluations() -> None:
     probe = {
         "startup_seconds": 3.0, "step_seconds": [0.5, 0.5, 9.0], "train_images": 65, "batch_size": 32,
-        "evaluation_seconds": 0.25, "peak_memory_bytes": 7, "after": {"power_watts": 100.0},
+        "evaluation_seconds": 0.25, "peak_memory_bytes": 7, "watts": 100.0,
     }  # fmt: skip
     assert estimate_run(probe, epochs=4) == RunEstimate(3.0 + 4 * (3 * 0.5 + 0.25), 7, 100.0)
 

@@ -11,7 +11,7 @@ import pytest
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
 from twinrun.launch.cost import measure_blocks, palindrome, times
-from twinrun.study.errors import IncompleteError, InputError
+from twinrun.study.errors import IncompleteError, InputError, MismatchError
 from twinrun.study.ladder import BASE, CONTROL, LEAN, ladder
 from twinrun.study.layout import Layout
 
@@ -42,6 +42,37 @@ def test_each_rung_changes_one_flag_and_the_lean_one_is_deterministic() -> None:
     assert "tf32_off" not in ladder(tf32=False)
 
 
+def probed(rung: str, gpu: str = "A100", clock: str = "CUDA events", **changed: str) -> dict[str, Any]:
+    """What `twinrun probe` would print."""
+    return {
+        "rung": rung, "step_seconds": [0.3, 0.1, 0.2], "clock": clock, "host": {"gpu": gpu, "cpu": "EPYC"},
+        "data": "0" * 64, "versions": {"torch": "2.11.0", "cuda": "13.0"},
+    } | changed  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"gpu": "H100"}, r"other GPU \(A100, now H100\)"),
+        (
+            {"gpu": None, "clock": "processor time"},
+            r"clock \(CUDA events, now processor time\), GPU \(A100, now none\)",
+        ),
+        ({"versions": {"torch": "2.11.0", "cuda": "13.1"}}, r"other cuda \(13.0, now 13.1\)"),
+        ({"data": "1" * 64}, "other data "),
+    ],
+)
+def test_blocks_of_two_machines_are_not_joined(other: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path = tmp_path / "cost.json"
+    measure_blocks(path, {}, RUNGS, 1, probed)
+    before = path.read_bytes()
+    with pytest.raises(MismatchError, match=words) as refused:
+        measure_blocks(path, {}, RUNGS, 2, lambda rung: probed(rung, **other))
+    assert "move it away" in refused.value.hint
+    assert path.read_bytes() == before
+    assert len(measure_blocks(path, {}, RUNGS, 2, probed)) == 2
+
+
 def test_whole_blocks_survive_a_fault_and_the_rest_goes_on(tmp_path: Path) -> None:
     path, calls = tmp_path / "cost.json", []
 
@@ -49,7 +80,7 @@ def test_whole_blocks_survive_a_fault_and_the_rest_goes_on(tmp_path: Path) -> No
         calls.append(rung)
         if len(calls) == fail_at:
             raise IncompleteError("the GPU is gone")
-        return {"rung": rung, "step_seconds": [0.3, 0.1, 0.2]}
+        return probed(rung)
 
     with pytest.raises(IncompleteError, match="the GPU is gone"):
         measure_blocks(path, {"a": 1}, RUNGS, 3, lambda rung: measure(rung, fail_at=9))

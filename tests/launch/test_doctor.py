@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import TINY
 
 from twinrun.launch import doctor
-from twinrun.launch.doctor import Finding, examine, judge_driver, judge_processor
+from twinrun.launch.doctor import Finding, examine, judge_gpu, judge_processor
 
 
 def texts(findings: list[Finding], level: str) -> str:
@@ -29,10 +29,42 @@ def test_a_good_machine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("driver", "level"), [("580.65.06", "good"), ("591.1", "good"), ("575.57.08", "bad")])
 def test_driver(driver: str, level: str) -> None:
-    finding = judge_driver("H200", driver, "143771 MiB")
+    finding = judge_gpu("H200", driver, "143771 MiB", "9.0")
     assert finding.level == level
     assert driver in finding.text
     assert "CUDA 13.0" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("capability", "level"), [("7.0", "bad"), ("6.1", "bad"), ("7.5", "good"), ("12.0", "good"), ("[N/A]", "good")]
+)
+def test_a_card_that_cuda_has_dropped(capability: str, level: str) -> None:
+    finding = judge_gpu("card", "580.65.06", "16384 MiB", capability)
+    assert finding.level == level
+    assert ("compute capability" in finding.text) == (level == "bad")
+
+
+def play_nvidia_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real process in place of nvidia-smi."""
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+def test_cards_are_judged_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = "printf 'Tesla V100, 580.65.06, 16384 MiB, 7.0\\nNVIDIA T4, 580.65.06, 15360 MiB, 7.5\\n'"
+    play_nvidia_smi(tmp_path, cards, monkeypatch)
+    findings = examine(tmp_path)
+    assert "Tesla V100 (compute capability 7.0) is too old for CUDA 13.0, which needs 7.5" in texts(findings, "bad")
+    assert "GPU: NVIDIA T4" in texts(findings, "good")
+
+
+def test_a_driver_that_does_not_know_the_capability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = """case $* in *compute_cap*) echo 'Field "compute_cap" is not a valid field to query.'; exit 2;; esac
+echo 'Tesla K80, 470.82.01, 11441 MiB'"""
+    play_nvidia_smi(tmp_path, script, monkeypatch)
+    assert "driver 470.82.01 is too old for CUDA 13.0" in texts(examine(tmp_path), "bad")
 
 
 def test_variables_that_leak_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,11 +95,9 @@ def test_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_driver_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real process that fails as nvidia-smi does without a kernel module."""
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed because it could not communicate' >&2; exit 9\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    """It fails as nvidia-smi does without a kernel module."""
+    script = "echo 'NVIDIA-SMI has failed because it could not communicate' >&2; exit 9"
+    play_nvidia_smi(tmp_path, script, monkeypatch)
     assert "GPU: nvidia-smi fails: NVIDIA-SMI has failed" in texts(examine(tmp_path), "bad")
 
 

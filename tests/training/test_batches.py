@@ -39,6 +39,12 @@ def test_bounds_cover_everything_and_leave_no_batch_of_one(count: int, size: int
     assert all(2 <= stop - start <= size + 1 for start, stop in bounds)
 
 
+def test_images_without_padding_are_not_copied(packed: Packed) -> None:
+    batches, images = Batches(packed, recipe(), STREAMS, Noise("none", None), CPU), torch.ones(2, 3, 8, 8)
+    assert batches.windows(images).data_ptr() == images.data_ptr()
+    assert batches.windows(images).shape == (2, 3, 1, 1, 8, 8)
+
+
 def test_an_epoch_is_what_the_streams_say(packed: Packed) -> None:
     """Against a plain loop over examples: pad, crop, flip, normalize."""
     batches = Batches(packed, recipe(crop_padding=2, horizontal_flip=True, vertical_flip=True), STREAMS,

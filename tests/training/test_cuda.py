@@ -136,9 +136,10 @@ def test_order_and_crops_are_those_of_the_cpu(tmp_path: Path) -> None:
 @pytest.mark.parametrize("setting", ["tf32", "tf32 channels_last"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_an_interrupted_run_ends_the_same(architecture: str, setting: str, tmp_path: Path) -> None:
-    layout = write_study(tmp_path / "whole", architecture, SETTINGS[setting], epochs=60)
+    epochs = 300  # the first checkpoint comes after five seconds, in which a fast card trains 60
+    layout = write_study(tmp_path / "whole", architecture, SETTINGS[setting], epochs=epochs)
     whole = train(layout, "drawn/adam/0/det_1")
-    broken = write_study(tmp_path / "broken", architecture, SETTINGS[setting], epochs=60)
+    broken = write_study(tmp_path / "broken", architecture, SETTINGS[setting], epochs=epochs)
     run = read_params(broken.root / "params.yaml").find("drawn/adam/0/det_1")
     command = [sys.executable, "-m", "twinrun", "train", run.id]
     process = subprocess.Popen(command, cwd=broken.root, env=clean_environment(), stderr=subprocess.DEVNULL)

@@ -125,7 +125,6 @@ def test_energy_of_a_gpu_is_the_difference_of_its_counter() -> None:
 
 def test_a_gpu_gives_null_with_its_reason() -> None:
     assert "MIG" in reason(GpuMeter(Gpu("1-2", Driver(energy=None))))
-    assert "other runs shared" in reason(GpuMeter(Gpu("1-2", Driver())), shared=True)
     assert "does not answer for 9" in reason(GpuMeter(Gpu("9", Driver())))
     busy = GpuMeter(Gpu("1-2", Driver(processes=[SimpleNamespace(pid=5)])))
     assert "1 other processes" in reason(busy)
@@ -134,6 +133,29 @@ def test_a_gpu_gives_null_with_its_reason() -> None:
     meter = GpuMeter(Gpu("1-2", driver))
     driver.readings["processes"] = [SimpleNamespace(pid=1), SimpleNamespace(pid=2), SimpleNamespace(pid=3)]
     assert "2 other processes" in reason(meter)
+
+
+def test_other_runs_on_the_machine_are_not_other_runs_on_the_gpu() -> None:
+    driver = Driver()
+    meter = GpuMeter(Gpu("1-2", driver))
+    driver.readings |= {"energy": 1_002_000, "processes": [SimpleNamespace(pid=77)]}
+    assert meter.joules(shared=True) == (2.0, "NVML energy counter: the whole GPU")
+    for unknown in (None, []):  # this process is not counted: nobody is
+        driver.readings["processes"] = unknown
+        assert "does not count who is on the GPU" in reason(meter, shared=True)
+        assert meter.joules(shared=False)[0] == 2.0
+
+
+def test_this_process_is_not_another_one_when_it_was_on_the_gpu_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(processes=[SimpleNamespace(pid=77)])
+    for context, others in ((True, 0), (False, 1)):
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1-2"))
+        monkeypatch.setattr(torch._C, "_cuda_hasPrimaryContext", lambda index, there=context: there)
+        monkeypatch.setattr(energy, "Gpu", lambda uuid: Gpu(uuid, driver))
+        meter = energy_meter(torch.device("cuda"))
+        assert isinstance(meter, GpuMeter)
+        assert meter.others_before == others
+        assert (meter.joules(shared=False)[0] is None) == bool(others)
 
 
 def test_a_machine_without_driver_says_so() -> None:

@@ -24,14 +24,14 @@ def estimate_run(probe: Mapping[str, Any], epochs: int) -> RunEstimate:
     """Seconds of a whole run from what `twinrun probe` measured: start, then per epoch its steps and one evaluation.
 
     >>> probe = {"startup_seconds": 4.0, "step_seconds": [0.1, 0.3, 0.1], "train_images": 100, "batch_size": 30,
-    ...          "evaluation_seconds": 0.5, "peak_memory_bytes": 10, "after": {}}
+    ...          "evaluation_seconds": 0.5, "peak_memory_bytes": 10, "watts": None}
     >>> round(estimate_run(probe, epochs=10).seconds, 6)
     13.0
     """
     steps = math.ceil(probe["train_images"] / probe["batch_size"])
     epoch = steps * statistics.median(probe["step_seconds"]) + probe["evaluation_seconds"]
     seconds = probe["startup_seconds"] + epochs * epoch
-    return RunEstimate(seconds, probe["peak_memory_bytes"], probe["after"].get("power_watts"))
+    return RunEstimate(seconds, probe["peak_memory_bytes"], probe["watts"])
 
 
 def study_lines(kinds: Mapping[str, tuple[RunEstimate, int]], device: str) -> list[str]:

@@ -15,6 +15,8 @@ from twinrun.study.pins import leaks
 
 # CUDA 13.0 needs this branch of the Linux driver or a newer one (CUDA 13.0 release notes, table of minimum versions).
 MINIMUM_DRIVER = (580, 0)
+# And no longer compiles for older cards: Maxwell, Pascal and Volta (same notes, deprecated architectures).
+MINIMUM_CAPABILITY = (7, 5)
 NEEDED_BYTES = 2 * 1024**3
 NEEDED_TEMPORARY_BYTES = 64 * 1024**2  # caches of DVC and matplotlib; what `twinrun verify` trains
 
@@ -57,18 +59,24 @@ def _gpu() -> list[Finding]:
             passed = " (a machine's GPU is passed into a container by `docker run --gpus all` or `apptainer run --nv`)"
         text = f"GPU: no NVIDIA driver here{passed}; runs use the CPU, whose implementation noise is emulated"
         return [Finding("note", text)]
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    fields = "name,driver_version,memory.total"
     try:
-        done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=60)
+        done = _query(f"{fields},compute_cap")
+        if "compute_cap" in done.stdout + done.stderr:  # a driver so old that it does not know this field
+            done = _query(fields)
     except (OSError, subprocess.TimeoutExpired):
         return [Finding("bad", "GPU: nvidia-smi does not answer within a minute")]
     if done.returncode or not done.stdout.strip():
         return [Finding("bad", f"GPU: nvidia-smi fails: {' '.join((done.stderr or done.stdout).split())[:200]}")]
     findings = []
     for line in done.stdout.strip().splitlines():
-        name, driver, memory = (part.strip() for part in line.split(","))
-        findings.append(judge_driver(name, driver, memory))
+        findings.append(judge_gpu(*(part.strip() for part in line.split(","))))
     return findings
+
+
+def _query(fields: str) -> subprocess.CompletedProcess[str]:
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 def _study(root: Path, gpu: list[Finding]) -> list[Finding]:
@@ -95,13 +103,23 @@ def _code(root: Path) -> list[Finding]:
     return findings
 
 
-def judge_driver(name: str, driver: str, memory: str) -> Finding:
-    """Whether a GPU's driver is new enough for the CUDA that torch brings."""
-    version = tuple(int(part) for part in driver.split(".")[:2] if part.isdigit())
-    wanted = ".".join(map(str, MINIMUM_DRIVER))
-    if version >= MINIMUM_DRIVER:
-        return Finding("good", f"GPU: {name}, {memory}, driver {driver}: new enough for CUDA 13.0")
-    return Finding("bad", f"GPU: {name}, driver {driver} is too old for CUDA 13.0, which needs {wanted} or newer")
+def judge_gpu(name: str, driver: str, memory: str, capability: str = "") -> Finding:
+    """Whether a GPU and its driver are new enough for the CUDA that torch brings; an unknown capability passes."""
+    if _numbers(driver) < MINIMUM_DRIVER:
+        wanted = ".".join(map(str, MINIMUM_DRIVER))
+        return Finding("bad", f"GPU: {name}, driver {driver} is too old for CUDA 13.0, which needs {wanted} or newer")
+    if _numbers(capability) and _numbers(capability) < MINIMUM_CAPABILITY:
+        wanted = ".".join(map(str, MINIMUM_CAPABILITY))
+        return Finding(
+            "bad",
+            f"GPU: {name} (compute capability {capability}) is too old for CUDA 13.0, which needs {wanted} (Turing) or "
+            "newer: nothing can be trained on it",
+        )
+    return Finding("good", f"GPU: {name}, {memory}, driver {driver}: new enough for CUDA 13.0")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
 def _folders(root: Path) -> list[Finding]:

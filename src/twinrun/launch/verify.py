@@ -65,8 +65,11 @@ def retrain(
     epochs: int | None,
     device: str | None,
     prefix: Sequence[str] = (),
+    gpus: Sequence[str] = (),
 ) -> dict[str, Record]:
     """Train `runs` again in fresh processes, outside the study folder, and return their records by id.
+
+    With `gpus`, the processes take turns on them.
 
     Raises IncompleteError when one cannot be trained.
     """
@@ -85,7 +88,9 @@ def retrain(
             def note(finished: Finished) -> None:
                 progress.advance(finished.run.id + (" failed" if finished.code else ""))
 
-            finished = train_processes(runs, root=root, jobs=jobs, arguments=arguments, done=note, prefix=prefix)
+            finished = train_processes(
+                runs, root=root, jobs=jobs, arguments=arguments, done=note, prefix=prefix, gpus=gpus
+            )
         failed = [item for item in finished if item.code]
         if failed:
             lines = "\n".join(f"  {item.run.id} (exit {item.code}): {item.message}" for item in failed)

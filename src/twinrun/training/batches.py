@@ -83,7 +83,8 @@ class Batches:
 
     def windows(self, images: torch.Tensor) -> torch.Tensor:
         """All crops (n, channels, rows, columns, size, size) of padded images, as a view of them."""
-        padded = functional.pad(images, (self.padding,) * 4)
+        # Padding by nothing would copy them all.
+        padded = functional.pad(images, (self.padding,) * 4) if self.padding else images
         return padded.unfold(2, self.size, 1).unfold(3, self.size, 1)
 
     def read(self, index: NDArray[np.int64]) -> torch.Tensor:

@@ -20,14 +20,19 @@ class EnergyMeter(Protocol):
     idle_watts: float | None  # power before the work began
 
     def joules(self, *, shared: bool) -> tuple[float | None, str]:
-        """Energy since construction and where the number is from, or None and why there is none."""
+        """Energy since construction and where the number is from, or None and why there is none.
+
+        `shared`: other runs were on the machine, though not necessarily on this device.
+        """
 
 
 def energy_meter(device: torch.device) -> EnergyMeter:
     """The meter of that device; make it before anything runs there."""
     if device.type == "cpu":
         return CpuMeter()
-    return GpuMeter(Gpu(str(torch.cuda.get_device_properties(device).uuid)))
+    gpu = Gpu(str(torch.cuda.get_device_properties(device).uuid))
+    # A process that has computed there before, as when it trains a second run, is counted by NVML already.
+    return GpuMeter(gpu, ours=int(torch._C._cuda_hasPrimaryContext(device.index or 0)))  # type: ignore[attr-defined]
 
 
 class CpuMeter:
@@ -65,12 +70,14 @@ class CpuMeter:
 
 
 class GpuMeter:
-    """Reads the energy counter of one GPU before and after; the caller waits for the device before each."""
+    """Reads the energy counter of one GPU before and after; the caller waits for the device before each.
 
-    def __init__(self, gpu: Gpu) -> None:
+    `ours` is 1 when this process has a context on the device already, so that NVML counts it, else 0.
+    """
+
+    def __init__(self, gpu: Gpu, ours: int = 0) -> None:
         self.gpu = gpu
-        # Before this process has a context on the device, whoever is there is somebody else.
-        self.others_before = gpu.process_count() or 0
+        self.others_before = max(0, (gpu.process_count() or 0) - ours)
         samples = []
         for _ in range(IDLE_SAMPLES if gpu.fault is None else 0):
             samples.append(gpu.power_watts())
@@ -80,12 +87,13 @@ class GpuMeter:
         self.start = gpu.energy_millijoules()
 
     def joules(self, *, shared: bool) -> tuple[float | None, str]:
-        """Energy of the whole card."""
+        """Energy of the whole card, where nobody else computed on it: before the work began, or now."""
         if self.gpu.fault:
             return None, f"not measured: {self.gpu.fault}"
-        if shared:
-            return None, "not measured: other runs shared the GPU"
-        others = max(self.others_before, (self.gpu.process_count() or 1) - 1)
+        now = self.gpu.process_count()
+        if shared and not now:  # this process is there: one that NVML does not count hides others, too
+            return None, "not measured: other runs shared the machine, and NVML does not count who is on the GPU"
+        others = max(self.others_before, (now or 1) - 1)
         if others:
             return None, f"not measured: {others} other processes computed on the GPU"
         end = self.gpu.energy_millijoules()

@@ -1,11 +1,12 @@
-"""Time of single training steps under given flags, in a fresh process: what `twinrun cost` and `plan --estimate` ask.
+"""Time of single training steps in a fresh process: under given flags for `twinrun cost`, a run's own for an estimate.
 
-twinrun probe digits --rung free --steps 20         # in a study folder after `twinrun prepare`; prints JSON
+twinrun probe digits/sgd/42/det_1 --rung free --steps 20      # in a study folder after `twinrun prepare`; prints JSON
 """
 
 from __future__ import annotations
 
 import resource
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,36 +18,59 @@ import torch
 
 from twinrun.data.packed import load_packed
 from twinrun.study.grid import Run
-from twinrun.study.ladder import ladder
+from twinrun.study.ladder import NumericFlags, flags_for, ladder
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
 from twinrun.training.batches import Batch
 from twinrun.training.environment import host_facts, versions
 from twinrun.training.gpu import Gpu
-from twinrun.training.loop import begin_epoch, choose_device, evaluate, train_step
+from twinrun.training.loop import (
+    EMULATED,
+    begin_epoch,
+    choose_device,
+    evaluate,
+    noise_kind,
+    synchronized,
+    train_step,
+)
 from twinrun.training.numerics import apply_flags
 from twinrun.training.randomness import Noise
 from twinrun.training.trainee import Trainee, assemble
 
+POWER_SECONDS = 2.0  # NVML's energy counter moves every tenth of a second or so
+
 
 def probe(
-    params: Params, run: Run, layout: Layout, *, rung: str, batch_size: int | None, steps: int, warmup: int, device: str
+    params: Params,
+    run: Run,
+    layout: Layout,
+    *,
+    rung: str | None,
+    batch_size: int | None,
+    steps: int,
+    warmup: int,
+    device: str,
 ) -> dict[str, Any]:
     """Train `warmup` and then `steps` steps of `run` under the flags of `rung`; seconds of each step, and the machine.
 
     Seconds are between CUDA events on a GPU, of processor time on a CPU, where other work then hardly matters.
+    Without a `rung` the run has its own flags and noise, and its evaluation and its power are measured, too.
     """
-    name = choose_device(device)
+    run_id, name = run.id, choose_device(device)
     where = torch.device(name)
     gpu = Gpu(str(torch.cuda.get_device_properties(where).uuid)) if name == "cuda" else None
-    flags = apply_flags(ladder(tf32=params.execution.precision == "tf32")[rung])
+    noise, wanted = own_mode(params, run, name)
+    if rung is not None:
+        run, noise = replace(run, arm="det"), Noise("none", None)
+        wanted = ladder(tf32=params.execution.precision == "tf32")[rung]
+    flags = apply_flags(wanted)
     task = params.tasks[run.task]
     if batch_size is not None:
         recipe = task.recipe.model_copy(update={"batch_size": batch_size})
         task = task.model_copy(update={"recipe": recipe})
         params = params.model_copy(update={"tasks": params.tasks | {run.task: task}})
     packed = load_packed(layout.prepared(run.task), params.data_params_digest(run.task))
-    trainee = assemble(params, replace(run, arm="det"), packed, Noise("none", None), where, layout.root)
+    trainee = assemble(params, run, packed, noise, where, layout.root)
     stream = endless(trainee)
     startup = time.time() - psutil.Process().create_time()
     for _ in range(warmup):
@@ -58,11 +82,16 @@ def probe(
         marks.mark()
     seconds = marks.seconds()
     after = readings(gpu)
-    clock = Marks(where)
-    evaluate(trainee.model, trainee.batches)
-    clock.mark()
-    return {
-        "run": run.id,
+    estimated: dict[str, Any] = {}
+    if rung is None:
+        estimated["watts"] = mean_watts(trainee, stream, gpu, where)
+        evaluate(trainee.model, trainee.batches)  # the first one loads kernels and chooses algorithms
+        clock = Marks(where)
+        evaluate(trainee.model, trainee.batches)
+        clock.mark()
+        estimated["evaluation_seconds"] = clock.seconds()[0]
+    return estimated | {
+        "run": run_id,
         "rung": rung,
         "device": name,
         "batch_size": task.recipe.batch_size,
@@ -70,15 +99,26 @@ def probe(
         "startup_seconds": startup,
         "step_seconds": seconds,
         "clock": "CUDA events" if name == "cuda" else "processor time",
-        "evaluation_seconds": clock.seconds()[0],
         "peak_memory_bytes": peak_memory(where),
         "train_images": packed.n_train,
+        "data": packed.digest,
         "before": before,
         "after": after,
         "flags": flags,
         "host": host_facts(where),
         "versions": versions(),
     }
+
+
+def own_mode(params: Params, run: Run, device: str) -> tuple[Noise, NumericFlags]:
+    """The implementation noise and the flags with which `twinrun train` would execute the run on that device."""
+    kind = noise_kind(params, run, device)
+    flags = flags_for(
+        deterministic=kind != "native",
+        tf32=params.execution.precision == "tf32",
+        fill_uninitialized_memory=params.execution.fill_uninitialized_memory,
+    )
+    return Noise(kind, secrets.token_hex(16) if kind in EMULATED else None), flags
 
 
 def endless(trainee: Trainee) -> Iterator[Batch]:
@@ -117,6 +157,21 @@ class Marks:
             torch.cuda.synchronize()
             return [begin.elapsed_time(end) / 1000 for begin, end in pairs]
         return [end - begin for begin, end in pairs]
+
+
+def mean_watts(trainee: Trainee, stream: Iterator[Batch], gpu: Gpu | None, device: torch.device) -> float | None:
+    """Power of the GPU over `POWER_SECONDS` of steps, from its energy counter; None where it has no power reading.
+
+    A card without such a counter gives its reading at the end: an average over the last second.
+    """
+    if gpu is None:
+        return None
+    begin, joules = synchronized(device), gpu.energy_millijoules()
+    while (seconds := synchronized(device) - begin) < POWER_SECONDS:
+        for _ in range(10):  # waiting after every step would leave the GPU idle in between
+            train_step(trainee, next(stream))
+    end = gpu.energy_millijoules()
+    return gpu.power_watts() if joules is None or end is None else (end - joules) / 1000 / seconds
 
 
 def readings(gpu: Gpu | None) -> dict[str, float | int | None]:
