@@ -29,13 +29,15 @@ def audit(
     """
     enter_clean_environment()
     from twinrun.study.files import write_json
+    from twinrun.training.faults import named_faults
     from twinrun.training.subject import audit_function, audit_task
 
-    if ":" in subject:
-        found = audit_function(subject, Path(), repeats)
-    else:
-        params = load_params(params_file)
-        found = audit_task(params, subject, Layout(), device or params.execution.device, repeats)
+    with named_faults(f"audit of {subject}"):
+        if ":" in subject:
+            found = audit_function(subject, Path(), repeats)
+        else:
+            params = load_params(params_file)
+            found = audit_task(params, subject, Layout(), device or params.execution.device, repeats)
     _print(found)
     if out:
         write_json(out, found.facts())

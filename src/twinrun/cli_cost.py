@@ -109,10 +109,12 @@ def probe(
     enter_clean_environment()
     import json
 
+    from twinrun.training.faults import named_faults
     from twinrun.training.probe import probe as run_probe
 
-    found = run_probe(
-        params, run, Layout(), rung=rung, batch_size=batch_size, steps=steps, warmup=warmup,
-        device=device or params.execution.device,
-    )  # fmt: skip
+    with named_faults(f"probe of {run.id}", batch_size or params.tasks[run.task].recipe.batch_size):
+        found = run_probe(
+            params, run, Layout(), rung=rung, batch_size=batch_size, steps=steps, warmup=warmup,
+            device=device or params.execution.device,
+        )  # fmt: skip
     print(json.dumps(found, sort_keys=True))

@@ -116,10 +116,13 @@ def follow_run(
 
     try:
         from twinrun.study.records import read_record
+        from twinrun.training.faults import named_faults
         from twinrun.training.partner import serve
         from twinrun.training.replay import Replay
 
         params = load_params(params_file)
-        serve(Replay(params, params.find(run_id), Layout(), read_record(record).noise, device or "auto"), receive, send)
+        run = params.find(run_id)
+        with named_faults(run_id, params.tasks[run.task].recipe.batch_size):
+            serve(Replay(params, run, Layout(), read_record(record).noise, device or "auto"), receive, send)
     except TwinrunError as error:
         send({"error": error.message, "hint": error.hint, "device": isinstance(error, DeviceError)})

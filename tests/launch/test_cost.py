@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
 from twinrun.launch.cost import measure_blocks, palindrome, times
-from twinrun.study.errors import IncompleteError, InputError, MismatchError
+from twinrun.study.errors import IncompleteError, InputError, MismatchError, OutOfMemoryError
 from twinrun.study.ladder import BASE, CONTROL, LEAN, ladder
 from twinrun.study.layout import Layout
+from twinrun.training import probe as probing
 
 RUNGS = ["free", "free_again", "fill"]
 
@@ -123,3 +125,18 @@ def test_a_plan_with_an_estimate_probes_each_kind_once(cli: Cli, study: Layout) 
     assert set(counts.values()) == {4}
     assert "one run after the other on this" in out
     assert not (study.root / "runs").exists()
+
+
+def test_a_probe_without_memory_ends_in_one_sentence(
+    cli: Cli,  # noqa: F811
+    study: Layout,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def greedy(*_: object) -> None:
+        torch.empty(10**14)
+
+    monkeypatch.setattr(probing, "assemble", greedy)
+    code, _, err = cli("probe", "shapes/sgd/0/det_1", "--rung", "free", "--batch-size", "8", "--device", "cpu")
+    assert code == OutOfMemoryError.exit_code
+    assert "probe of shapes/sgd/0/det_1: out of memory" in err
+    assert "batch_size (8)" in err

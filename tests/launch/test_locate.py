@@ -15,14 +15,17 @@ import torch
 from tests.launch.driven import NATIVE, Harness, at, before, drive, flip_sign, one_ulp, record_of, redraw, swap
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
+from twinrun.cli_locate import follow_run
 from twinrun.launch import lockstep
 from twinrun.launch.pairs import check_pair, differing_epoch, first_pairs, resolve
+from twinrun.study import records
 from twinrun.study.errors import IncompleteError, InputError, MismatchError
 from twinrun.study.files import read_json
 from twinrun.study.layout import Layout
 from twinrun.study.located import described, read_located, sentences
 from twinrun.study.params import read_params
 from twinrun.study.records import Noise, current_code_digest, read_measured, read_record, write_record
+from twinrun.training import replay as replaying
 from twinrun.training.loop import Options, train_run
 from twinrun.training.replay import Replay
 from twinrun.training.trace import Tracer
@@ -395,3 +398,25 @@ def test_the_pairs_of_the_report(harness: Harness) -> None:
         "shapes": ("shapes/adam/0/det_1", "shapes/adam/0/nd_1"),
         "cuts": ("cuts/adam/0/det_1", "cuts/adam/0/nd_1"),
     }
+
+
+@pytest.mark.usefixtures("study")
+@pytest.mark.parametrize(
+    ("error", "said", "device"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "shapes/sgd/0/det_1: out of memory: CUDA", False),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), "det_1: the GPU failed: CUDA error", True),
+    ],
+)
+def test_a_fault_on_one_side_is_its_answer(
+    error: Exception, said: str, device: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(replaying, "Replay", fail)
+    monkeypatch.setattr(records, "read_record", lambda path: SimpleNamespace(noise=NATIVE))
+    follow_run("shapes/sgd/0/det_1", Path("record.json"), Path("params.yaml"), "cpu")
+    answer = json.loads(capfd.readouterr().out)
+    assert said in answer["error"]
+    assert answer["device"] is device

@@ -33,3 +33,9 @@ def test_infinity_and_no_number() -> None:
 def test_a_key_twice_is_refused(text: str) -> None:
     with pytest.raises(YamlError, match="stands there twice"):
         load_yaml(text)
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: {{data}}\n", "a: 1\n? [b]\n: 1\n"])
+def test_a_key_that_is_no_text_is_refused_with_its_place(text: str) -> None:
+    with pytest.raises(YamlError, match=r"where a key should(.|\n)*line 2, column [35]"):
+        load_yaml(text)

@@ -15,11 +15,11 @@ from torch.nn import functional
 
 import twinrun
 from twinrun.study import files
-from twinrun.study.errors import InputError
+from twinrun.study.errors import InputError, OutOfMemoryError
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
 from twinrun.training import audit as auditing
-from twinrun.training import calls
+from twinrun.training import calls, hazards
 from twinrun.training.fingerprint import fingerprint
 from twinrun.training.subject import audit_task, find_function
 
@@ -144,6 +144,60 @@ def test_what_really_differs_when_it_is_repeated_and_what_is_opaque() -> None:
     assert ("repeated", "twinrun_audit.calm.default") not in by_kind
 
 
+class Late(torch.autograd.Function):
+    """Its backward pass alone has no deterministic implementation, on any device."""
+
+    @staticmethod
+    def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return put_one(gradient)
+
+
+def put_one(x: torch.Tensor) -> torch.Tensor:
+    return x.clone().put_(torch.tensor([0]), torch.ones(1))
+
+
+@pytest.mark.filterwarnings("ignore:put_ does not have")
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_pytorch_says_of_operations_that_its_documentation_forgot(
+    strict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hazards, "HAZARDS", {})
+    torch.use_deterministic_algorithms(strict, warn_only=True)
+    try:
+        for phase, middle in (("forward", lambda x: put_one(x.detach())), ("backward", Late.apply)):
+            found = [one for one in examine(middle).findings if one.level == "bad"]
+            said = [(one.kind, one.phase, one.operation, one.module) for one in found]
+            assert said == [("warned", phase, "aten.put_.default", "middle")]
+        assert torch.are_deterministic_algorithms_enabled() is strict
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_an_operation_that_is_refused_is_done_once_with_the_generator_as_it_was() -> None:
+    library = torch.library.Library("twinrun_refused", "FRAGMENT")
+    library.define("draw_(Tensor(a!) x) -> Tensor(a!)")
+    library.impl("draw_", lambda x: x.add_(torch.rand(1)).put_(torch.tensor([0]), torch.ones(1)), "CPU")
+    kept = []
+
+    def middle(x: torch.Tensor) -> torch.Tensor:
+        before, state = x.detach().clone(), torch.get_rng_state()
+        kept.append((state, before, torch.ops.twinrun_refused.draw_(x.detach().clone())))
+        return x
+
+    found = examine(middle)
+    assert [(one.kind, one.operation) for one in found.findings if one.level == "bad"] == [
+        ("warned", "twinrun_refused.draw_.default")
+    ]
+    state, before, after = kept[-1]
+    torch.set_rng_state(state)
+    assert torch.equal(after, put_one(before + torch.rand(1)))
+
+
 def test_threads() -> None:
     """The gradient of a convolution's weight is a sum that is split among threads."""
     found = examine(lambda x: x)
@@ -178,6 +232,17 @@ def test_any_error_of_the_users_loss_is_named_with_its_line() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(InputError, match=r"fails: .*test_audit.py, line \d+: KeyError: 'weights'"):
         twinrun.audit(model, lambda made, wanted: {}["weights"], optimizer, (torch.ones(2, 3), torch.tensor([0, 1])))
+
+
+def test_no_memory_is_no_mistake_in_the_users_code(study: Layout, cli: Cli) -> None:  # noqa: F811
+    greedy = OWN.replace("torch.randn(4, 3, 8, 8)", "torch.empty(10**14)")
+    late = OWN.replace("nn.CrossEntropyLoss()", "lambda made, wanted: torch.empty(10**14)")
+    for text in (greedy, late):
+        (study.root / "own.py").write_text(text)
+        code, _, err = cli("audit", "own.py:make")
+        assert code == OutOfMemoryError.exit_code
+        assert "audit of own.py:make: out of memory" in err
+        assert "lower batch_size, image_size or model width" in err
 
 
 def test_mixed_precision_is_looked_at_in_the_copy(study: Layout) -> None:

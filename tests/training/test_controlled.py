@@ -93,6 +93,18 @@ def test_cuda_that_was_started_without_its_workspace_is_refused(monkeypatch: pyt
         pass
 
 
+def test_cuda_that_was_started_in_a_block_keeps_its_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = [False]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: started[0])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "x")  # so that what the blocks leave is removed again
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    for seed in range(3):
+        with twinrun.controlled(seed):
+            started[0] = True
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
 def test_fingerprints_of_a_module_and_its_state_agree() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     assert twinrun.fingerprint(model) == twinrun.fingerprint(model.state_dict())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from twinrun.study.errors import DeviceError, InputError, OutOfMemoryError
 from twinrun.training.faults import named_faults
+from twinrun.training.own_models import blame
 
 
 class Scatter(nn.Module):
@@ -46,8 +48,16 @@ def strict() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     "fail",
-    [lambda: torch.empty(10**14), lambda: bytearray(1 << 60), lambda: throw(torch.OutOfMemoryError("CUDA out"))],
-    ids=["cpu", "python", "cuda"],
+    [
+        lambda: torch.empty(10**14),
+        lambda: bytearray(1 << 60),
+        lambda: throw(torch.OutOfMemoryError("CUDA out")),
+        lambda: throw(torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be ...")),
+        lambda: throw(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")),
+        lambda: throw(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
+        lambda: throw(RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED")),
+    ],
+    ids=["cpu", "python", "cuda", "context", "cublas", "cudnn", "cudnn 9"],
 )
 def test_memory(fail: Callable[[], object]) -> None:
     with (
@@ -57,12 +67,23 @@ def test_memory(fail: Callable[[], object]) -> None:
         fail()
     assert "lower batch_size (96)" in caught.value.hint
     assert "\n" not in caught.value.message
+    with pytest.raises(OutOfMemoryError) as caught, named_faults("audit of own.py:make"):
+        fail()
+    assert "lower batch_size, image_size" in caught.value.hint
+
+
+def test_the_machines_faults_are_not_blamed_on_the_users_code() -> None:
+    for error in (torch.AcceleratorError("CUDA error: unspecified launch failure"), MemoryError()):
+        with pytest.raises(type(error)), blame("own.py:make", Path()):
+            raise error
+    with pytest.raises(InputError, match="RuntimeError: a mistake"), blame("own.py:make", Path()):
+        raise RuntimeError("a mistake")
 
 
 def test_a_gpu_that_failed() -> None:
     error = torch.AcceleratorError("CUDA error: unspecified launch failure\nCUDA kernel errors might be ...")
     with (
-        pytest.raises(DeviceError, match="the GPU failed: CUDA error: unspecified launch failure\n  the last"),
+        pytest.raises(DeviceError, match="the GPU failed: CUDA error: unspecified launch failure\n  look at"),
         named_faults("a", 1),
     ):
         raise error

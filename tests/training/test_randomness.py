@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from twinrun.study.errors import InputError
 from twinrun.study.grid import STREAMS, Run
 from twinrun.training.randomness import (
     Noise,
@@ -128,6 +130,16 @@ def test_dropout_masks_go_with_the_examples_when_noise_reorders_them() -> None:
     dropout.start_epoch("0", 0)
     dropout.order = order
     assert torch.equal(dropout(x[order]), plain[order])
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 3), (8, 4, 3)], ids=["sequence first", "windows"])
+def test_dropout_whose_first_axis_is_not_the_batch_is_named(shape: tuple[int, ...]) -> None:
+    (dropout,) = take_over_dropout(nn.ModuleDict({"drop": nn.Dropout(0.5)}))
+    dropout.start_epoch("0", 0)
+    dropout.order = np.array([1, 0, 3, 2])
+    with pytest.raises(InputError, match=r"layer drop: its input is \(\d, 4, 3\) in a batch of 4") as caught:
+        dropout(torch.ones(shape))
+    assert "first axis" in caught.value.hint
 
 
 def test_dropout_at_the_ends() -> None:

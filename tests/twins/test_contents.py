@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
 from twinrun.study.errors import InputError
+from twinrun.twins import comparing
 from twinrun.twins.comparing import DIFFERENT, PACKAGING, SAME, FileResult, compare_files, compare_metric, read_metric
 from twinrun.twins.contents import read_contents
 from twinrun.twins.running import Twin
@@ -131,6 +132,44 @@ def test_a_damaged_file_is_compared_as_bytes(tmp_path: Path) -> None:
         assert "8 bytes; 1 differ" in found.what
 
 
+def header(path: Path, flags: int, method: int, content: bytes) -> None:
+    """A zip archive whose one member says of itself that it is packed so."""
+    zipped(path, (content, 0))
+    data = bytearray(path.read_bytes())
+    for start in (6, data.index(b"PK\1\2") + 8):  # in front of the member, and in the directory
+        data[start], data[start + 2] = flags, method
+    path.write_bytes(data)
+
+
+def deep(depth: int) -> Callable[[Path, Any], None]:
+    return lambda path, inner: path.write_text("[" * depth + inner + "]" * depth)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "one", "other", "how"),
+    [
+        ("a.zip", lambda path, data: header(path, 1, 0, data), b"x", b"y", "as zip: File 'a.txt' is encrypted"),
+        ("a.zip", lambda path, data: header(path, 0, 97, data), b"x", b"y", "as zip: That compression method is not"),
+        ("a.json", deep(100_000), "1", "2", "as JSON: maximum recursion depth exceeded"),
+        ("a.json", deep(600), "1", "2", "JSON"),  # it can be read, and is too deep to be compared
+    ],
+    ids=["encrypted", "method", "too deep", "deep"],
+)
+def test_what_cannot_be_read_is_compared_as_bytes(
+    name: str, write: Callable[[Path, Any], None], one: Any, other: Any, how: str, tmp_path: Path
+) -> None:
+    found = compare(tmp_path, name, write, one, other)
+    assert found.verdict == DIFFERENT
+    assert how in found.read_as
+    assert "bytes; " in found.what
+
+
+def test_files_of_the_same_bytes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "read_contents", None)
+    found = compare(tmp_path, "a.pt", lambda path, data: path.write_bytes(data), b"x", b"x")
+    assert (found.verdict, found.read_as) == (SAME, "bytes")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     made = twins(tmp_path, 3)
     for one in made[:2]:
@@ -163,10 +202,14 @@ def test_metrics_that_cannot_be_read_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text(f'{{"big": 1{"0" * 400}}}')
     (tmp_path / "m.csv").write_bytes("größe\n1\n".encode("latin-1"))
     (tmp_path / "wide.csv").write_text("epoch,acc\n1,0.25,0.5\n")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "long.json").write_text("1" * 5000)
     for wanted, words in {
         "m.json:big": "a whole number that no float64 holds",
         "m.csv:acc": "m.csv is no CSV file in UTF-8",
         "wide.csv:loss": "columns: epoch, acc",
+        "deep.json:a": "deep.json: not valid JSON",
+        "long.json:a": "long.json: not valid JSON",
     }.items():
         with pytest.raises(InputError, match=words):
             read_metric(tmp_path, wanted)

@@ -90,7 +90,7 @@ def read_json(path: Path) -> Any:
         raise InputError(
             f"{path}: no such file", "run the step before, in the study folder: the one that holds params.yaml"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of too many digits and deep nesting, too
         raise InputError(f"{path}: not valid JSON ({error})", "it is damaged: remove it and make it again") from error
     except OSError as error:
         raise explain_os_error(error, path) from error

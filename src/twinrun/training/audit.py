@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from twinrun.study.errors import InputError
 from twinrun.training.calls import call_digests, repeat_elsewhere, save_call
+from twinrun.training.faults import NOT_DETERMINISTIC
 from twinrun.training.hazards import DOCUMENTED, documented
 from twinrun.training.own_models import blame
 from twinrun.training.tensors import tensors_in
@@ -66,16 +65,12 @@ def audit(model: nn.Module, loss: Loss, optimizer: Optimizer, batch: tuple[Any, 
 
     `loss(model(inputs), targets)` is differentiated. Raises InputError when the step itself fails.
     """
-    try:
+    with blame("the model and its optimizer cannot be copied", Path()):
         model, loss, optimizer = copy.deepcopy((model, loss, optimizer))
-    except Exception as error:
-        raise InputError(f"the model and its optimizer cannot be copied: {error}") from error
     with tempfile.TemporaryDirectory(prefix="twinrun-audit-") as folder:
         examiner = Examiner(model, optimizer, repeats, Path(folder))
         inputs, targets = batch
         model.train()
-        # Set before and put back after: the alerts come only in this mode, and the user's own mode is none of ours.
-        before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
         threads = torch.get_num_threads()
         try:
             with blame("the training step to be audited fails", Path()), examiner:
@@ -84,7 +79,6 @@ def audit(model: nn.Module, loss: Loss, optimizer: Optimizer, batch: tuple[Any, 
                 value.backward()
                 optimizer.step()
         finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
             torch.set_num_threads(threads)
         examiner.compare_instruction_sets()
     device = next((str(t.device.type) for t in model.parameters()), "cpu")
@@ -102,7 +96,6 @@ class Examiner(Tracer):
         self.findings: list[Finding] = []
         self.count = 0
         self.saved: dict[str, list[tuple[str, str, str]]] = {}  # where each saved call stands in the step
-        self.baseline: dict[str, list[str]] = {}
         self.known: dict[str, str] = {}  # number of the saved call, by what makes two calls alike
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -117,7 +110,7 @@ class Examiner(Tracer):
         self._by_word(place, name, given)
         if any(True for _ in tensors_in((args, kwargs))):
             self._by_trying(place, func, args, kwargs)
-        return self._alerted(place, func, args, kwargs)
+        return func(*args, **kwargs)
 
     def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self.stack:
@@ -131,21 +124,6 @@ class Examiner(Tracer):
             words = "is no operation of PyTorch: what it does inside cannot be judged, only tried"
             self._find(NOTE, "opaque", place, words, "look at its source for atomic additions")
 
-    def _alerted(self, place: tuple[str, str, str], func: Any, args: Any, kwargs: Any) -> Any:
-        """Do the operation itself, in deterministic mode: PyTorch warns of what has no deterministic implementation."""
-        before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            try:
-                result = func(*args, **kwargs)
-            finally:
-                torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        if any("does not have a deterministic implementation" in str(one.message) for one in said):
-            words = "PyTorch says that it has no deterministic implementation on this device"
-            self._find(BAD, "warned", place, words, "see the documentation of torch.use_deterministic_algorithms")
-        return result
-
     def _by_trying(self, place: tuple[str, str, str], func: Any, args: Any, kwargs: Any) -> None:
         state = torch.get_rng_state()
         on_cpu = all(tensor.device.type == "cpu" for _, tensor in tensors_in((args, kwargs)))
@@ -157,6 +135,7 @@ class Examiner(Tracer):
                 torch.cuda.set_rng_state(cuda)
             return call_digests(func, args, kwargs)
 
+        self._by_alert(place, again)
         first = again()
         other = sum(again() != first for _ in range(self.repeats - 1))
         if other:
@@ -165,10 +144,26 @@ class Examiner(Tracer):
         elif on_cpu:
             self._by_threads(place, again)
             if torch.Tag.nondeterministic_seeded not in func.tags:
-                self._save(place, func, args, kwargs, first)
+                self._save(place, func, args, kwargs)
         torch.set_rng_state(state)
         if cuda is not None:
             torch.cuda.set_rng_state(cuda)
+
+    def _by_alert(self, place: tuple[str, str, str], again: Callable[[], list[str]]) -> None:
+        """In deterministic mode PyTorch refuses what has no deterministic implementation.
+
+        Its mere warning would be of no use: it is given only after this mode's code for the operation has returned.
+        """
+        before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        torch.use_deterministic_algorithms(True)
+        try:
+            again()
+        except RuntimeError as error:  # others, such as of cuBLAS without its workspace, are about this mode alone
+            if NOT_DETERMINISTIC in str(error):
+                words = "PyTorch says that it has no deterministic implementation on this device"
+                self._find(BAD, "warned", place, words, "see the documentation of torch.use_deterministic_algorithms")
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
     def _by_threads(self, place: tuple[str, str, str], again: Callable[[], list[str]]) -> None:
         before, seen = torch.get_num_threads(), []
@@ -180,14 +175,14 @@ class Examiner(Tracer):
             words = f"gives other bits with another number of threads (tried: {', '.join(map(str, THREADS))})"
             self._find(NOTE, "threads", place, words, "fix the number of threads; twinrun's runs use one")
 
-    def _save(self, place: tuple[str, str, str], func: Any, args: Any, kwargs: Any, digests: list[str]) -> None:
+    def _save(self, place: tuple[str, str, str], func: Any, args: Any, kwargs: Any) -> None:
         shapes = [(str(t.dtype), tuple(t.shape), t.stride()) for _, t in tensors_in((args, kwargs))]
         alike = f"{func} {shapes} {[value for value in args if not isinstance(value, (torch.Tensor, list))]}"
         if alike not in self.known:
             number = str(len(self.saved))
             if not save_call(self.folder, int(number), func, args, kwargs):
                 return
-            self.known[alike], self.saved[number], self.baseline[number] = number, [], digests
+            self.known[alike], self.saved[number] = number, []
         self.saved[self.known[alike]].append(place)
 
     def compare_instruction_sets(self) -> None:

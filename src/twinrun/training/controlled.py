@@ -41,7 +41,8 @@ def controlled(seed: int | None = None, *, deterministic: bool | None = None) ->
     has none raises), cuDNN deterministic and without autotuning, one CPU thread, the workspace of cuBLAS.
 
     Variables that libraries read when torch is imported cannot be set any more. Where they are not, the same bits are
-    to be had on this machine only: a warning names them. Raises InputError for a seed outside [0, 2^32), and in
+    to be had on this machine only: a warning names them. Where CUDA is started in a deterministic block, the variable
+    of cuBLAS's workspace stays set, as it stays in force. Raises InputError for a seed outside [0, 2^32), and in
     deterministic mode when CUDA was started without CUBLAS_WORKSPACE_CONFIG, which cannot be made good.
     """
     chosen = _seed() if seed is None else seed
@@ -134,7 +135,8 @@ class _State:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = self.cudnn
         memory.fill_uninitialized_memory = self.fill  # type: ignore[attr-defined]
         torch.set_num_threads(self.threads)
-        if self.workspace is None:
+        # cuBLAS reads it once: where CUDA was started in the block, it holds on, and the next block must see that.
+        if self.workspace is None and (self.cuda is not None or not torch.cuda.is_initialized()):
             os.environ.pop(CUBLAS, None)
-        else:
+        elif self.workspace is not None:
             os.environ[CUBLAS] = self.workspace

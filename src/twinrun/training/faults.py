@@ -1,7 +1,8 @@
-"""What PyTorch raises in training, as one sentence: no memory, a GPU that is gone, no deterministic kernel."""
+"""What PyTorch raises, as one sentence: no memory, a GPU that is gone, no deterministic kernel."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -11,33 +12,42 @@ from torch import nn
 
 from twinrun.study.errors import DeviceError, InputError, OutOfMemoryError
 
-_CPU_ALLOCATOR = "DefaultCPUAllocator"  # begins the words of a refused allocation on the CPU, a plain RuntimeError
-_NOT_DETERMINISTIC = " does not have a deterministic implementation"
+NOT_DETERMINISTIC = " does not have a deterministic implementation"
+# A refused allocation on the CPU, by the CUDA runtime, and by its libraries: nothing but words tells them from others.
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory|ALLOC(ATION)?_FAILED")
+
+
+def short_of_memory(error: BaseException) -> bool:
+    """Whether it says that the device or the machine had no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
 
 
 @contextmanager
-def named_faults(run_id: str, batch_size: int) -> Iterator[None]:
-    """Raise the named error for what PyTorch could not do in the run; all else passes.
+def named_faults(what: str, batch_size: int | None = None) -> Iterator[None]:
+    """Raise the named error for what PyTorch could not do in `what`, such as a run's id; all else passes.
 
     OutOfMemoryError, DeviceError for a GPU that failed, InputError for an operation that deterministic mode refuses.
     """
     try:
         yield
-    except torch.AcceleratorError as error:
-        # It has spoiled the process: nothing more can be done with the device in it.
-        first = str(error).partition("\n")[0]
-        hint = "the last checkpoint is kept: look at `nvidia-smi` and `dmesg`, then the same command goes on"
-        raise DeviceError(f"{run_id}: the GPU failed: {first}", hint) from error
     except (RuntimeError, MemoryError) as error:
         said = str(error)
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_ALLOCATOR in said:
-            words = f"{run_id}: out of memory{f': {said}' if said else ''}".partition("\n")[0]
-            hint = f"run fewer at a time (`--jobs`), or lower batch_size ({batch_size}), image_size or model width"
+        if short_of_memory(error):
+            words = f"{what}: out of memory{f': {said}' if said else ''}".partition("\n")[0]
+            size = f" ({batch_size})" if batch_size else ""
+            hint = f"run fewer at a time (`--jobs` of a sweep), or lower batch_size{size}, image_size or model width"
             raise OutOfMemoryError(words, hint) from error
-        if _NOT_DETERMINISTIC in said:
-            operation, module = said.partition(_NOT_DETERMINISTIC)[0], _innermost_module(error.__traceback__)
+        if isinstance(error, torch.AcceleratorError):
+            # It has spoiled the process: nothing more can be done with the device in it.
+            words = f"{what}: the GPU failed: {said}".partition("\n")[0]
+            hint = "look at `nvidia-smi` and `dmesg`, then give the same command again: checkpoints are kept"
+            raise DeviceError(words, hint) from error
+        if NOT_DETERMINISTIC in said:
+            operation, module = said.partition(NOT_DETERMINISTIC)[0], _innermost_module(error.__traceback__)
             place = f" in {module}" if module else ""
-            words = f"{run_id}: the operation {operation}{place}{_NOT_DETERMINISTIC} on this device"
+            words = f"{what}: the operation {operation}{place}{NOT_DETERMINISTIC} on this device"
             raise InputError(words, "`twinrun audit` names the layer and what to use in its place") from error
         raise
 

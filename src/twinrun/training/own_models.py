@@ -18,6 +18,7 @@ from torch import nn
 from twinrun.study.errors import InputError, TwinrunError
 from twinrun.study.layout import Layout
 from twinrun.study.schema_model import ModelSpec, factory_file
+from twinrun.training.faults import short_of_memory
 
 HEAD = "twinrun_head"  # attribute of a model from outside: the name of its head
 
@@ -33,7 +34,8 @@ def call_factory(factory: str, root: Path, classes: int, arguments: dict[str, An
     - Weights are initialized from the global generators of torch, numpy or Python and from nothing else: these are
       seeded before the call from the `init` stream. Its whole state is in parameters and buffers: a run that was
       interrupted goes on from them.
-    - Every nn.Dropout gets its masks from the `dropout` stream, example by example. Whatever else draws while training
+    - Every nn.Dropout gets its masks from the `dropout` stream, example by example: the first axis of its input is the
+      batch, neither (sequence, batch, width) nor windows folded into it. Whatever else draws while training
       (functional.dropout, stochastic depth) draws from the global generators, seeded anew each epoch from that stream:
       the same in every replicate on a CPU, but by place in the batch, so that `reorder` noise moves it, too.
     - It reads no clock, file or network, and uses operations that have a deterministic form on CUDA. A model that does
@@ -116,9 +118,10 @@ def blame(where: str, folder: Path) -> Iterator[None]:
     """Turn what goes wrong in code from `folder` into one sentence with its file and line."""
     try:
         yield
-    except (TwinrunError, MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        # The machine's faults are not the code's: `named_faults` names them.
+        if isinstance(error, TwinrunError | torch.AcceleratorError) or short_of_memory(error):
+            raise
         frames = traceback.extract_tb(error.__traceback__)
         inside = [frame for frame in frames if _is_in(Path(frame.filename), folder.resolve())]
         place = f"{inside[-1].filename}, line {inside[-1].lineno}: " if inside else ""

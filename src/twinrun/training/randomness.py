@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from twinrun.study.errors import InputError
 from twinrun.study.grid import STREAMS, Run
 
 
@@ -98,6 +99,10 @@ class StreamDropout(nn.Module):
         self.step += 1
         keep = (drawn >= np.uint32(self.p * 2**32)).reshape(x.shape)
         if self.order is not None:
+            if len(self.order) != len(x):
+                given = f"its input is {tuple(x.shape)} in a batch of {len(self.order)} examples"
+                hint = "the first axis of an nn.Dropout's input must be the batch: masks go with the examples"
+                raise InputError(f"dropout layer {self.name}: {given}", hint)
             keep = keep[self.order]
         return x * torch.from_numpy(keep).to(x.device, x.dtype, non_blocking=True) / (1 - self.p)
 

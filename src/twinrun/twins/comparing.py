@@ -84,22 +84,23 @@ def _compare_file(twins: Sequence[Twin], name: str) -> FileResult:
     having = [one for one in twins if (one.folder / name).is_file()]
     digests = {one.name: sha256_file(one.folder / name) for one in having}
     versions = len(set(digests.values()))
-    _, read_as = read_contents(having[0].folder / name)
     result: dict[str, Any] = {
-        "name": name, "twins": len(having), "versions": versions, "sha256": digests, "read_as": read_as,
+        "name": name, "twins": len(having), "versions": versions, "sha256": digests, "read_as": "bytes",
     }  # fmt: skip
     if len(having) < len(twins):
         without = ", ".join(one.name for one in twins if one not in having)
         return FileResult(verdict=ABSENT, what=f"not written by {without}", **result)
     if versions == 1:
         return FileResult(verdict=SAME, what=f"the same bytes in all {len(having)}", **result)
+    # Not before: contents may be large, and torch takes seconds to import.
+    content, result["read_as"] = read_contents(having[0].folder / name)
     packaging = ""
     seen = {digests[having[0].name]}
     for one in having[1:]:
         if digests[one.name] in seen:
             continue
         seen.add(digests[one.name])
-        found = _difference(having[0], one, name)
+        found = _difference((having[0].folder / name, content, result["read_as"]), one.folder / name)
         if isinstance(found, str):
             packaging = packaging or found
             continue
@@ -115,17 +116,19 @@ def _compare_file(twins: Sequence[Twin], name: str) -> FileResult:
     return FileResult(verdict=PACKAGING, what=f"the same contents in all {len(having)}; {packaging}", **result)
 
 
-def _difference(first: Twin, other: Twin, name: str) -> tuple[list[Difference], int] | str:
-    """The places where contents differ and how many were compared; or, when none does, why the bytes do."""
-    paths = first.folder / name, other.folder / name
-    (one, how), (two, how_other) = map(read_contents, paths)
+def _difference(first: tuple[Path, Any, str], other: Path) -> tuple[list[Difference], int] | str:
+    """The places where contents differ and how many were compared; or, when none does, why the bytes do.
+
+    `first` is a file, its contents, and what they were read as.
+    """
+    (path, one, how), (two, how_other) = first, read_contents(other)
     if how != how_other:  # one of them is damaged: their bytes can still be compared
-        one, two = (path.read_bytes() for path in paths)
+        one, two = path.read_bytes(), other.read_bytes()
     try:
-        places = list(differences(one, two))
-    except TypeError:
-        places = list(differences(paths[0].read_bytes(), paths[1].read_bytes()))
-    return (places, leaves(one)) if places else _packaging(*paths)
+        places, count = list(differences(one, two)), leaves(one)
+    except (TypeError, RecursionError):  # what has no bits, or is nested too deep
+        places, count = list(differences(path.read_bytes(), other.read_bytes())), 1
+    return (places, count) if places else _packaging(path, other)
 
 
 def _packaging(first: Path, second: Path) -> str:
