@@ -115,7 +115,8 @@ def follow_run(
         return request
 
     try:
-        from twinrun.study.records import read_record
+        from twinrun.study.records import read_measured, read_record
+        from twinrun.training.environment import gpu_name
         from twinrun.training.faults import named_faults
         from twinrun.training.partner import serve
         from twinrun.training.replay import Replay
@@ -123,6 +124,10 @@ def follow_run(
         params = load_params(params_file)
         run = params.find(run_id)
         with named_faults(run_id, params.tasks[run.task].recipe.batch_size):
-            serve(Replay(params, run, Layout(), read_record(record).noise, device or "auto"), receive, send)
+            replay = Replay(params, run, Layout(), read_record(record).noise, device or "auto")
+            here, there = gpu_name(replay.device), read_measured(record).host.get("gpu")
+            if here and here != there:
+                raise DeviceError(f"{run_id} was trained on {there}, and here is {here}", "other GPUs give other bits")
+            serve(replay, receive, send)
     except TwinrunError as error:
         send({"error": error.message, "hint": error.hint, "device": isinstance(error, DeviceError)})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -391,6 +393,20 @@ def test_a_task_whose_device_is_absent_is_left_out(
     assert "cuts: not located: device cuda: torch sees no CUDA device; `dvc repro -sf locate` where it is" in err
     assert "shapes/adam/0/det_1 and shapes/adam/0/nd_1" in out
     assert [file.name for file in harness.study.located.glob("*.json")] == ["shapes.json"]
+
+
+def test_another_gpu_than_the_records_is_a_device_that_is_absent(harness: Harness) -> None:
+    run = harness.params.find("shapes/adam/0/det_1")
+    trained(harness, run.id)
+    script = (
+        "import twinrun.training.environment as e; e.gpu_name = lambda device: 'GPU B'\n"
+        "from twinrun.cli import main; main()"
+    )
+    command = [sys.executable, "-c", script, "follow-run", run.id, "--record", harness.study.run(run)]
+    done = subprocess.run(command, cwd=harness.study.root, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    answer = json.loads(done.stdout)
+    assert answer["device"]
+    assert answer["error"] == "shapes/adam/0/det_1 was trained on None, and here is GPU B"
 
 
 def test_the_pairs_of_the_report(harness: Harness) -> None:
