@@ -16,15 +16,17 @@ echo "$((SECONDS - begin)) s, in $1"
 if [ -n "$out" ]; then
   rm -rf "$out/collected" "$out/report"
   cp -r collected report "$out/"
-  # Nine tenths of the bytes are samples of layers: the report has what they say, a repository need not have them.
+  [ ! -e analysis/figures/sources.png ] || cp analysis/figures/sources.png "$out/"
+  # Most of the bytes are layers and features: the report has what they say, a repository need not have them.
   python - "$out/collected" <<'PYTHON'
 import json, pathlib, sys
 
 folder = pathlib.Path(sys.argv[1])
 study = json.loads((folder / "study.json").read_text())
 for task, described in study["tasks"].items():
-    (folder / task / "layers.npy").unlink()
-    described |= {"layers": [], "layer_rows": []}
+    for name in ("layers.npy", "features.npy"):
+        (folder / task / name).unlink(missing_ok=True)
+    described |= {"layers": [], "layer_rows": [], "features_shape": None}
 (folder / "study.json").write_text(json.dumps(study, indent=2) + "\n")
 PYTHON
 fi

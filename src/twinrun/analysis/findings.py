@@ -83,6 +83,11 @@ def determinism(frames: Frames) -> list[str]:
     return sentences
 
 
+def _over(values: pd.Series) -> str:
+    """`0.40 to 0.90 over 3 cells`, of one cell only that it is one."""
+    return "1 cell" if len(values) == 1 else f"{span(values, '.2f')} over {len(values)} cells"
+
+
 def results(study: Study, frames: Frames) -> list[str]:
     """Spread and difference of the main metric, task by task."""
     sentences = []
@@ -98,7 +103,7 @@ def results(study: Study, frames: Frames) -> list[str]:
             continue
         text = (
             f"{study.title(task)}: identical nd runs differ in {METRIC_LABELS[metric]} with a median SD of "
-            f"{sds.median():.2f} points ({span(sds, '.2f')} over {_plural(len(sds), 'cell')})"
+            f"{sds.median():.2f} points ({_over(sds)})"
         )
         if len(differences):
             text += (
@@ -192,7 +197,7 @@ def _layers(study: Study, task: str, frames: Frames) -> list[str]:
 def cost(study: Study, frames: Frames) -> list[str]:
     """What may be said of runtime and energy."""
     runtime, footprint = frames["runtime"], frames["footprint"]
-    shared, resumed = int(runtime["shared"].sum()), int(runtime["resumed"].sum())
+    shared, resumed = (int(study.measured[key].astype(str).eq("True").sum()) for key in ("shared", "resumed"))
     known = runtime["overhead_percent"].dropna()
     sentences = ["No cost of deterministic mode is claimed here: whole-run times of single runs are confounded."]
     if len(known):

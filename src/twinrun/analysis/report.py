@@ -27,7 +27,7 @@ AGAIN = "run `twinrun analyze` again"
 _BACKTICKS = re.compile(r"`([^`]+)`")
 NONE_DECIDED = "The numbers of this study decide none of the rules."
 _LONG = 40  # rows; a longer table is folded
-_MAIN_TABLES = ("determinism_arms", "summary", "churn_arms")  # in report.md, beside Tables 5.1-5.3
+_MAIN_TABLES = ("determinism_arms", "summary", "churn_arms", "sources")  # in report.md, beside Tables 5.1-5.3
 
 
 def write_report(analysis: Path, collected: Path, out: Path) -> Path:
@@ -173,7 +173,8 @@ def _markdown(study: Study, index: dict[str, Any], frames: findings.Frames) -> s
     lines += [f"- {one.advice} {one.ground}" for one in guidelines(study, frames)] or [f"- {NONE_DECIDED}"]
     lines += ["", "## Main tables"]
     for entry in index["tables"]:
-        if entry["name"] in _MAIN_TABLES or entry["name"].startswith("performance_"):
+        main = entry["name"] in _MAIN_TABLES or entry["name"].startswith("performance_")
+        if main and len(frames[entry["name"]]):
             name = f"{entry['thesis_name']}. " if entry["thesis_name"] else ""
             lines += ["", f"### {name}{entry['title']}", "", *markdown_table(frames[entry["name"]])]
             lines += ["", entry["caption"]]
