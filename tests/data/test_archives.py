@@ -96,7 +96,7 @@ def test_not_an_archive_and_missing(tmp_path: Path) -> None:
         open_archive(tmp_path / "page.zip")
     with pytest.raises(InputError, match=r"gone\.zip: no such file or folder") as caught:
         open_archive(tmp_path / "gone.zip")
-    assert "dvc pull" in caught.value.hint
+    assert "correct `source`" in caught.value.hint
 
 
 def test_other_digest_names_both(tmp_path: Path) -> None:

@@ -93,7 +93,9 @@ def open_archive(path: Path, sha256: str | None = None) -> Archive:
                 raise InputError(f"{path}: sha256 is that of an archive, but this is a folder", hint)
             return _open_folder(path)
         if not path.exists():
-            hint = "run `dvc pull` (sample data: `twinrun data sample`), or correct `source` in the params file"
+            hint = "put it there, or correct `source` in the params file"
+            if "sample" in path.parts:
+                hint = "`git checkout data.dvc && dvc pull data.dvc` brings the sample data back"
             raise InputError(f"{path}: no such file or folder", hint)
         found = sha256_file(path)
         if sha256 is not None and found != sha256:
