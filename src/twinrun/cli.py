@@ -80,10 +80,20 @@ def main() -> None:
         _fail(explain_os_error(error))
     except SystemExit as stop:  # typer makes it of a KeyboardInterrupt
         if stop.code == 130:
-            print("twinrun: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
+            print(f"twinrun: interrupted{_GOES_ON if _goes_on(sys.argv[1:]) else ''}", file=sys.stderr)
             sys.stdout.flush()
             os._exit(130)  # a cluster stops a container's file system, too: nothing more can be imported from it
         raise
+
+
+_GOES_ON = "; what was finished is kept, and the same command goes on"
+
+
+def _goes_on(words: list[str]) -> bool:
+    """Whether the command of these words keeps what it finished."""
+    return words[:2] == ["data", "fetch"] or words[:1] in (
+        ["prepare"], ["train"], ["sweep"], ["slurm"], ["finish"], ["cost"], ["export"],
+    )  # fmt: skip
 
 
 def _interrupt(number: int, frame: object) -> None:
