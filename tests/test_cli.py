@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,7 @@ import twinrun
 from twinrun.cli import main
 from twinrun.data import fetch
 from twinrun.study.layout import Layout
+from twinrun.study.params import read_params
 from twinrun.study.records import read_record
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -94,9 +96,30 @@ def test_plan_lists_the_grid(cli: Cli, study: Layout) -> None:
     assert lines[-1] == "31\tcuts/sgd/7/nd_2"
 
 
-def test_plan_of_the_thesis(cli: Cli) -> None:
-    code, out, _ = cli("plan", "--params", str(REPOSITORY / "studies" / "thesis.yaml"))
-    assert code == 0
+def test_plan_names_the_data_that_are_not_there(cli: Cli, study: Layout) -> None:
+    shutil.rmtree(study.prepared("cuts"))
+    source = read_params(study.root / "params.yaml").tasks["cuts"].data.source
+    code, out, err = cli("plan")
+    assert code == 2
+    assert len(out.splitlines()) == 32
+    assert err.startswith(f"twinrun: tasks.cuts.data.source: {source}: no such file or folder\n")
+    assert "tasks.shapes" not in err  # it is prepared
+    (study.root / source).mkdir(parents=True)
+    assert cli("plan")[0] == 0
+
+
+def test_plan_needs_no_torch(study: Layout) -> None:
+    script = "import sys; from twinrun.cli import main; sys.argv = ['twinrun', 'plan']\ntry:\n    main()\nfinally:\n"
+    script += "    print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=study.root, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
+
+
+def test_plan_of_the_thesis(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli("plan", "--params", str(REPOSITORY / "studies" / "thesis.yaml"))
+    assert code == 2
+    assert "tasks.cbis_ddsm.data.source: " in err
     assert len(out.splitlines()) == 180
     assert out.splitlines()[179] == "179\tcbis_ddsm/sgd/180698/nd_5"
 
@@ -163,6 +186,8 @@ def test_status_counts_and_exits_3(study: Layout, cli: Cli) -> None:
     assert code == 3
     assert "32 runs: 1 complete, 31 missing" in out
     assert "still to be trained: 31" in err
+    assert out.count("\tmissing\n") == 20
+    assert "\nand 11 more missing\n" in out
     record.write_text(json.dumps(json.loads(record.read_text()) | {"seed": 1}))
     assert "shapes/sgd/0/det_1\tdamaged" in cli("status")[1]
 

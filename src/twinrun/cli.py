@@ -239,6 +239,7 @@ def verify(
 
     from twinrun.launch import verify as verifying
     from twinrun.launch.gpus import places
+    from twinrun.launch.standing import require_prepared
     from twinrun.study.errors import IncompleteError
 
     params = load_params(params_file)
@@ -247,6 +248,7 @@ def verify(
         raise IncompleteError("no run to verify", "the grid has no det run: name runs, or add det_1 to grid.runs")
     if write_expected and (ids or first or epochs or replay):
         raise InputError("--write-expected notes every deterministic run whole", "leave the other choices away")
+    require_prepared((run.task for run in runs), Layout())
     processes, gpus = places(device or params.execution.device, jobs)
     records = verifying.retrain(
         params,
