@@ -273,6 +273,28 @@ def test_fetch_says_what_it_did(cli: Cli, tmp_path: Path, monkeypatch: pytest.Mo
     assert "not put under DVC: this is no study folder" in output
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("sweep --jobs 2", "interrupted; what was finished is kept, and the same command goes on"),
+        ("data fetch cifar10", "interrupted; what was finished is kept, and the same command goes on"),
+        ("verify --first", "interrupted"),
+        ("data sample", "interrupted"),
+    ],
+)
+def test_an_interrupt_promises_only_what_is_true(command: str, said: str, tmp_path: Path) -> None:
+    words = ["twinrun", *command.split()]
+    script = "import sys; from twinrun import cli\ndef app(): raise SystemExit(130)\ncli.app = app; sys.argv = "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}{words}; cli.main()"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, f"twinrun: {said}\n")
+
+
 def test_a_report_of_another_study_says_so(cli: Cli, study: Layout) -> None:
     study.collected.mkdir()
     (study.collected / "study.json").write_text(json.dumps({"study": "older", "grid_digest": "0" * 64}))
