@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,7 @@ import twinrun
 from twinrun.cli import main
 from twinrun.data import fetch
 from twinrun.study.layout import Layout
+from twinrun.study.params import read_params
 from twinrun.study.records import read_record
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -94,9 +96,30 @@ def test_plan_lists_the_grid(cli: Cli, study: Layout) -> None:
     assert lines[-1] == "31\tcuts/sgd/7/nd_2"
 
 
-def test_plan_of_the_thesis(cli: Cli) -> None:
-    code, out, _ = cli("plan", "--params", str(REPOSITORY / "studies" / "thesis.yaml"))
-    assert code == 0
+def test_plan_names_the_data_that_are_not_there(cli: Cli, study: Layout) -> None:
+    shutil.rmtree(study.prepared("cuts"))
+    source = read_params(study.root / "params.yaml").tasks["cuts"].data.source
+    code, out, err = cli("plan")
+    assert code == 2
+    assert len(out.splitlines()) == 32
+    assert err.startswith(f"twinrun: tasks.cuts.data.source: {source}: no such file or folder\n")
+    assert "tasks.shapes" not in err  # it is prepared
+    (study.root / source).mkdir(parents=True)
+    assert cli("plan")[0] == 0
+
+
+def test_plan_needs_no_torch(study: Layout) -> None:
+    script = "import sys; from twinrun.cli import main; sys.argv = ['twinrun', 'plan']\ntry:\n    main()\nfinally:\n"
+    script += "    print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=study.root, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
+
+
+def test_plan_of_the_thesis(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli("plan", "--params", str(REPOSITORY / "studies" / "thesis.yaml"))
+    assert code == 2
+    assert "tasks.cbis_ddsm.data.source: " in err
     assert len(out.splitlines()) == 180
     assert out.splitlines()[179] == "179\tcbis_ddsm/sgd/180698/nd_5"
 
@@ -163,6 +186,8 @@ def test_status_counts_and_exits_3(study: Layout, cli: Cli) -> None:
     assert code == 3
     assert "32 runs: 1 complete, 31 missing" in out
     assert "still to be trained: 31" in err
+    assert out.count("\tmissing\n") == 20
+    assert "\nand 11 more missing\n" in out
     record.write_text(json.dumps(json.loads(record.read_text()) | {"seed": 1}))
     assert "shapes/sgd/0/det_1\tdamaged" in cli("status")[1]
 
@@ -224,8 +249,7 @@ def test_read_only_folder(study: Layout) -> None:
     """
     done = isolated(study.root, script)
     assert done.returncode == 2
-    assert "the file system is read-only" in done.stderr
-    assert "--out" in done.stderr
+    assert "the file system is read-only\n  run in a folder that can be written\n" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -247,6 +271,28 @@ def test_fetch_says_what_it_did(cli: Cli, tmp_path: Path, monkeypatch: pytest.Mo
     assert (code, errors) == (0, "")
     assert output.startswith("data/cifar-10-python.tar.gz\n")
     assert "not put under DVC: this is no study folder" in output
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("sweep --jobs 2", "interrupted; what was finished is kept, and the same command goes on"),
+        ("data fetch cifar10", "interrupted; what was finished is kept, and the same command goes on"),
+        ("verify --first", "interrupted"),
+        ("data sample", "interrupted"),
+    ],
+)
+def test_an_interrupt_promises_only_what_is_true(command: str, said: str, tmp_path: Path) -> None:
+    words = ["twinrun", *command.split()]
+    script = "import sys; from twinrun import cli\ndef app(): raise SystemExit(130)\ncli.app = app; sys.argv = "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}{words}; cli.main()"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, f"twinrun: {said}\n")
 
 
 def test_a_report_of_another_study_says_so(cli: Cli, study: Layout) -> None:

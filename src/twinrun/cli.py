@@ -80,10 +80,20 @@ def main() -> None:
         _fail(explain_os_error(error))
     except SystemExit as stop:  # typer makes it of a KeyboardInterrupt
         if stop.code == 130:
-            print("twinrun: interrupted; what was finished is kept, and the same command goes on", file=sys.stderr)
+            print(f"twinrun: interrupted{_GOES_ON if _goes_on(sys.argv[1:]) else ''}", file=sys.stderr)
             sys.stdout.flush()
             os._exit(130)  # a cluster stops a container's file system, too: nothing more can be imported from it
         raise
+
+
+_GOES_ON = "; what was finished is kept, and the same command goes on"
+
+
+def _goes_on(words: list[str]) -> bool:
+    """Whether the command of these words keeps what it finished."""
+    return words[:2] == ["data", "fetch"] or words[:1] in (
+        ["prepare"], ["train"], ["sweep"], ["slurm"], ["finish"], ["cost"], ["export"],
+    )  # fmt: skip
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -229,6 +239,7 @@ def verify(
 
     from twinrun.launch import verify as verifying
     from twinrun.launch.gpus import places
+    from twinrun.launch.standing import require_prepared
     from twinrun.study.errors import IncompleteError
 
     params = load_params(params_file)
@@ -237,6 +248,7 @@ def verify(
         raise IncompleteError("no run to verify", "the grid has no det run: name runs, or add det_1 to grid.runs")
     if write_expected and (ids or first or epochs or replay):
         raise InputError("--write-expected notes every deterministic run whole", "leave the other choices away")
+    require_prepared((run.task for run in runs), Layout())
     processes, gpus = places(device or params.execution.device, jobs)
     records = verifying.retrain(
         params,

@@ -21,11 +21,17 @@ def plan(
     estimate: Annotated[bool, typer.Option(help="Probe each kind of run: hours, memory, energy, carbon.")] = False,
     device: Device = None,
 ) -> None:
-    """Check the params and list every run with its index, or estimate what they take."""
+    """Check the params and that the data are there, and list every run with its index; or estimate what they take.
+
+    A model factory is not called: the first run, or --estimate, finds out whether it gives a model.
+    """
+    from twinrun.launch.standing import require_sources
+
     params = load_params(params_file)
     if not estimate:
         for index, run in enumerate(params.runs):
             print(f"{index}\t{run.id}")
+        require_sources(params, Layout())
         return
     from twinrun.analysis.estimate import estimate_run, study_lines
     from twinrun.launch.cost import probe_process

@@ -52,6 +52,7 @@ def status(
     every: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds between two looks.")] = 5.0,
 ) -> None:
     """Say what there is of each run and which are being trained; exit 3 when any is missing."""
+    from twinrun.launch.finish import SHOWN
     from twinrun.launch.progress import follow
     from twinrun.launch.standing import Watch, count
     from twinrun.study.records import FINISHED
@@ -61,9 +62,12 @@ def status(
         follow(looker.look, every, FINISHED)
         return
     found = looker.look()
+    unnamed = [run for run, state in found.items() if state == "missing"][SHOWN:]
     for run, state in found.items():
-        if state != "complete":
+        if state != "complete" and run not in unnamed:
             print(f"{run.id}\t{state}")
+    if unnamed:
+        print(f"and {len(unnamed)} more missing")
     print(count(found))
     open_runs = sum(state not in FINISHED for state in found.values())
     if open_runs:

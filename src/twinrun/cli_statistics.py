@@ -43,6 +43,8 @@ def power(
             )
         study = load_study(Layout().collected)
         sds, wanted = study_sds(study), study_wanted(study)
+    if precision > 1:
+        raise InputError(f"--precision is {precision:g}", "it is a share, above 0 and at most 1; 0.25: known to 25 %")
     wanted = replace(wanted, precision=precision, power=wanted_power)
     if margin is not None:
         wanted = replace(wanted, margin=margin, difference=margin)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from twinrun.study.errors import InputError
+
+if TYPE_CHECKING:  # heavy to import
+    from twinrun.twins.running import Plan
 
 
 def twins(
@@ -41,11 +47,8 @@ def twins(
     the same contents and every metric the same bits; 4: something differs; 3: a twin failed; 2: a mistake in the call,
     or a program that writes into the current folder itself.
     """
-    from twinrun.launch.progress import Progress
-    from twinrun.twins import arms
-    from twinrun.twins.comparing import compare_files, compare_metric
-    from twinrun.twins.reporting import Result, sentences, write_result
-    from twinrun.twins.running import Plan, Twin, run_twins
+    from twinrun.twins.comparing import metric_parts
+    from twinrun.twins.running import Plan
 
     if not outputs and not metric:
         raise InputError(
@@ -55,10 +58,33 @@ def twins(
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
             raise InputError(f"--outputs {pattern!r} leaves the twin's folder", "patterns are relative to that folder")
     for wanted in metric or []:
-        name = Path(wanted.rpartition(":")[0])
+        name = Path(metric_parts(wanted)[0])
         if name.is_absolute() or ".." in name.parts:
             raise InputError(f"--metric {wanted!r} leaves the twin's folder", "files are relative to that folder")
-    plan = Plan(command, Path(), out, outputs or [], link or [], seconds)
+    with _says_what_is_left(out):
+        code = _run(Plan(command, Path(), out, outputs or [], link or [], seconds), metric or [], arm, seed, count)
+    if code:
+        raise typer.Exit(code)
+
+
+@contextmanager
+def _says_what_is_left(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out.exists():
+            print(f"twinrun: the twins so far are in {out}: remove it before the same command", file=sys.stderr)
+        raise
+
+
+def _run(plan: Plan, metric: list[str], arm: str, seed: int, count: int) -> int:
+    """Run, compare and report; the exit code."""
+    from twinrun.launch.progress import Progress
+    from twinrun.twins import arms
+    from twinrun.twins.comparing import compare_files, compare_metric
+    from twinrun.twins.reporting import Result, sentences, write_result
+    from twinrun.twins.running import Twin, run_twins
+
     drawn = arms.seeds(arm, seed, count)
     with Progress("twins", count) as progress:
 
@@ -73,7 +99,7 @@ def twins(
     except InputError as error:
         files, bad = [], [str(error)]
     metrics = []
-    for wanted in metric or [] if len(finished) > 1 else []:
+    for wanted in metric if len(finished) > 1 else []:
         found, problems = compare_metric(finished, wanted)
         metrics += [found] if found else []
         bad += problems
@@ -81,5 +107,4 @@ def twins(
     page = write_result(result)
     print("\n".join(sentences(result)))
     print(page)
-    if result.exit_code:
-        raise typer.Exit(result.exit_code)
+    return result.exit_code

@@ -66,6 +66,16 @@ def test_bad_numbers_are_named(bad: float) -> None:
         power.replicates_for_difference(1.0, 1.0, power=0.01)
 
 
+def test_a_precision_in_percent_is_refused() -> None:
+    from typer.testing import CliRunner
+
+    from twinrun.cli import app
+
+    found = CliRunner().invoke(app, ["power", "--sd", "0.4", "--precision", "25"])
+    assert "--precision is 25\n  it is a share, above 0 and at most 1" in str(found.exception)
+    assert CliRunner().invoke(app, ["power", "--sd", "0.4", "--precision", "1"]).exit_code == 0
+
+
 def test_plan_in_words() -> None:
     text = planning.plan_text({"given 0.3": 0.3}, planning.Wanted())
     assert "none" in text

@@ -212,7 +212,8 @@ def test_a_missing_extra_is_one_sentence(
     with pytest.raises(InputError) as caught:
         run(finished, target, tmp_path / "out")
     assert f"--to {target} needs the package {package}" in str(caught.value)
-    assert f"pip install 'twinrun[{target}]'" in str(caught.value)
+    assert f"in a checkout of twinrun: pip install '.[{target}]'" in str(caught.value)
+    assert "'twinrun[" not in str(caught.value)  # it is on no index: a stranger's package of that name could come
 
 
 class _Hidden:

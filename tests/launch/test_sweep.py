@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from twinrun.launch.finish import only_one
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.progress import follow
 from twinrun.launch.standing import states
+from twinrun.study.errors import BusyError
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
 
@@ -224,3 +226,17 @@ def test_a_lock_file_that_a_kill_left_empty_is_put_back(tmp_path: Path) -> None:
     lock.write_bytes(b"")
     commit_stages(tmp_path, [], every=False)
     assert not lock.exists()
+
+
+def test_dvc_at_work_is_said_to_be_busy(tmp_path: Path) -> None:
+    """DVC's own note that a living process writes into an output of ours, as `dvc repro` makes it."""
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
+    (tmp_path / "dvc.yaml").write_text("stages: {train: {foreach: [a], do: {cmd: none, outs: [made]}}}")
+    (tmp_path / "made").touch()
+    holder = {"pid": os.getpid(), "cmd": "dvc repro"}
+    (tmp_path / ".dvc/tmp").mkdir(exist_ok=True)
+    (tmp_path / ".dvc/tmp/rwlock").write_text(json.dumps({"write": {str(tmp_path / "made"): holder}, "read": {}}))
+    with pytest.raises(BusyError, match="DVC is at work in this study folder already") as caught:
+        commit_stages(tmp_path, ["train@a"], every=True)
+    assert f"(PID {os.getpid()}): dvc repro" in caught.value.message
+    assert caught.value.hint == "wait for it; then `twinrun sweep` records what was trained"

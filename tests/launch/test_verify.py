@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from tests.conftest import REPOSITORY
@@ -86,6 +87,15 @@ def test_a_runner_that_fails_is_reported(study: Layout, cli: Cli) -> None:  # no
     code, _, err = cli("verify", RUN, "--prefix", "false")
     assert code == 3
     assert f"{RUN} (exit 1)" in err
+
+
+def test_data_that_are_not_prepared_are_one_sentence(study: Layout, cli: Cli) -> None:  # noqa: F811
+    shutil.rmtree(study.prepared("cuts"))
+    code, _, err = cli("verify", "--first")
+    assert code == 3
+    assert err == "twinrun: not prepared yet: cuts\n  `twinrun prepare` does it\n"
+    code, _, err = cli("verify", RUN, "--prefix", "false")
+    assert f"{RUN} (exit 1)" in err  # of a task that is
 
 
 def test_expected_of_another_schema(study: Layout) -> None:

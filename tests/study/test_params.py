@@ -66,6 +66,35 @@ def test_mistake_is_named(name: str, tmp_path: Path) -> None:
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"reader": "image_folder", "test_share": 0.2}, "test_share and split_seed go together"),
+        ({"reader": "cbis_ddsm", "view": "crop", "breast_crop": True}, "breast_crop is for whole mammograms"),
+        ({"reader": "cifar10", "nothing": 1}, "unknown key"),
+        ({"reader": "sdnet2018", "split_seed": 0}, "this key is missing"),
+    ],
+)
+def test_a_location_names_only_keys_that_the_file_has(data: dict[str, Any], words: str, tmp_path: Path) -> None:
+    """Pydantic puts the reader's name into it."""
+    content = yaml.safe_load(TINY.read_text())
+    content["tasks"]["cuts"]["data"] = {"source": "x.zip", "image_size": 16, **data}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError) as caught:
+        read_params(tmp_path / "params.yaml")
+    assert words in str(caught.value)
+    assert "tasks.cuts.data" in str(caught.value)
+    assert data["reader"] not in str(caught.value)
+
+
+def test_a_missing_block_is_named(tmp_path: Path) -> None:
+    content = yaml.safe_load(TINY.read_text())
+    del content["tasks"]["cuts"]["recipe"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=r"tasks\.cuts\.recipe: this key is missing"):
+        read_params(tmp_path / "params.yaml")
+
+
 def test_optimizer_without_settings_is_named(tmp_path: Path) -> None:
     content = yaml.safe_load(TINY.read_text())
     del content["tasks"]["cuts"]["optimizers"]["sgd"]

@@ -6,6 +6,8 @@ import json
 import os
 import shlex
 import shutil
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -91,6 +93,25 @@ def test_an_unseeded_program_is_told_what_differs_first(twins: Cli) -> None:
     assert "out/metrics.json: twin 1 against twin 2: 1 of 3 entries differ, the first is ['accuracy']: 0." in out
     assert "verdict: different, first in out/metrics.json" in out
     assert "(95 % from" in out
+    seed = "the seed is only offered, in the variable TWINRUN_SEED"
+    assert seed in out
+    assert seed in Path("twins/index.html").read_text()
+    assert seed not in twins("--arm", "nd", *METRIC)[1]
+    assert seed not in twins(*METRIC, words="seeded")[1]
+
+
+def test_an_interrupt_names_the_folder_that_is_left(twins: Cli) -> None:
+    Path("train.py").write_text("import time; open('started', 'w'); time.sleep(60)")
+    command = [sys.executable, "-m", "twinrun", "twins", "--outputs", "a", "--out", "mine", "--"]
+    process = subprocess.Popen([*command, sys.executable, "train.py"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not Path("mine/running/started").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the twins so far are in mine: remove it before the same command" in said
+    assert said.endswith("twinrun: interrupted\n")
 
 
 def test_the_arm_all_gives_each_twin_its_seed(twins: Cli) -> None:
@@ -226,6 +247,7 @@ def test_mistakes_of_the_call(twins: Cli, tmp_path: Path) -> None:
         (("--outputs", "/tmp/*"), "leaves the twin's folder"),
         (("--outputs", "../*"), "leaves the twin's folder"),
         (("--metric", "/tmp/m.json:a"), "--metric '/tmp/m.json:a' leaves the twin's folder"),
+        (("--metric", "m.json"), "--metric 'm.json': it is FILE:KEY, such as"),
         (("--metric", "../m.json:a"), "leaves the twin's folder"),
         (("--outputs", "a", "--arm", "init"), "--arm init is not known\n  arms: det, nd, all"),
         (("--outputs", "a", "--seed", "-1"), "--seed -1"),

@@ -81,8 +81,8 @@ def _open(target: str, out: Path) -> Target:
         writer: Target = import_module(f"twinrun.export.{TARGETS[target]}").Writer(out)
     except ModuleNotFoundError as error:
         raise InputError(
-            f"--to {target} needs the package {error.name}, which is not installed: pip install 'twinrun[{target}]', "
-            f"or in a clone pip install '.[{target}]'"
+            f"--to {target} needs the package {error.name}, which is not installed",
+            f"in a checkout of twinrun: pip install '.[{target}]'",
         ) from error
     return writer
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from twinrun.study.errors import InputError
+from twinrun.study.errors import BusyError, InputError
 from twinrun.study.files import write_bytes
 
 
@@ -62,7 +63,8 @@ def track(root: Path, path: Path) -> str:
             f"{path} is not put under DVC: its cache needs {size / 1e9:.0f} GB more; say `dvc config cache.type "
             f"hardlink` or point `dvc cache dir` at another disk, then `dvc add {path}`"
         )
-    _dvc(root, "add", "--quiet", str(path), hint=f"the data are there; when it is mended, say `dvc add {path}`")
+    hint = f"the data are there; when it is mended, say `dvc add {path}`"
+    _dvc(root, "add", "--quiet", str(path), hint=hint, busy=f"wait for it; then say `dvc add {path}`")
     return f"under DVC: {path}.dvc; commit it with the study"
 
 
@@ -72,9 +74,11 @@ def reproduce(root: Path) -> None:
 
 
 _HINT = "the runs are kept; when the cause is mended, run the same command again"
+_WAIT = "wait for it; then `twinrun sweep` records what was trained"
+_BUSY = ("it is being blocked by", "Unable to acquire lock")  # what DVC says where another of its processes is at work
 
 
-def _dvc(root: Path, *arguments: str, hint: str = _HINT, shown: bool = False) -> str:
+def _dvc(root: Path, *arguments: str, hint: str = _HINT, busy: str = _WAIT, shown: bool = False) -> str:
     environment = {"DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str((root / ".dvc" / "tmp" / "site").resolve())}
     # The stages' commands are found beside this interpreter, whether or not its environment was activated.
     binaries = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
@@ -88,6 +92,9 @@ def _dvc(root: Path, *arguments: str, hint: str = _HINT, shown: bool = False) ->
         check=False,
     )
     if done.returncode:
+        if any(words in done.stderr for words in _BUSY):
+            others = "".join(f"\n  {line}" for line in re.findall(r"\(PID \d+\): .+", done.stderr))
+            raise BusyError(f"DVC is at work in this study folder already{others}", busy)
         said = " ".join(done.stderr.split())[-800:]
         raise InputError(f"dvc {arguments[0]} failed: {said}", hint)
     return done.stdout or ""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from twinrun.study.errors import IncompleteError
+from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.grid import Run
 from twinrun.study.layout import CHECKPOINT, LOCK, Layout
 from twinrun.study.params import Params
@@ -29,10 +29,29 @@ def missing_runs(params: Params, layout: Layout) -> dict[Run, str]:
     Raises IncompleteError naming tasks that are not prepared, when any run is missing.
     """
     missing = {run: state for run, state in states(params, layout).items() if state not in FINISHED}
-    unprepared = [task for task in params.grid.tasks if prepared_digest(layout, task) is None]
-    if missing and unprepared:
-        raise IncompleteError(f"not prepared yet: {', '.join(unprepared)}", "`twinrun prepare` does it")
+    if missing:
+        require_prepared(params.grid.tasks, layout)
     return missing
+
+
+def require_prepared(tasks: Iterable[str], layout: Layout) -> None:
+    """Raise IncompleteError naming those of `tasks` whose data are not prepared."""
+    unprepared = [task for task in dict.fromkeys(tasks) if prepared_digest(layout, task) is None]
+    if unprepared:
+        raise IncompleteError(f"not prepared yet: {', '.join(unprepared)}", "`twinrun prepare` does it")
+
+
+def require_sources(params: Params, layout: Layout) -> None:
+    """Raise InputError naming the sources that are not there, of tasks of the grid that are not prepared."""
+    sources = {task: params.tasks[task].data.source for task in params.grid.tasks}
+    absent = [
+        f"tasks.{task}.data.source: {source}: no such file or folder"
+        for task, source in sources.items()
+        if prepared_digest(layout, task) is None and not (layout.root / source).exists()
+    ]
+    if absent:
+        hint = "`dvc pull`, `twinrun data fetch` or `twinrun data sample` brings data; or correct `source`"
+        raise InputError("\n".join(absent), hint)
 
 
 class Watch:

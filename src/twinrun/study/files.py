@@ -18,9 +18,9 @@ _AGAIN = "free some space and run the same command again: finished work is kept"
 _REASONS = {
     errno.ENOSPC: ("the disk is full", _AGAIN),
     errno.EDQUOT: ("the disk quota is used up", _AGAIN),
-    errno.EROFS: ("the file system is read-only", "run in a folder that can be written, or give another with --out"),
-    errno.EACCES: ("permission denied", "check who owns the folder, or give another with --out"),
-    errno.EPERM: ("operation not permitted", "check who owns the folder, or give another with --out"),
+    errno.EROFS: ("the file system is read-only", "run in a folder that can be written"),
+    errno.EACCES: ("permission denied", "check who owns the folder"),
+    errno.EPERM: ("operation not permitted", "check who owns the folder"),
     errno.ENOTDIR: ("a file stands where a folder should be", "move that file away"),
 }
 

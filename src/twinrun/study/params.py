@@ -140,8 +140,9 @@ def _sentence(path: Path, item: Any, content: Any) -> str:
     location = [str(part) for part in item["loc"]]
     # pydantic puts the discriminator's value into the location of a union: it is no key of the file.
     shown, node = [], content
-    for part in location:
-        if isinstance(node, dict) and part not in map(str, node) and part in _BLOCKS and part != location[-1]:
+    keys = len(location) - (item["type"] == "missing")  # a key that is missing is no discriminator
+    for place, part in enumerate(location):
+        if isinstance(node, dict) and part not in map(str, node) and part in _BLOCKS and place < keys:
             continue
         shown.append(part)
         node = node.get(part) if isinstance(node, dict) else None

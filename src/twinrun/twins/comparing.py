@@ -143,14 +143,20 @@ def _packaging(first: Path, second: Path) -> str:
     return "the files differ in how it is written down alone"
 
 
+def metric_parts(wanted: str) -> tuple[str, str]:
+    """The file and the key that `FILE:KEY` names; InputError for another form."""
+    name, _, key = wanted.rpartition(":")
+    if not name or not key:
+        raise InputError(f"--metric {wanted!r}: it is FILE:KEY, such as out/metrics.json:accuracy")
+    return name, key
+
+
 def read_metric(folder: Path, wanted: str) -> float:
     """The number that `FILE:KEY` names: a dotted key of a JSON file, or the last row of a column of a CSV file.
 
     Raises InputError for a file or key that is not there and for a value that is no finite number.
     """
-    name, _, key = wanted.rpartition(":")
-    if not name or not key:
-        raise InputError(f"--metric {wanted!r}: it is FILE:KEY, such as out/metrics.json:accuracy")
+    name, key = metric_parts(wanted)
     path = folder / name
     if not path.is_file():
         raise InputError(f"--metric {wanted!r}: {name} was not written")

@@ -17,6 +17,9 @@ from twinrun.twins.running import Plan, Twin
 
 SCHEMA = 1
 IDENTICAL, PARTED, UNFINISHED, BAD = "identical", "different", "incomplete", "bad input"
+SEED_HINT = (
+    "the seed is only offered, in the variable TWINRUN_SEED and by twinrun.controlled(): does the program use it?"
+)
 EXIT_CODES = {IDENTICAL: 0, PARTED: 4, UNFINISHED: 3, BAD: 2}
 
 
@@ -38,8 +41,18 @@ class Result:
             return BAD
         if any(twin.problem for twin in self.twins):
             return UNFINISHED
-        apart = any(one.verdict in (DIFFERENT, ABSENT) for one in self.files)
-        return PARTED if apart or not all(one.same for one in self.metrics) else IDENTICAL
+        return PARTED if self.apart else IDENTICAL
+
+    @property
+    def apart(self) -> bool:
+        """Whether any output or metric differs, among those that were compared."""
+        files = any(one.verdict in (DIFFERENT, ABSENT) for one in self.files)
+        return files or not all(one.same for one in self.metrics)
+
+    @property
+    def remarks(self) -> list[str]:
+        """The mistakes of the call, and what may be the reason of a difference."""
+        return [*self.bad, *([SEED_HINT] if self.arm == "det" and self.apart else [])]
 
     @property
     def exit_code(self) -> int:
@@ -53,7 +66,7 @@ def sentences(result: Result) -> list[str]:
     lines += [f"{twin.name}: {twin.problem}" for twin in result.twins if twin.problem]
     lines += [f"{one.name}: {one.what}" for one in result.files]
     lines += [metric_words(one) for one in result.metrics]
-    lines += list(result.bad)
+    lines += result.remarks
     return [*lines, f"verdict: {_verdict_words(result)}"]
 
 
