@@ -7,15 +7,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from tests.launch.driven import NATIVE, Harness, at, before, drive, flip_sign, one_ulp, record_of, redraw, swap
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from twinrun.cli_locate import follow_run
 from twinrun.launch import lockstep
@@ -168,6 +170,34 @@ def test_running_statistics(harness: Harness) -> None:
 
     one = drive(harness, before(EPOCH, STEP, work)).parting
     assert (one.phase, one.tensor) == ("between steps", "buffer blocks.0.bn1.running_mean")
+
+
+def test_running_statistics_belong_to_the_operation_that_writes_them(harness: Harness) -> None:
+    class Written(TorchDispatchMode):
+        done = False
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if str(func) == "aten.native_batch_norm.default" and not self.done:
+                one_ulp(args[3].view(-1))
+                self.done = True
+            return result
+
+    def disturb(replay: Replay) -> None:
+        replay.around = lambda e, s: Written() if (e, s) == (EPOCH, STEP) else nullcontext()
+
+    one = drive(harness, disturb).parting
+    assert (one.phase, one.operation, one.module) == ("forward", "aten.native_batch_norm.default", "blocks.0.bn1")
+    assert (one.tensor, one.differ, one.opaque) == ("buffer blocks.0.bn1.running_mean", 1, False)
+
+
+def test_another_operation_in_the_same_place(harness: Harness) -> None:
+    def work(replay: Replay) -> None:
+        replay.trainee.model.blocks[1].conv1.register_forward_hook(lambda module, inputs, output: output.relu())
+
+    one = drive(harness, before(EPOCH, STEP, work)).parting
+    assert (one.kind, one.module, one.phase) == ("other operation", "blocks.1.conv1", "forward")
+    assert one.operation != one.other_operation == "aten.relu.default"
 
 
 def test_a_kernel_that_the_dispatcher_does_not_show_is_named_opaque(harness: Harness) -> None:
@@ -361,6 +391,15 @@ def test_growth_ends_where_the_record_does(harness: Harness) -> None:
     short = record.model_copy(update={"fingerprints": record.fingerprints[:1]})
     found = drive(harness, at(1, 2, "aten.convolution.default", 1, 0, one_ulp), record=short, follow=50)
     assert {row.epoch for row in found.growth} == {1, 2}
+
+
+def test_going_back_draws_the_same_dropout_masks(harness: Harness) -> None:
+    replay = Replay(harness.params, harness.params.find("cuts/sgd/0/det_1"), harness.study, NATIVE, "cpu")
+    replay.next_step()
+    first = replay.step_digests()
+    replay.rewind()
+    replay.traced_step(lambda event, tracer: None)
+    assert replay.step_digests() == first
 
 
 def test_going_back_restores_buffers_that_no_state_dict_holds(harness: Harness) -> None:
