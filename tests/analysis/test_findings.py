@@ -7,8 +7,10 @@ from synthetic import CODE, Synthetic, write_study
 from twinrun.analysis import findings
 from twinrun.analysis.analyze import build_tables
 from twinrun.analysis.collect import collect
+from twinrun.analysis.figures_weights import head_sd_figure
 from twinrun.analysis.provenance import provenance
 from twinrun.analysis.table import Study, load_study
+from twinrun.analysis.tables_weights import weights_table
 
 RUNS = ("det_1", "det_2", "nd_1", "nd_2", "nd_3")
 
@@ -67,3 +69,9 @@ def test_noise_is_told_device_by_device(study: Study) -> None:
     assert (
         dict(provenance(mixed))["Device and noise in fact"] == "cpu: det none, nd reorder; cuda: det none, nd reorder"
     )
+
+
+def test_captions_and_notes_know_the_singular(study: Study) -> None:
+    (note,) = build_tables(study)["det_test"].notes
+    assert note.startswith("Below 0.05 among 2 cells: ")
+    assert head_sd_figure(study, weights_table(study).frame).alt.startswith("Small multiples, 1 task by 1 optimizer: ")
