@@ -299,4 +299,7 @@ def test_a_report_of_another_study_says_so(cli: Cli, study: Layout) -> None:
     study.collected.mkdir()
     (study.collected / "study.json").write_text(json.dumps({"study": "older", "grid_digest": "0" * 64}))
     _, _, said = cli("analyze")
-    assert "is of study 'older' with other params than params.yaml (study 'tiny') has now" in said
+    assert "collected/ holds the study 'older', and params.yaml describes the study 'tiny': this shows what was" in said
+    (study.collected / "study.json").write_text(json.dumps({"study": "tiny", "grid_digest": "0" * 64}))
+    _, _, said = cli("analyze")
+    assert "params.yaml no longer has the params that collected/ was collected with: this shows what was" in said

@@ -283,7 +283,7 @@ def verify(
             f"{different[0].against} at {different[0].first_difference}",
             "`twinrun doctor` says what in this machine may change the bits",
         )
-    print(f"{len(comparisons)} comparisons, all equal to the last bit")
+    print(f"{len(comparisons)} comparison{',' if len(comparisons) == 1 else 's, all'} equal to the last bit")
 
 
 @app.command()

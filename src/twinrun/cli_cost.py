@@ -90,7 +90,8 @@ def cost(
     path = Layout().cost(f"{task}_{run.optimizer}_{precision}_{size}")
     rungs = list(ladder(tf32=precision == "tf32"))
     measured = times(measure_blocks(path, settings, rungs, blocks, probe_process(Path(), run.id, options)))
-    print(f"{task} {run.optimizer} {precision} batch {size}: step time over that of {BASE}, {blocks} blocks")
+    counted = f"{blocks} block{'' if blocks == 1 else 's'}"
+    print(f"{task} {run.optimizer} {precision} batch {size}: step time over that of {BASE}, {counted}")
     print("flags\tratio\tinterval\tverdict")
     estimates = judge(measured, BASE, CONTROL)
     for rung in rungs[1:]:

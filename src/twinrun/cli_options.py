@@ -62,11 +62,12 @@ def note_other_study() -> None:
 
     info, params = read_json(collected), load_params(DEFAULT_PARAMS)
     if isinstance(info, dict) and info.get("grid_digest") not in (None, params.grid_digest):
-        print(
-            f"twinrun: {layout.collected}/ is of study {info.get('study')!r} with other params than {DEFAULT_PARAMS} "
-            f"(study {params.study!r}) has now; `twinrun collect` collects that one",
-            file=sys.stderr,
-        )
+        theirs, ours = info.get("study"), params.study
+        if theirs != ours:
+            why = f"{layout.collected}/ holds the study {theirs!r}, and {DEFAULT_PARAMS} describes the study {ours!r}"
+        else:
+            why = f"{DEFAULT_PARAMS} no longer has the params that {layout.collected}/ was collected with"
+        print(f"twinrun: {why}: this shows what was collected; `twinrun collect` collects anew", file=sys.stderr)
 
 
 def require_same_analysis() -> None:

@@ -88,6 +88,24 @@ def test_the_page_is_whole_and_self_contained(sample: Layout) -> None:
     assert "# Report of the study" in (sample.report / "report.md").read_text()
 
 
+def test_sentences_name_tables_by_titles_that_there_are(sample: Layout) -> None:
+    index = json.loads((sample.analysis / "analysis.json").read_text())
+    words = [*(entry["caption"] for entry in index["figures"]), (sample.report / "report.md").read_text()]
+    lists = re.findall(r'\btables? ((?:"[^"]+"(?:, )?)+)', "\n".join(words))
+    named = {title for one in lists for title in re.findall(r'"([^"]+)"', one)}
+    assert {"What accuracy hides", "Churn of identical runs", "Runtime of whole runs"} <= named
+    assert named <= {entry["title"] for entry in index["tables"]}
+    names = "|".join(entry["name"] for entry in index["tables"])
+    assert not re.search(rf"\btables? ({names})\b", "\n".join(words))
+
+
+def test_figures_come_in_the_order_of_the_tasks(sample: Layout) -> None:
+    ids = Page((sample.report / "index.html").read_text()).ids
+    for kind in ("sd", "difference", "runtime"):
+        found = [one.removeprefix(f"figure-{kind}_") for one in ids if one.startswith(f"figure-{kind}_")]
+        assert found == ["digits", "cracks", "mammograms"]
+
+
 def test_every_thesis_output_is_there(sample: Layout) -> None:
     index = json.loads((sample.analysis / "analysis.json").read_text())
     names = {entry["thesis_name"] for entry in index["tables"] + index["figures"]}

@@ -12,7 +12,7 @@ from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.figures import counts
 from twinrun.analysis.reading import AGAIN, read_array
 from twinrun.analysis.table import Study
-from twinrun.analysis.tables import span
+from twinrun.analysis.tables import plural, span
 from twinrun.analysis.thesis_names import OPTIMIZER_LABELS, nd_phrase
 from twinrun.study.errors import MismatchError
 
@@ -67,10 +67,10 @@ def churn_figure(study: Study, churn: pd.DataFrame) -> Drawn:
             f"the cell classify differently, mean over all its n(n-1)/2 pairs ({counts(known['n'])} runs, {pairs} "
             "pairs in all). Horizontal: mean test error of the same runs. On the dashed line twins disagree as often "
             "as they err, which is what the literature finds for well-trained networks; below it they agree more. "
-            "Whiskers: 95 % interval over images and runs (table churn), cut at the frame."
+            'Whiskers: 95 % interval over images and runs (table "Churn of identical runs"), cut at the frame.'
         ),
         alt=(
-            f"Scatter of {len(known)} cells: churn {span(known['churn'], '.1f', 100)} percent, error "
+            f"Scatter of {plural(len(known), 'cell')}: churn {span(known['churn'], '.1f', 100)} percent, error "
             f"{span(known['error'], '.1f', 100)} percent, churn over error {span(known['churn_over_error'], '.2f')}."
         ),
         figure=figure,
@@ -178,11 +178,11 @@ def _sheet(study: Study, task: str, flips: pd.DataFrame, images: np.ndarray) -> 
         title=f"{study.title(task)}: images that flip most",
         caption=(
             f"The test images on which {nd_phrase(study)} disagree most, with their true class and the share of pairs "
-            f"of a cell's runs that disagree, mean over n = {int(flips['cells'].iloc[0])} cells (table flips, in its "
-            "order). As the networks see them, before augmentation."
+            f"of a cell's runs that disagree, mean over n = {plural(int(flips['cells'].iloc[0]), 'cell')} "
+            '(table "Images that flip most", in its order). As the networks see them, before augmentation.'
         ),
         alt=(
-            f"Sheet of {len(flips)} test images: "
+            f"Sheet of {plural(len(flips), 'test image')}: "
             + ", ".join(f"{row['class']} {100 * row['flips']:.0f} percent" for _, row in flips.iterrows())
             + " of pairs of runs disagree."
         ),

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from twinrun.analysis import drawing
 from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.table import Study
-from twinrun.analysis.tables import span
+from twinrun.analysis.tables import plural, span
 from twinrun.analysis.thesis_names import OPTIMIZER_LABELS, nd_phrase
 
 _DEPTHS = {"early": drawing.BLUE, "middle": drawing.GREEN, "late": drawing.ORANGE, "head": drawing.BLACK}
@@ -78,7 +78,7 @@ def _panel(axes: Axes, mine: pd.DataFrame) -> None:
 
 def _pairs(data: pd.DataFrame) -> str:
     low, high = (int(data["pairs"].min()), int(data["pairs"].max())) if len(data) else (0, 0)
-    return f"n = {low} pairs" if low == high else f"n = {low} to {high} pairs"
+    return f"n = {plural(low, 'pair')}" if low == high else f"n = {low} to {high} pairs"
 
 
 def _alt(study: Study, data: pd.DataFrame) -> str:

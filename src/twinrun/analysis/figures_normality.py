@@ -10,6 +10,7 @@ from twinrun.analysis.cell_values import CellValues
 from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.normality import normal_scores, plot_positions
 from twinrun.analysis.table import Study
+from twinrun.analysis.tables import plural
 from twinrun.analysis.thesis_names import METRIC_LABELS, OPTIMIZER_LABELS, nd_phrase
 
 
@@ -50,16 +51,17 @@ def qq_figure(study: Study) -> Drawn:
         thesis_name="",
         title="Are runs normally distributed?",
         caption=(
-            f"Q-Q plot of the main metric ({metrics}) of the {nd_phrase(study)}, n = {total} runs of {kept_cells} "
-            "cells of three or more that are not all equal. A run's score is its distance from the other runs of its "
+            f"Q-Q plot of the main metric ({metrics}) of the {nd_phrase(study)}, n = {plural(total, 'run')} of "
+            f"{plural(kept_cells, 'cell')} of three or more that are not all equal. A run's "
+            "score is its distance from the other runs of its "
             "cell, put on the standard normal scale by Student's t (externally studentized residual, n - 2 degrees of "
             "freedom), so that cells of few runs may be pooled. Normal values lie on the dashed line, 95 % of the time "
             "within the band (pointwise, for independent values; runs of one cell depend on each other a little). "
             "Steps are ties: a small test set allows few values. Scores beyond the frame are not shown."
         ),
         alt=(
-            f"Grid of {rows} by {columns} Q-Q plots of {total} runs against the normal distribution, with a 95 percent "
-            "band."
+            f"Grid of {rows} by {columns} Q-Q plots of {plural(total, 'run')} against the normal distribution, with a "
+            "95 percent band."
         ),
         figure=figure,
     )

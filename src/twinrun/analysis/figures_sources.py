@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from twinrun.analysis import drawing
 from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.table import Study
-from twinrun.analysis.tables import span
+from twinrun.analysis.tables import plural, span
 from twinrun.analysis.tables_sources import CHURN, DISTANCE, SD
 from twinrun.analysis.thesis_names import OPTIMIZER_LABELS, nd_noise
 
@@ -52,7 +52,10 @@ def sources_figure(study: Study, table: pd.DataFrame) -> Drawn | None:
             "cells; middle: churn; bottom: relative distance of the heads after the last epoch. Lines are 95 % "
             f"intervals over runs. nd: {nd_noise(study)}."
         ),
-        alt=f"Small multiples, 3 quantities by {len(study.tasks)} tasks, a mark per source: {', '.join(arms)}.{said}",
+        alt=(
+            f"Small multiples, 3 quantities by {plural(len(study.tasks), 'task')}, a mark per source: "
+            f"{', '.join(arms)}.{said}"
+        ),
         figure=figure,
     )
 

@@ -10,7 +10,7 @@ from twinrun.analysis import drawing
 from twinrun.analysis.drawing import Drawn
 from twinrun.analysis.figures import counts
 from twinrun.analysis.table import Study
-from twinrun.analysis.tables import span
+from twinrun.analysis.tables import plural, span
 from twinrun.analysis.thesis_names import COSINE_FIGURE, OPTIMIZER_LABELS, nd_phrase
 
 
@@ -60,8 +60,8 @@ def head_sd_figure(study: Study, weights: pd.DataFrame) -> Drawn:
             "share. The panels of a task have one scale. A missing line: fewer than two complete runs."
         ),
         alt=(
-            f"Small multiples, {len(tasks)} tasks by {len(optimizers)} optimizers: mean head SD per checkpoint "
-            f"{span(data['head_sd'], '.1e')}."
+            f"Small multiples, {plural(len(tasks), 'task')} by {plural(len(optimizers), 'optimizer')}: "
+            f"mean head SD per checkpoint {span(data['head_sd'], '.1e')}."
         ),
         figure=figure,
     )
@@ -119,8 +119,8 @@ def cosine_figure(study: Study, optimizer: str, weights: pd.DataFrame) -> Drawn:
             "one scale, which does not begin at 0. Rows are seeds; epoch 0 is the shared initialization."
         ),
         alt=(
-            f"Small multiples, {len(seeds)} seeds by {len(tasks)} tasks: smallest cosine similarity over pairs, by "
-            f"checkpoint, {span(data['cosine_min'], '.4f')}."
+            f"Small multiples, {plural(len(seeds), 'seed')} by {plural(len(tasks), 'task')}: smallest cosine "
+            f"similarity over pairs, by checkpoint, {span(data['cosine_min'], '.4f')}."
         ),
         figure=figure,
     )

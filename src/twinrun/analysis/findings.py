@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import pandas as pd
 
+from twinrun.analysis.cautions import cautions
 from twinrun.analysis.table import Study
-from twinrun.analysis.tables import span
+from twinrun.analysis.tables import plural, span
 from twinrun.analysis.thesis_names import METRIC_LABELS, NOISE_WORDS, noise_kinds, table_name
 from twinrun.study.grid import ARMS
 
 Frames = dict[str, pd.DataFrame]
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def design(study: Study) -> list[str]:
     """What was trained."""
     grid = study.info["grid"]
     sizes = " x ".join(
-        _plural(len(grid[key]), noun)
+        plural(len(grid[key]), noun)
         for key, noun in (("tasks", "task"), ("optimizers", "optimizer"), ("seeds", "seed"), ("runs", "run"))
     )
     devices = " and ".join(
@@ -28,7 +25,7 @@ def design(study: Study) -> list[str]:
     )
     return [
         f"The same networks were trained again and again under controlled randomness: {sizes} = "
-        f"{_plural(len(study.results), 'run')}, on {devices}.",
+        f"{plural(len(study.results), 'run')}, on {devices}.",
         "A cell is one task, optimizer and seed. All runs of a cell begin with the same settings and seed; its arms "
         "differ in what is then left free.",
         *(f"{study.title(task)}: {remark}." for task in study.tasks for remark in study.info["tasks"][task]["remarks"]),
@@ -42,7 +39,7 @@ def arms(study: Study) -> list[tuple[str, str]]:
     for arm in study.arms:
         count = sum(label.rpartition("_")[0] == arm for label in study.info["grid"]["runs"])
         noise = f" Here: {'; '.join(words)}." if arm in ("nd", "all") and words else ""
-        result.append((arm, f"{ARMS[arm]} ({_plural(count, 'run')} per cell).{noise}"))
+        result.append((arm, f"{ARMS[arm]} ({plural(count, 'run')} per cell).{noise}"))
     return result
 
 
@@ -60,17 +57,18 @@ def determinism(frames: Frames) -> list[str]:
             "in its grid shows it here."
         ]
     elif equal == len(several):
-        sentences = [f"Yes: in all {_plural(len(several), 'cell')} the deterministic runs agree to the last bit."]
+        where = "the one cell" if equal == 1 else f"all {equal} cells"
+        sentences = [f"Yes: in {where} the deterministic runs agree to the last bit."]
     else:
         sentences = [
-            f"No: in {len(several) - equal} of {_plural(len(several), 'cell')} deterministic runs end with different "
+            f"No: in {len(several) - equal} of {plural(len(several), 'cell')} deterministic runs end with different "
             "bits. Their differences are no property of the arm; find the cause before you read on."
         ]
     free = table[table["n_nd"] > 1]
     if len(free):
         apart = int((free["distinct_nd"] == free["n_nd"]).sum())
         sentences.append(
-            f"The nd runs all end with different weights in {apart} of {_plural(len(free), 'cell')}"
+            f"The nd runs all end with different weights in {apart} of {plural(len(free), 'cell')}"
             + (
                 f"; in the median cell they are apart by the end of epoch {int(free['parted_epoch'].median())}."
                 if apart
@@ -79,7 +77,7 @@ def determinism(frames: Frames) -> list[str]:
         )
     starts = table["same_start"].eq("no").sum()
     if starts:
-        sentences.append(f"In {_plural(int(starts), 'cell')} det and nd runs do not begin at the same weights.")
+        sentences.append(f"In {plural(int(starts), 'cell')} det and nd runs do not begin at the same weights.")
     return sentences
 
 
@@ -89,10 +87,11 @@ def _over(values: pd.Series) -> str:
 
 
 def results(study: Study, frames: Frames) -> list[str]:
-    """Spread and difference of the main metric, task by task."""
+    """Spread and difference of the main metric, task by task, after what makes them say little."""
     sentences = []
     spread = frames["spread"]
     for task in study.tasks:
+        sentences += cautions(study, task)
         metric = study.main_metric(task)
         mine = spread[(spread["task"] == task) & (spread["arm"] == "nd") & (spread["metric"] == metric)]
         sds = 100 * mine["sd_sample"].dropna()
@@ -124,12 +123,17 @@ def churn(study: Study, frames: Frames) -> list[str]:
             sentences.append(f"{study.title(task)}: churn not available, no cell has two complete nd runs.")
             continue
         other = mine[mine["comparison"].str.endswith("other seeds") & mine["churn"].notna()]
+        images, pairs = plural(study.info["tasks"][task]["n_test"], "test image"), int(twins["pairs"].sum())
         text = (
             f"{study.title(task)}: two nd runs of the same seed disagree on {100 * twins['churn'].mean():.1f} % of the "
-            f"{study.info['tasks'][task]['n_test']} test images, at an error of {100 * twins['error'].mean():.1f} %"
+            f"{images} ({plural(pairs, 'pair')}), at an error of {100 * twins['error'].mean():.1f} %"
         )
         if len(other):
-            text += f"; runs of different seeds disagree on {100 * other['churn'].mean():.1f} %"
+            labels = " and ".join(dict.fromkeys(other["comparison"].str.removesuffix(", other seeds")))
+            text += (
+                f"; runs of different seeds disagree on {100 * other['churn'].mean():.1f} % "
+                f"({plural(int(other['pairs'].sum()), 'pair')} of {labels} runs)"
+            )
         sentences.append(text + ".")
     return sentences
 
@@ -146,13 +150,15 @@ def hidden(study: Study, frames: Frames) -> list[str]:
         text = (
             f"{study.title(task)}: the probabilities of nd twins are apart by a Jensen-Shannon distance of "
             f"{mine['js_distance'].mean():.3f} on average; averaging them changes accuracy by "
-            f"{span(gain, '+.2f', 100)} points over {_plural(len(mine), 'cell')}"
+            f"{span(gain, '+.2f', 100)} points over {plural(len(mine), 'cell')}"
         )
         if len(shares):
-            text += f"; the finite test set makes {shares.median():.2f} of the variance of accuracy in the median cell"
-            if shares.median() > 1.005:
-                text += " (more than 1: its estimate exceeds what was observed)"
-        sentences.append(text + " (table hidden).")
+            text += (
+                f"; the finite test set makes {shares.median():.2f} of the variance of accuracy in the median cell"
+                if shares.median() < 1
+                else "; in the median cell accuracy scatters no more than a test set of this size makes it by itself"
+            )
+        sentences.append(text + ' (table "What accuracy hides").')
     return sentences
 
 
@@ -168,7 +174,7 @@ def weights(study: Study, frames: Frames) -> list[str]:
         sentences.append(
             f"{study.title(task)}: after epoch {int(last['epoch'].iloc[0])} the heads of nd twins have a mean cosine "
             f"similarity of {last['cosine_mean'].mean():.4f}, at the least {last['cosine_min'].min():.4f} "
-            f"({_plural(len(last), 'cell')})."
+            f"({plural(len(last), 'cell')})."
         )
         sentences += _layers(study, task, frames)
     return sentences
@@ -182,15 +188,17 @@ def _layers(study: Study, task: str, frames: Frames) -> list[str]:
     if len(share):
         sentences.append(
             f"{study.title(task)}: at the end nd twins are apart by {share.median():.0f} % of the distance of two "
-            f"fresh seeds in the median of {_plural(len(share), 'layer')} (parameter tensors, every optimizer; middle "
-            f"half {share.quantile(0.25):.0f} to {share.quantile(0.75):.0f} %; table layers)."
+            f"fresh seeds in the median of {plural(len(share), 'layer')} (parameter tensors, every optimizer; middle "
+            f"half {share.quantile(0.25):.0f} to {share.quantile(0.75):.0f} %; "
+            'table "Layers of twins beside layers of seeds").'
         )
     mine = features[(features["task"] == task) & features["cka_mean"].notna()]
     twins, seeds = mine[mine["comparison"] == "nd, same seed"], mine[mine["comparison"].str.endswith("other seeds")]
     if len(twins):
         text = f"{study.title(task)}: the features of nd twins have a debiased CKA of {span(twins['cka_mean'], '.2f')}"
         text += f", those of other seeds of {span(seeds['cka_mean'], '.2f')}" if len(seeds) else ""
-        sentences.append(f"{text} ({_plural(len(twins), 'optimizer')}; table features).")
+        shown = 'table "Features of twins beside features of seeds"'
+        sentences.append(f"{text} ({plural(len(twins), 'optimizer')}; {shown}).")
     return sentences
 
 
@@ -200,22 +208,28 @@ def cost(study: Study, frames: Frames) -> list[str]:
     shared, resumed = (int(study.measured[key].astype(str).eq("True").sum()) for key in ("shared", "resumed"))
     known = runtime["overhead_percent"].dropna()
     sentences = ["No cost of deterministic mode is claimed here: whole-run times of single runs are confounded."]
-    if len(known):
+    if shared or resumed:
+        sentences.append(
+            f"Of {plural(len(study.results), 'run')} {shared} shared {'its' if shared == 1 else 'their'} machine with "
+            f"others and {resumed} {'was' if resumed == 1 else 'were'} resumed."
+        )
+    if shared:
+        sentences.append(
+            "What runs that share a machine take depends on the others: the differences in table "
+            '"Runtime of whole runs" are noise of the machine.'
+        )
+    elif len(known):
         negative = int((known < 0).sum())
         sentences.append(
             f"The deterministic runs' training time differs from the nd runs' mean by {span(known, '+.1f')} "
-            f"%; it is shorter in {negative} of {_plural(len(known), 'cell')} (table runtime)."
-        )
-    if shared or resumed:
-        sentences.append(
-            f"Of {len(study.results)} runs {shared} shared their machine with others and {resumed} were resumed."
+            f'%; it is shorter in {negative} of {plural(len(known), "cell")} (table "Runtime of whole runs").'
         )
     total = footprint[footprint["task"] == footprint["task"].iloc[-1]]
     for _, row in total[(total["scope"] == "experiment")].iterrows():
         if pd.notna(row["kwh"]):
             sentences.append(
-                f"The experiment's {int(row['runs'])} runs took {row['kwh']:.4g} kWh, {row['co2_kg']:.4g} kg CO2 "
-                f"({row['way']}, Table 6.1)."
+                f"The experiment's {plural(int(row['runs']), 'run')} took {row['kwh']:.4g} kWh, "
+                f"{row['co2_kg']:.4g} kg CO2 ({row['way']}, Table 6.1)."
             )
         else:
             sentences.append(f"Energy ({row['way']}): {row['remark']}.")

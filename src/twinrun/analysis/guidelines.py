@@ -11,10 +11,12 @@ from scipy import stats
 from twinrun.analysis import statistics
 from twinrun.analysis.intervals import mean_interval
 from twinrun.analysis.table import Study
+from twinrun.analysis.tables import plural
 from twinrun.analysis.thesis_names import METRIC_LABELS
 
 PRECISION = 0.005  # half a point: the precision that the number of replicates is given for
 LEAST_FREEDOM = 5  # degrees of freedom below which an SD is no ground for advice
+DETERMINISM = 'table "Do the deterministic runs agree to the last bit?"'
 ALIKE, APART = 0.8, 0.5  # churn of twins over churn of seeds: from here alike, to here apart
 
 Frames = dict[str, pd.DataFrame]
@@ -50,7 +52,8 @@ def _deterministic(frames: Frames) -> list[Guideline]:
         found.append(
             Guideline(
                 "Use deterministic mode where a result must be obtained again to the last bit.",
-                f"Deterministic runs agreed to the last bit in {equal} of {len(several)} cells (table determinism).",
+                f"Deterministic runs agreed to the last bit in {equal} of {plural(len(several), 'cell')} "
+                f"({DETERMINISM}).",
                 "given when all cells with two or more deterministic runs agree",
             )
         )
@@ -58,7 +61,8 @@ def _deterministic(frames: Frames) -> list[Guideline]:
         found.append(
             Guideline(
                 "Do not rely on this study's deterministic mode: verify before you claim reproducibility.",
-                f"Deterministic runs differed in {len(several) - equal} of {len(several)} cells (table determinism).",
+                f"Deterministic runs differed in {len(several) - equal} of {plural(len(several), 'cell')} "
+                f"({DETERMINISM}).",
                 "given when any cell's deterministic runs differ",
             )
         )
@@ -66,8 +70,8 @@ def _deterministic(frames: Frames) -> list[Guideline]:
         found.append(
             Guideline(
                 "Do not expect a fixed seed alone to give the same network.",
-                f"Runs with the same seed ended with different weights in {apart} of {len(free)} cells "
-                "(table determinism).",
+                f"Runs with the same seed ended with different weights in {apart} of {plural(len(free), 'cell')} "
+                f"({DETERMINISM}).",
                 "given when the nd runs differ in all cells with two or more of them",
             )
         )
@@ -95,8 +99,9 @@ def _spread(study: Study, frames: Frames, task: str) -> list[Guideline]:
     low, high = statistics.sd_factors(freedom + 1)
     ground = (
         f"Pooled SD of {METRIC_LABELS[metric]} over identical runs {100 * sd:.2f} points, 95 % "
-        f"interval {100 * sd * low:.2f} to {100 * sd * high:.2f}, {freedom} degrees of freedom in {len(mine)} cells "
-        "(table spread)."
+        f"interval {100 * sd * low:.2f} to {100 * sd * high:.2f}, {freedom} degrees of freedom in "
+        f"{plural(len(mine), 'cell')} "
+        '(table "Spread of identical runs").'
     )
     rule = f"given when the pooled SD has at least {LEAST_FREEDOM} degrees of freedom"
     gap = 100 * 1.96 * math.sqrt(2) * sd
@@ -138,7 +143,8 @@ def _churn(study: Study, frames: Frames, task: str) -> list[Guideline]:
             "images.",
             f"Identical runs disagree on {100 * mine['churn'].mean():.1f} % of the images, at least "
             f"{100 * least:.1f} % in every cell's interval, while their accuracies differ by "
-            f"{100 * typical:.2f} points on average (tables churn, hidden).",
+            f"{100 * typical:.2f} points on average "
+            '(tables "Churn of identical runs", "What accuracy hides").',
             "given when every cell's interval of churn lies above twice the mean difference in accuracy",
         )
     ]
@@ -157,7 +163,8 @@ def _seeds(study: Study, frames: Frames, task: str) -> list[Guideline]:
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     ground = (
         f"Churn of identical runs is {max(low, 0):.2f} to {high:.2f} of that between other seeds (95 % t intervals "
-        f"over the cells, {len(ends)} optimizer{'' if len(ends) == 1 else 's'}; tables churn, churn_arms)."
+        f'over the cells, {plural(len(ends), "optimizer")}; tables "Churn of identical runs", '
+        '"Churn of twins beside churn of seeds").'
     )
     if low >= ALIKE:
         return [
@@ -192,7 +199,8 @@ def _ensembles(study: Study, frames: Frames, task: str) -> list[Guideline]:
         Guideline(
             f"{study.title(task)}: average the runs' probabilities rather than choosing one run.",
             f"The average is more accurate than its members by {100 * mean:.2f} points, 95 % t interval "
-            f"{100 * (mean - half):.2f} to {100 * (mean + half):.2f} over {len(gains)} cells (table hidden).",
+            f"{100 * (mean - half):.2f} to {100 * (mean + half):.2f} over {len(gains)} cells "
+            '(table "What accuracy hides").',
             f"given when there are more than {LEAST_FREEDOM} cells and the interval of the mean gain lies above 0",
         )
     ]

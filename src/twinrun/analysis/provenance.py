@@ -21,6 +21,15 @@ def _ids(ids: list[str]) -> str:
     return f"{len(ids)}: {', '.join(ids[:_SHOWN])}{more}" if ids else "none"
 
 
+def _noise_by_device(study: Study) -> str:
+    """`cpu: det none, nd reorder`, devices apart by a semicolon."""
+    texts = []
+    for device, mine in study.results.groupby("device"):
+        kinds = mine.groupby("arm", sort=False)["noise"].unique()
+        texts.append(f"{device}: " + ", ".join(f"{arm} {' and '.join(found)}" for arm, found in kinds.items()))
+    return "; ".join(texts)
+
+
 def provenance(study: Study) -> list[tuple[str, str]]:
     """Pairs of what and value, in the order of the report."""
     info, measured = study.info, study.measured
@@ -50,10 +59,10 @@ def provenance(study: Study) -> list[tuple[str, str]]:
                 f"{info['params'][task]['recipe']['epochs']} epochs",
             ),
         ]
-    execution, results = info["execution"], study.results
+    execution = info["execution"]
     rows += [
         ("Execution asked for", ", ".join(f"{key} {value}" for key, value in sorted(execution.items()))),
-        ("Device and noise in fact", _distinct(results["device"] + ", " + results["arm"] + ": " + results["noise"])),
+        ("Device and noise in fact", _noise_by_device(study)),
     ]
     if "started" in measured and "finished" in measured:
         rows.append(("Trained", f"{measured['started'].dropna().min()} to {measured['finished'].dropna().max()} (UTC)"))

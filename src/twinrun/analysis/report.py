@@ -90,7 +90,7 @@ def _context(study: Study, index: dict[str, Any], frames: findings.Frames, analy
         "churn": findings.churn(study, frames) + findings.hidden(study, frames),
         "weights": findings.weights(study, frames),
         "parting": parting_sentences(frames["parting"]),
-        "parting_figures": _in_thesis_order(index, "parting_"),
+        "parting_figures": _drawn(index, "parting_"),
         "guidelines": guidelines(study, frames),
         "cost": findings.cost(study, frames),
         "provenance": provenance(study),
@@ -102,10 +102,10 @@ def _context(study: Study, index: dict[str, Any], frames: findings.Frames, analy
         },
         "figures": {entry["name"]: _figure(entry, analysis) for entry in index["figures"]},
         "tasks": study.tasks,
-        "sd_figures": _in_thesis_order(index, "sd_"),
-        "runtime_figures": _in_thesis_order(index, "runtime_"),
-        "difference_figures": _in_thesis_order(index, "difference_"),
-        "picture_figures": [entry["name"] for entry in index["figures"] if entry["name"].startswith("pictures_")],
+        "sd_figures": _drawn(index, "sd_"),
+        "runtime_figures": _drawn(index, "runtime_"),
+        "difference_figures": _drawn(index, "difference_"),
+        "picture_figures": _drawn(index, "pictures_"),
         "optimizers": study.optimizers,
     }
 
@@ -122,10 +122,9 @@ def _files(entry: dict[str, Any]) -> str:
     return ", ".join([first, *(f".{name.rpartition('.')[2]}" for name in others)])
 
 
-def _in_thesis_order(index: dict[str, Any], prefix: str) -> list[str]:
-    """Names of the figures of one kind, Figure 5.1 before 5.2, the ones without a number of their own last."""
-    chosen = [entry for entry in index["figures"] if entry["name"].startswith(prefix)]
-    return [entry["name"] for entry in sorted(chosen, key=lambda entry: entry["thesis_name"])]
+def _drawn(index: dict[str, Any], prefix: str) -> list[str]:
+    """Names of the figures of one kind, in the order of the tasks as the tables have it."""
+    return [entry["name"] for entry in index["figures"] if entry["name"].startswith(prefix)]
 
 
 def _table(entry: dict[str, Any], frame: pd.DataFrame) -> dict[str, Any]:

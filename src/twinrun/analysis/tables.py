@@ -159,6 +159,11 @@ def span(values: pd.Series, form: str, factor: float = 1.0) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def remarks(*reasons: str) -> str:
     """The reasons that apply, once each, as one text."""
     return "; ".join(dict.fromkeys(reason for reason in reasons if reason))

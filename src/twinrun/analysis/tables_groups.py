@@ -12,7 +12,7 @@ from twinrun.analysis import groups, resampled, statistics
 from twinrun.analysis.cell_values import CellValues, generator, number, points
 from twinrun.analysis.samples import Sample
 from twinrun.analysis.table import Study
-from twinrun.analysis.tables import Table, remarks
+from twinrun.analysis.tables import Table, plural, remarks
 from twinrun.analysis.tables_performance import METRICS
 from twinrun.analysis.thesis_names import OPTIMIZER_LABELS, nd_phrase
 from twinrun.analysis.variance import components
@@ -27,7 +27,11 @@ def seed_groups(values: CellValues, task: str, optimizer: str, metric: str, leas
 
 def _left_out(study: Study, found: list[Sample]) -> str:
     absent = len(study.seeds) - len(found)
-    return f"{absent} of {len(study.seeds)} seeds left out: fewer than two nd runs with a value" if absent else ""
+    return (
+        f"{absent} of {plural(len(study.seeds), 'seed')} left out: fewer than two nd runs with a value"
+        if absent
+        else ""
+    )
 
 
 def groups_table(values: CellValues) -> Table:

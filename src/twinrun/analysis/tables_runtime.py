@@ -6,7 +6,7 @@ import pandas as pd
 
 from twinrun.analysis import statistics
 from twinrun.analysis.table import Cell, Study
-from twinrun.analysis.tables import Table, remarks
+from twinrun.analysis.tables import Table, plural, remarks
 from twinrun.analysis.tables_performance import absence
 from twinrun.analysis.thesis_names import nd_noise
 
@@ -69,8 +69,8 @@ def runtime_table(study: Study) -> Table:
     notes = [CONFOUNDED]
     if frame["shared"].sum():
         notes.append(
-            f"{int(frame['shared'].sum())} runs shared their machine with other runs: their seconds are shown, no "
-            "cost is claimed from them."
+            f"{plural(int(frame['shared'].sum()), 'run')} shared a machine with other runs: their seconds are shown, "
+            "no cost is claimed from them."
         )
     if frame["resumed"].sum():
         notes.append(f"{int(frame['resumed'].sum())} resumed runs have no time of their own and are left out.")

@@ -18,7 +18,7 @@ from twinrun.analysis.cell_values import (
 from twinrun.analysis.equivalence import Equivalence, tost_against_one, tost_paired
 from twinrun.analysis.multiplicity import benjamini_hochberg, holm
 from twinrun.analysis.table import Study
-from twinrun.analysis.tables import Table, missing, remarks
+from twinrun.analysis.tables import Table, missing, plural, remarks
 from twinrun.analysis.tables_groups import groups_table, optimizers_table, variance_table
 from twinrun.analysis.tables_intervals import intervals_table
 from twinrun.analysis.thesis_names import nd_phrase
@@ -96,8 +96,8 @@ def one_run_table(values: CellValues) -> Table:
         ),
         frame=frame[[column for column in frame if column != "remark"] + ["remark"]],
         notes=(
-            f"Below {alpha:g} among {tested} cells: {counts}. Holm and BH adjust p valid over all cells of the study, "
-            "`task` over those of one task.",
+            f"Below {alpha:g} among {plural(tested, 'cell')}: {counts}. Holm and BH adjust p valid over all cells of "
+            "the study, `task` over those of one task.",
         ),
     )
 
