@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from twinrun.cli_locate import follow_run
 from twinrun.launch import lockstep
+from twinrun.launch.lockstep import Pair
 from twinrun.launch.pairs import check_pair, differing_epoch, first_pairs, resolve
 from twinrun.study import records
 from twinrun.study.errors import IncompleteError, InputError, MismatchError
@@ -193,11 +194,28 @@ def test_running_statistics_belong_to_the_operation_that_writes_them(harness: Ha
 
 def test_another_operation_in_the_same_place(harness: Harness) -> None:
     def work(replay: Replay) -> None:
-        replay.trainee.model.blocks[1].conv1.register_forward_hook(lambda module, inputs, output: output.relu())
+        replay.trainee.model.blocks[1].bn1.register_forward_hook(lambda module, inputs, output: output.neg())
 
     one = drive(harness, before(EPOCH, STEP, work)).parting
-    assert (one.kind, one.module, one.phase) == ("other operation", "blocks.1.conv1", "forward")
-    assert one.operation != one.other_operation == "aten.relu.default"
+    assert (one.kind, one.phase, one.module) == ("other operation", "forward", "blocks.1.bn1")
+    assert one.other_operation == "aten.neg.default"
+
+
+def test_another_operation_that_gives_the_same_bits(tmp_path: Path) -> None:
+    class Idle:
+        def send(self, message: dict[str, Any]) -> None: ...
+
+        def receive(self) -> dict[str, Any]:
+            return {}
+
+    event = {"phase": "forward", "module": "a", "module_type": "B", "opaque": False,
+             "inputs": [["self", "1", None]], "outputs": [["output 0", "1", None]]}  # fmt: skip
+    events = [event | {"operation": name} for name in ("aten.relu.default", "aten.abs.default")]
+    found, only_order = Pair(Idle(), Idle(), tmp_path)._compare(*events, order_seen=False)
+    assert found
+    assert (found.kind, found.operation, found.other_operation, only_order) == ("other operation", *[
+        one["operation"] for one in events], False)  # fmt: skip
+    assert Pair(Idle(), Idle(), tmp_path)._compare(events[0], events[0], order_seen=False) == (None, False)
 
 
 def test_a_kernel_that_the_dispatcher_does_not_show_is_named_opaque(harness: Harness) -> None:
