@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
@@ -16,11 +19,11 @@ import yaml
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
 from twinrun.launch.dvc import commit_stages
-from twinrun.launch.finish import only_one
+from twinrun.launch.finish import finish, only_one
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.progress import follow
 from twinrun.launch.standing import states
-from twinrun.study.errors import BusyError
+from twinrun.study.errors import BusyError, IncompleteError
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
 
@@ -122,8 +125,35 @@ def test_a_second_sweep_leaves_at_once(small: Params, study: Layout, cli: Cli) -
     with only_one(study.sweep_lock):
         code, _, err = cli("sweep")
     assert code == 5
-    assert "a sweep is at work in this study folder already" in err
+    assert "is at work in this study folder already" in err
     assert not (study.root / "runs").exists()
+
+
+def test_a_run_that_ends_while_the_others_are_recorded_is_not_given_to_dvc(
+    small: Params, study: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be no run that DVC knows: `dvc repro` would remove it and train it again."""
+    given: list[object] = []
+    looks = [dict.fromkeys(small.runs, "complete") | {small.runs[0]: "running, 3 of 4 epochs saved"}]
+    monkeypatch.setattr("twinrun.launch.finish.is_dvc_study", lambda root: True)
+    monkeypatch.setattr("twinrun.launch.finish.Watch.look", lambda self: looks.pop())  # the second look would fail
+    monkeypatch.setattr("twinrun.launch.finish.commit_stages", lambda root, stages, every: given.extend(stages))
+    monkeypatch.setattr("twinrun.launch.finish.reproduce", lambda root: given.append("repro"))
+    with pytest.raises(IncompleteError, match=r"1 of 4 runs are not there:\n  \S+ \(running, 3 of 4 epochs saved\)"):
+        finish(small, study.root)
+    assert given == [run.stage for run in small.runs[1:]]
+    looks = [dict.fromkeys(small.runs, "complete")]
+    with only_one(study.sweep_lock), pytest.raises(BusyError, match="is at work in this study folder already"):
+        finish(small, study.root, patience=0.3)
+    threading.Timer(0.5, lock_for_a_moment(study.sweep_lock).close).start()
+    finish(small, study.root, patience=60)
+    assert given[-1] == "repro"
+
+
+def lock_for_a_moment(path: Path) -> IO[str]:
+    stream = path.open("w")
+    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return stream
 
 
 def test_nothing_is_tried_without_prepared_data(small: Params, study: Layout, cli: Cli) -> None:  # noqa: F811
@@ -140,7 +170,7 @@ def test_when_the_first_runs_all_fail_the_rest_is_not_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recorded: list[Path] = []
-    monkeypatch.setattr("twinrun.launch.sweep.record_finished", lambda params, root: recorded.append(root))
+    monkeypatch.setattr("twinrun.launch.sweep.record_finished", lambda root, found: recorded.append(root))
     code, _, err = cli("sweep", "--jobs", "2", "--device", "cuda")
     assert recorded == [Path()]  # what was finished before is not lost to `dvc repro`
     assert code == 3

@@ -10,7 +10,7 @@ from pathlib import Path
 from twinrun.launch.finish import only_one, record_finished
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.progress import Progress
-from twinrun.launch.standing import missing_runs
+from twinrun.launch.standing import missing_runs, states
 from twinrun.study.errors import BusyError, IncompleteError, InputError, OutOfMemoryError
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
@@ -55,7 +55,7 @@ def sweep(
         finally:
             # Also after an interrupt: `dvc repro` removes and repeats what is not recorded.
             if record:
-                record_finished(params, root)
+                record_finished(root, states(params, layout))
     if failed:
         lines = "\n".join(f"  {item.run.id} (exit {item.code}): {item.message}" for item in failed[:10])
         more = f"\n  and {len(failed) - 10} more" if len(failed) > 10 else ""
