@@ -270,3 +270,20 @@ def test_dvc_at_work_is_said_to_be_busy(tmp_path: Path) -> None:
         commit_stages(tmp_path, ["train@a"], every=True)
     assert f"(PID {os.getpid()}): dvc repro" in caught.value.message
     assert caught.value.hint == "wait for it; then `twinrun sweep` records what was trained"
+
+
+def test_what_another_dvc_wrote_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / "dvc.lock"
+    lock.write_text("before")
+
+    def dvc(root: Path, *arguments: str) -> str:
+        if arguments[0] == "status":
+            return '{"train@a": []}'
+        lock.write_text("by another")
+        raise BusyError("DVC is at work in this study folder already")
+
+    monkeypatch.setattr("twinrun.launch.dvc._dvc", dvc)
+    with pytest.raises(BusyError):
+        commit_stages(tmp_path, ["train@a"], every=True)
+    assert lock.read_text() == "by another"
+    assert not list((tmp_path / ".dvc/tmp").iterdir())

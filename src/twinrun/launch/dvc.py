@@ -42,6 +42,8 @@ def commit_stages(root: Path, stages: Sequence[str], *, every: bool) -> list[str
         write_bytes(kept, before)
         try:
             _dvc(root, "commit", "--quiet", "--force", *(["train"] if every else changed))
+        except BusyError:
+            raise  # nothing was written, and what is there by now is the other process's
         except BaseException:
             if before:
                 write_bytes(lock, before)

@@ -50,7 +50,7 @@ def require_sources(params: Params, layout: Layout) -> None:
         if prepared_digest(layout, task) is None and not (layout.root / source).exists()
     ]
     if absent:
-        hint = "`dvc pull`, `twinrun data fetch` or `twinrun data sample` brings data; or correct `source`"
+        hint = "`dvc pull data.dvc` brings the sample data, `twinrun data fetch` others; or correct `source`"
         raise InputError("\n".join(absent), hint)
 
 
