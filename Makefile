@@ -27,7 +27,7 @@ study: environment
 	@echo "report: $(CURDIR)/report/index.html"
 
 test: test-environment
-	pytest
+	pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: test-environment
 	ruff check . && ruff format --check . && mypy
