@@ -303,3 +303,7 @@ def test_a_report_of_another_study_says_so(cli: Cli, study: Layout) -> None:
     (study.collected / "study.json").write_text(json.dumps({"study": "tiny", "grid_digest": "0" * 64}))
     _, _, said = cli("analyze")
     assert "params.yaml no longer has the params that collected/ was collected with: this shows what was" in said
+    (study.collected / "study.json").write_text("{")
+    _, _, said = cli("analyze")
+    assert said.count("study.json") == 1
+    assert "run `twinrun collect` again" in said

@@ -64,8 +64,11 @@ def audit(model: Any, loss: Any, optimizer: Any, batch: tuple[Any, Any], *, repe
     """Examine one training step on `batch` (inputs, targets) for operations that may give other bits.
 
     `audit(...).ok` is False when one may from run to run; `.findings` says which, where and what to use instead. The
-    model and the optimizer are left as they are. Raises `twinrun.study.errors.InputError` when the step fails.
+    model and the optimizer are left as they are. Raises `twinrun.study.errors.InputError` when the step fails, its
+    OutOfMemoryError when memory ran out.
     """
     from twinrun.training.audit import audit as examine
+    from twinrun.training.faults import named_faults
 
-    return examine(model, loss, optimizer, batch, repeats=repeats)
+    with named_faults("audit"):
+        return examine(model, loss, optimizer, batch, repeats=repeats)

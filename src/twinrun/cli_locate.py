@@ -130,4 +130,4 @@ def follow_run(
                 raise DeviceError(f"{run_id} was trained on {there}, and here is {here}", "other GPUs give other bits")
             serve(replay, receive, send)
     except TwinrunError as error:
-        send({"error": error.message, "hint": error.hint, "device": isinstance(error, DeviceError)})
+        send({"error": error.message, "hint": error.hint, "kind": type(error).__name__})

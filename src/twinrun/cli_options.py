@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from twinrun.study.errors import MismatchError
+from twinrun.study.errors import MismatchError, TwinrunError
 from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:  # heavy to import
@@ -60,7 +60,10 @@ def note_other_study() -> None:
         return
     from twinrun.study.files import read_json
 
-    info, params = read_json(collected), load_params(DEFAULT_PARAMS)
+    try:
+        info, params = read_json(collected), load_params(DEFAULT_PARAMS)
+    except TwinrunError:
+        return  # whoever reads it names the fault
     if isinstance(info, dict) and info.get("grid_digest") not in (None, params.grid_digest):
         theirs, ours = info.get("study"), params.study
         if theirs != ours:

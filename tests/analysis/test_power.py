@@ -81,6 +81,8 @@ def test_plan_in_words() -> None:
     assert "none" in text
     assert "7 runs per arm find a true difference of 0.5 points with power 80 %" in text
     assert "no number suffices" in text
+    assert "largest" not in text
+    assert "For the largest SD, b:\nSD +-: " in planning.plan_text({"a": 0.3, "b": 0.4}, planning.Wanted())
 
 
 @pytest.mark.parametrize("alpha", ["0", "0.5", "-1", "nan"])

@@ -21,10 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from twinrun.cli_locate import follow_run
 from twinrun.launch import lockstep
-from twinrun.launch.lockstep import Pair
+from twinrun.launch.lockstep import Pair, ProcessSide
 from twinrun.launch.pairs import check_pair, differing_epoch, first_pairs, resolve
 from twinrun.study import records
-from twinrun.study.errors import IncompleteError, InputError, MismatchError
+from twinrun.study.errors import DeviceError, IncompleteError, InputError, MismatchError, OutOfMemoryError
 from twinrun.study.files import read_json
 from twinrun.study.layout import Layout
 from twinrun.study.located import described, read_located, sentences
@@ -462,7 +462,7 @@ def test_another_gpu_than_the_records_is_a_device_that_is_absent(harness: Harnes
     command = [sys.executable, "-c", script, "follow-run", run.id, "--record", harness.study.run(run)]
     done = subprocess.run(command, cwd=harness.study.root, stdin=subprocess.DEVNULL, capture_output=True, check=True)
     answer = json.loads(done.stdout)
-    assert answer["device"]
+    assert answer["kind"] == "DeviceError"
     assert answer["error"] == "shapes/adam/0/det_1 was trained on None, and here is GPU B"
 
 
@@ -475,14 +475,18 @@ def test_the_pairs_of_the_report(harness: Harness) -> None:
 
 @pytest.mark.usefixtures("study")
 @pytest.mark.parametrize(
-    ("error", "said", "device"),
+    ("error", "said", "kind"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory."), "shapes/sgd/0/det_1: out of memory: CUDA", False),
-        (torch.AcceleratorError("CUDA error: unspecified launch failure"), "det_1: the GPU failed: CUDA error", True),
+        (torch.OutOfMemoryError("CUDA out of memory."), "shapes/sgd/0/det_1: out of memory: CUDA", OutOfMemoryError),
+        (torch.AcceleratorError("CUDA error: launch failure"), "det_1: the GPU failed: CUDA error", DeviceError),
     ],
 )
 def test_a_fault_on_one_side_is_its_answer(
-    error: Exception, said: str, device: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    error: Exception,
+    said: str,
+    kind: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     def fail(*_: object) -> None:
         raise error
@@ -490,6 +494,10 @@ def test_a_fault_on_one_side_is_its_answer(
     monkeypatch.setattr(replaying, "Replay", fail)
     monkeypatch.setattr(records, "read_record", lambda path: SimpleNamespace(noise=NATIVE))
     follow_run("shapes/sgd/0/det_1", Path("record.json"), Path("params.yaml"), "cpu")
-    answer = json.loads(capfd.readouterr().out)
-    assert said in answer["error"]
-    assert answer["device"] is device
+    line = capfd.readouterr().out
+    assert said in json.loads(line)["error"]
+    # The other end raises it again, by its own name.
+    side = ProcessSide([sys.executable, "-c", f"print({line!r})"], Path())
+    with pytest.raises(kind, match=said):
+        side.receive()
+    side.close()

@@ -245,6 +245,13 @@ def test_no_memory_is_no_mistake_in_the_users_code(study: Layout, cli: Cli) -> N
         assert "lower batch_size, image_size or model width" in err
 
 
+def test_no_memory_is_named_in_python_too() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(OutOfMemoryError, match="audit: out of memory"):
+        twinrun.audit(model, lambda made, wanted: torch.empty(10**14), optimizer, (torch.ones(2, 3), torch.zeros(2)))
+
+
 def test_mixed_precision_is_looked_at_in_the_copy(study: Layout) -> None:
     file = study.root / "params.yaml"
     file.write_text(file.read_text().replace("precision: fp32", "precision: bf16"))

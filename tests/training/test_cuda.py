@@ -25,7 +25,9 @@ from twinrun.study.params import read_params
 from twinrun.study.pins import clean_environment
 from twinrun.study.records import Record, read_measured, read_record
 from twinrun.training.batches import Batches
+from twinrun.training.loop import begin_epoch, train_step
 from twinrun.training.randomness import Noise, Streams
+from twinrun.training.trainee import assemble
 
 pytestmark = pytest.mark.cuda
 
@@ -131,6 +133,27 @@ def test_order_and_crops_are_those_of_the_cpu(tmp_path: Path) -> None:
         assert torch.equal(cpu.labels, cuda.labels.cpu())
         # Normalized by one multiplication and one subtraction, which a GPU may fuse: one rounding less.
         np.testing.assert_allclose(cpu.images.numpy(), cuda.images.cpu().numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_no_step_waits_for_the_device(architecture: str, optimizer: str, tmp_path: Path) -> None:
+    layout = write_study(tmp_path, architecture, SETTINGS["bf16 channels_last"])
+    params = read_params(layout.root / "params.yaml")
+    packed = load_packed(layout.prepared("drawn"), params.data_params_digest("drawn"))
+    run = params.find(f"drawn/{optimizer}/0/nd_1")
+    trainee = assemble(params, run, packed, Noise("native", None), torch.device("cuda"), layout.root)
+    begin_epoch(trainee, 0)
+    batches = trainee.batches.train(0)
+    train_step(trainee, next(batches))  # libraries start, the optimizer makes its state
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            torch.ones(1, device="cuda").item()
+        for batch in batches:
+            train_step(trainee, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("setting", ["tf32", "tf32 channels_last"])

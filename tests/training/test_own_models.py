@@ -86,6 +86,12 @@ def test_initialization_comes_from_the_init_stream(tmp_path: Path, params: Param
         ("def other(classes): pass", {}, r"net\.py has no function build"),
         ("def build(classes):\n    return 1 / 0", {}, r"net\.py, line 2: ZeroDivisionError"),
         ("def build(classes): return 3", {}, "it returned int"),
+        (
+            "import torch\n" + NET.replace("Net(classes, width)", "torch.compile(Net(classes, width))"),
+            {},
+            "compiled by",
+        ),
+        (NET.replace("return Net(", "net = Net(") + "    net.body.compile()\n    return net", {}, "compiled by"),
         (NET, {"arguments": {"depth": 3}}, "TypeError: build.. got an unexpected keyword argument 'depth'"),
         (NET.replace("nn.Linear(3 * width", "nn.Linear(width"), {}, r"net\.py, line 14: RuntimeError"),
         (NET.replace("return self.logits", "return None and self.logits"), {}, "gave NoneType, not logits"),

@@ -38,7 +38,7 @@ class CollectSummary:
     @property
     def sentence(self) -> str:
         """The summary for a person."""
-        text = f"{self.runs} runs, all there and of one kind"
+        text = f"{self.runs} run{'' if self.runs == 1 else 's'}, all there and of one kind"
         if self.diverged:
             text += f"; {len(self.diverged)} diverged: {', '.join(self.diverged)}"
         if self.resumed:

@@ -87,7 +87,8 @@ def plan_text(sds: dict[str, float], wanted: Wanted) -> str:
             f"{row.sd_of:<{width}}{row.sd_points:>10.3f}"
             + "".join(f"{'none' if count is pd.NA else str(count):>10}" for count in counts)
         )
-    return "\n".join([*lines, "", *plan_sentences(sds, wanted)])
+    of = [f"For the largest SD, {max(sds, key=lambda name: sds[name])}:"] if len(sds) > 1 else []
+    return "\n".join([*lines, "", *of, *plan_sentences(sds, wanted)])
 
 
 def plan_sentences(sds: dict[str, float], wanted: Wanted) -> list[str]:

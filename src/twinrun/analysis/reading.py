@@ -55,7 +55,10 @@ def read_info(path: Path) -> dict[str, Any]:
     """The description of the collected study; MismatchError when it is of another schema or lacks something."""
     if not path.is_file():
         raise InputError(f"{path}: no such file", "run `twinrun collect` first, in the folder that holds params.yaml")
-    info = read_json(path)
+    try:
+        info = read_json(path)
+    except InputError as error:
+        raise MismatchError(error.message, AGAIN) from error
     if not isinstance(info, dict) or info.get("schema") != COLLECTED_SCHEMA:
         found = info.get("schema") if isinstance(info, dict) else type(info).__name__
         raise MismatchError(f"{path}: schema {found!r}, this version reads {COLLECTED_SCHEMA}", "run `twinrun collect`")

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
-from twinrun.study.errors import DeviceError, IncompleteError, InputError
+from twinrun.study import errors
+from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.files import has_room
 from twinrun.study.located import Parting
 from twinrun.study.pins import clean_environment
@@ -55,7 +56,7 @@ class ProcessSide:
             self.process.stdin.flush()
 
     def receive(self) -> Message:
-        """One line; IncompleteError when the process has ended, InputError or DeviceError when it says so."""
+        """One line; IncompleteError when the process has ended, its own TwinrunError when it sends one."""
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
@@ -64,7 +65,7 @@ class ProcessSide:
             )
         message: Message = json.loads(line)
         if "error" in message:
-            raise (DeviceError if message["device"] else InputError)(message["error"], message["hint"])
+            raise getattr(errors, message["kind"])(message["error"], message["hint"])
         return message
 
     def close(self) -> None:

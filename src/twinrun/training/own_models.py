@@ -38,8 +38,9 @@ def call_factory(factory: str, root: Path, classes: int, arguments: dict[str, An
       batch, neither (sequence, batch, width) nor windows folded into it. Whatever else draws while training
       (functional.dropout, stochastic depth) draws from the global generators, seeded anew each epoch from that stream:
       the same in every replicate on a CPU, but by place in the batch, so that `reorder` noise moves it, too.
-    - It reads no clock, file or network, and uses operations that have a deterministic form on CUDA. A model that does
-      not shows as `det` runs with different fingerprints, or as torch's error in deterministic mode.
+    - It reads no clock, file or network, is not compiled (torch.compile), and uses operations that have a deterministic
+      form on CUDA. A model that does not shows as `det` runs with different fingerprints, or as torch's error in
+      deterministic mode.
     - It may import its neighbours in models/ (`from .blocks import Block`) and installed packages. Every .py file in
       models/ is part of the digest of a run with a factory, and models/ is a dependency in dvc.yaml: an edit there
       trains those runs again. Installed packages are fixed by the environment's lock alone.
@@ -57,6 +58,10 @@ def call_factory(factory: str, root: Path, classes: int, arguments: dict[str, An
         model = function(classes, **arguments)
     if not isinstance(model, nn.Module):
         raise InputError(f"model.factory {factory}: it returned {type(model).__name__}", "it must return an nn.Module")
+    # What torch.compile leaves in a module: itself in place of it, or compiled code in it.
+    if any(hasattr(part, "_orig_mod") or part._compiled_call_impl for part in model.modules()):
+        hint = "return the plain module: which kernels a compiler picks is not under twinrun's control"
+        raise InputError(f"model.factory {factory}: it returned a model compiled by torch.compile", hint)
     return model
 
 

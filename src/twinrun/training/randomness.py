@@ -104,7 +104,10 @@ class StreamDropout(nn.Module):
                 hint = "the first axis of an nn.Dropout's input must be the batch: masks go with the examples"
                 raise InputError(f"dropout layer {self.name}: {given}", hint)
             keep = keep[self.order]
-        return x * torch.from_numpy(keep).to(x.device, x.dtype, non_blocking=True) / (1 - self.p)
+        mask = torch.from_numpy(keep)
+        if x.is_cuda:
+            mask = mask.pin_memory()  # the device would be waited for otherwise
+        return x * mask.to(x.device, non_blocking=True) / (1 - self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p}, stream={self.name}"
