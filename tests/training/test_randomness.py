@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import numpy as np
@@ -18,6 +19,7 @@ from twinrun.training.randomness import (
     StreamDropout,
     Streams,
     permutation,
+    reaching,
     seed_global_generators,
     take_over_dropout,
     words,
@@ -80,15 +82,45 @@ def test_noise_reorders_within_batches_and_replays() -> None:
 
 
 def test_ulp_noise_changes_one_weight_by_one_ulp() -> None:
-    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Linear(4, 3))
     before = torch.cat([p.detach().clone().view(-1) for p in model.parameters()])
-    Noise("ulp", "01" * 16).disturb(model)
+    Noise("ulp", "01" * 16).disturb(model, 2)
     after = torch.cat([p.detach().view(-1) for p in model.parameters()])
     changed = (before != after).nonzero().view(-1)
     assert len(changed) == 1
     steps = after.view(torch.int32)[changed] - before.view(torch.int32)[changed]
     assert steps.abs().item() == 1
     assert after[changed] > before[changed]
+
+
+@pytest.mark.parametrize("size", [2, 8])
+def test_ulp_noise_passes_over_weights_that_change_nothing(size: int) -> None:
+    torch.manual_seed(0)
+    kernel = nn.Conv2d(3, 2, 3, stride=size, padding=1)  # one pixel is left: only a part of the kernel meets the image
+    model = nn.Sequential(kernel, nn.BatchNorm2d(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(2, 4))
+    model.append(nn.Linear(4, 3))
+    take_over_dropout(model)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    reached = reaching(model, size)
+    met = torch.zeros(3, 3, dtype=torch.bool)
+    met[1:, 1:] = True
+    assert torch.equal(reached[0], met.expand(2, 3, 3, 3))
+    assert all(one.all() for one in reached[4:])
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    for number in range(40):
+        twin = copy.deepcopy(model)
+        Noise("ulp", f"{number:032x}").disturb(twin, size)
+        changed = [(p != q).nonzero() for p, q in zip(model.parameters(), twin.parameters(), strict=True)]
+        assert sum(map(len, changed)) == 1
+        assert all(met[tuple(place[2:])] for place in changed[0])
+
+
+def test_ulp_noise_needs_a_weight_that_changes_something() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    nn.init.zeros_(model[1].weight)
+    nn.init.zeros_(model[1].bias)
+    with pytest.raises(InputError, match="arm ulp: no weight"):
+        Noise("ulp", "01" * 16).disturb(model, 2)
 
 
 def test_global_generators_are_seeded() -> None:

@@ -6,6 +6,7 @@ are stable between versions; what is made of them is defined here, so that a stu
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 import secrets
@@ -18,6 +19,8 @@ from torch import nn
 
 from twinrun.study.errors import InputError
 from twinrun.study.grid import STREAMS, Run
+
+_PROBES = 8  # images
 
 
 def _key(*parts: object) -> int:
@@ -143,16 +146,39 @@ class Noise:
         return [np.argsort(part, kind="stable") for part in np.split(drawn, np.cumsum(sizes)[:-1])]
 
     @torch.no_grad()
-    def disturb(self, model: nn.Module) -> None:
-        """Change one weight by one ulp upwards, if this noise does so."""
+    def disturb(self, model: nn.Module, image_size: int) -> None:
+        """Change one weight by one ulp upwards, if this noise does so; the model is for images of that many pixels."""
         if self.kind != "ulp":
             return
         # Not a zero: its neighbour is so small that the first update swallows it.
-        candidates = [parameter.view(-1).nonzero().view(-1) for parameter in model.parameters()]
-        position = int(words(1, "noise", self.entropy)[0] % sum(map(len, candidates)))
+        live = [
+            (weight != 0) & reached
+            for weight, reached in zip(model.parameters(), reaching(model, image_size), strict=True)
+        ]
+        candidates = [one.view(-1).nonzero().view(-1) for one in live]
+        if not (count := sum(map(len, candidates))):
+            hint = "are the weights of its last layer zeros at the start?"
+            raise InputError("arm ulp: no weight of the model that is not zero changes its logits", hint)
+        position = int(words(1, "noise", self.entropy)[0] % count)
         for parameter, indices in zip(model.parameters(), candidates, strict=True):
             if position < len(indices):
                 weight = parameter.view(-1)[int(indices[position])]
                 weight.copy_(torch.nextafter(weight, torch.full_like(weight, torch.inf)))
                 return
             position -= len(indices)
+
+
+@torch.enable_grad()
+def reaching(model: nn.Module, image_size: int) -> list[torch.Tensor]:
+    """For each parameter, as bool, the elements that the logits of (n, 3, image_size, image_size) images depend on.
+
+    Seen by the gradient on a few drawn images. On small images most of a deep network's 3x3 kernels meet nothing but
+    padding, and whatever is done to such a weight changes nothing; its gradient is exactly zero.
+    """
+    drawn = words(_PROBES * 3 * image_size**2, "noise", "probe").reshape(_PROBES, 3, image_size, image_size)
+    images = torch.from_numpy((drawn >> np.uint64(40)).astype(np.float32) * 2.0**-23 - 1)  # uniform in [-1, 1)
+    probe = copy.deepcopy(model).train()  # what it counts and averages, such as batch statistics, is not the run's
+    logits = probe(images)
+    (logits * torch.arange(1, logits.shape[1] + 1)).sum().backward()
+    return [torch.zeros_like(weight, dtype=torch.bool) if weight.grad is None else weight.grad != 0
+            for weight in probe.parameters()]  # fmt: skip

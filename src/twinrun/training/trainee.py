@@ -72,7 +72,7 @@ def assemble(params: Params, run: Run, packed: Packed, noise: Noise, device: tor
     streams.seed_initialization()
     model = build_model(task.model, len(packed.classes), root, packed.image_size)
     dropouts = take_over_dropout(model)
-    noise.disturb(model)
+    noise.disturb(model, packed.image_size)
     initial = fingerprint(model)
     adapt(model, device, params.execution)
     settings = task.optimizer(run.optimizer)
