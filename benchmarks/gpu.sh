@@ -28,9 +28,6 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 echo "gpu.sh: results are in $out"
 
-# Which code, on what: beside every result.
-{ git rev-parse HEAD 2>/dev/null || echo 'no git here'; nvidia-smi 2>/dev/null || true; } >"$out/machine.txt"
-
 # The CUDA tests of a part, by words of their names; `resnet18` alone would be preactresnet18, too.
 chosen() {
   case $1 in
@@ -74,12 +71,15 @@ cost() { # TASK PRECISION: the ladder of flags, palindromic blocks of fresh proc
 }
 
 part() {
+  # Which code, on what: beside every result.
+  { git rev-parse HEAD 2>/dev/null || echo 'no git here'; nvidia-smi 2>/dev/null || true; } >"$out/machine_$1.txt"
   case $1 in
     check_* | resume_*) tests "$1" ;;
     throughput) throughput tf32; throughput tf32 --channels-last; throughput bf16 --channels-last ;;
     cost_*) cost "${1#cost_}" "${PRECISION:-tf32}" ;;
   esac
 }
-wanted=("${1:-all}")
-if [ "${wanted[0]}" = all ]; then wanted=("${parts[@]}") limit=1000000; fi
-for name in "${wanted[@]}"; do part "$name"; done
+if [ "${1:-all}" != all ]; then part "$1"; exit; fi
+failed=()
+for name in "${parts[@]}"; do LIMIT=1000000 "$0" "$name" "$out" || failed+=("$name"); done
+((${#failed[@]} == 0)) || { echo "gpu.sh: failed: ${failed[*]}" >&2; exit 1; }

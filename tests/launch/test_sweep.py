@@ -170,6 +170,7 @@ def test_when_the_first_runs_all_fail_the_rest_is_not_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recorded: list[Path] = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr("twinrun.launch.sweep.record_finished", lambda root, found: recorded.append(root))
     code, _, err = cli("sweep", "--jobs", "2", "--device", "cuda")
     assert recorded == [Path()]  # what was finished before is not lost to `dvc repro`

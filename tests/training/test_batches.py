@@ -15,6 +15,7 @@ from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import read_params
 from twinrun.study.schema import Augment, Recipe
+from twinrun.training import batches as batches_module
 from twinrun.training.batches import Batches, batch_bounds, fits
 from twinrun.training.randomness import Noise, Streams
 
@@ -125,3 +126,25 @@ def test_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     assert fits(500, CPU)
     assert not fits(501, CPU)
+
+
+@pytest.mark.parametrize(("padding", "times"), [(0, 1), (2, 1 + (12 / 8) ** 2)])
+def test_padded_images_are_there_twice(
+    padding: int, times: float, packed: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(batches_module, "fits", lambda size, device: not asked.append(size))
+    Batches(packed, recipe(crop_padding=padding), STREAMS, Noise("none", None), CPU)
+    assert asked == [round(times * packed.images.nbytes)]
+
+
+@pytest.mark.parametrize(
+    ("side", "sizes"), [(256, [50, 14]), (8, [50, 14]), (4, [12, 12, 12, 12, 12, 4]), (1, [1] * 64)]
+)
+def test_large_images_are_evaluated_in_smaller_batches(
+    side: int, sizes: list[int], packed: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_module, "EVALUATION_BATCH", 50)
+    monkeypatch.setattr(batches_module, "EVALUATION_SIDE", side)  # the images have 8 pixels a side
+    found = list(Batches(packed, recipe(), STREAMS, Noise("none", None), CPU).test())
+    assert [len(batch.labels) for batch in found] == sizes

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 import warnings
 from contextlib import suppress
 from typing import Any
@@ -84,6 +86,18 @@ def test_variables_that_come_too_late_are_named(monkeypatch: pytest.MonkeyPatch)
     with pytest.warns(UserWarning, match=words) as caught, twinrun.controlled(0) as held:
         assert held.not_guaranteed == ("MKL_CBWR=COMPATIBLE", "OMP_NUM_THREADS=1")
     assert caught[0].filename == __file__
+
+
+def test_a_user_of_the_newer_precision_settings_is_served() -> None:
+    script = (
+        "import torch, twinrun\n"
+        "torch.backends.cuda.matmul.fp32_precision = 'tf32'\n"
+        "torch.backends.cudnn.conv.fp32_precision = 'ieee'\n"
+        "with twinrun.controlled(0) as held:\n"
+        "    print(held.flags['cuda_matmul_tf32'], held.flags['cudnn_tf32'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "True False\n", done.stderr
 
 
 def test_cuda_that_was_started_without_its_workspace_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,21 @@ def test_memory(fail: Callable[[], object]) -> None:
     assert "lower batch_size, image_size" in caught.value.hint
 
 
+NO_ENGINE = RuntimeError("GET was unable to find an engine to execute this computation")
+
+
+def test_cudnn_without_an_algorithm_in_free_mode_has_no_memory() -> None:
+    with pytest.raises(OutOfMemoryError, match="a: out of memory: GET was"), named_faults("a", 1):
+        raise NO_ENGINE
+
+
+@pytest.mark.usefixtures("strict")
+def test_cudnn_without_an_algorithm_in_deterministic_mode() -> None:
+    words = "a: cuDNN found no algorithm that deterministic mode allows: GET was .*\n.*channels_last: false"
+    with pytest.raises(InputError, match=words), named_faults("a", 1):
+        raise NO_ENGINE
+
+
 def test_the_machines_faults_are_not_blamed_on_the_users_code() -> None:
     for error in (torch.AcceleratorError("CUDA error: unspecified launch failure"), MemoryError()):
         with pytest.raises(type(error)), blame("own.py:make", Path()):

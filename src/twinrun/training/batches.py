@@ -16,7 +16,8 @@ from twinrun.data.packed import Packed
 from twinrun.study.schema import Recipe
 from twinrun.training.randomness import Noise, Streams
 
-EVALUATION_BATCH = 512
+EVALUATION_BATCH = 512  # images of up to EVALUATION_SIDE pixels a side; of larger ones as many pixels
+EVALUATION_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Batches:
     """The training and test batches of one task on one device.
 
     The images are loaded once, to the device where they fit into half of its free memory; else they stay in the memory
-    map, and each batch is read and sent while the one before is trained on (`resident` False).
+    map, and each batch is read while the one before is trained on (`resident` False).
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class Batches:
         labels = torch.from_numpy(np.array(packed.labels))
         self.train_labels, self.test_labels = labels[: packed.n_train].to(device), labels[packed.n_train :].to(device)
         self.images = packed.images
-        self.resident = fits(packed.images.nbytes, device) if resident is None else resident
+        # While the train images are padded, they are there twice.
+        padded = (1 + 2 * self.padding / self.size) ** 2 if self.padding else 0
+        self.resident = fits(round((1 + padded) * packed.images.nbytes), device) if resident is None else resident
         if self.resident:
             self.test_images = self.upload(packed.n_train, len(labels))
             # Every crop of every image as a view: indexing it copies just the crops that are wanted.
@@ -147,8 +150,9 @@ class Batches:
 
     def test(self) -> Iterator[Batch]:
         """The test set in its prepared order."""
-        for start in range(0, len(self.test_labels), EVALUATION_BATCH):
-            stop = min(start + EVALUATION_BATCH, len(self.test_labels))
+        count = max(1, min(EVALUATION_BATCH, EVALUATION_BATCH * EVALUATION_SIDE**2 // self.size**2))
+        for start in range(0, len(self.test_labels), count):
+            stop = min(start + count, len(self.test_labels))
             if self.resident:
                 images = self.test_images[start:stop]
             else:

@@ -14,6 +14,7 @@ from twinrun.study.errors import DeviceError, InputError, OutOfMemoryError
 
 NOT_DETERMINISTIC = " does not have a deterministic implementation"
 # A refused allocation on the CPU, by the CUDA runtime, and by its libraries: nothing but words tells them from others.
+_NO_ENGINE = "unable to find an engine"  # cuDNN: no algorithm of those allowed ran, with the memory that there was
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory|ALLOC(ATION)?_FAILED")
 
 
@@ -21,7 +22,10 @@ def short_of_memory(error: BaseException) -> bool:
     """Whether it says that the device or the machine had no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
+    if not isinstance(error, RuntimeError):
+        return False
+    no_engine = _NO_ENGINE in str(error) and not torch.are_deterministic_algorithms_enabled()
+    return no_engine or bool(_NO_MEMORY.search(str(error)))
 
 
 @contextmanager
@@ -44,6 +48,10 @@ def named_faults(what: str, batch_size: int | None = None) -> Iterator[None]:
             words = f"{what}: the GPU failed: {said}".partition("\n")[0]
             hint = "look at `nvidia-smi` and `dmesg`, then give the same command again: checkpoints are kept"
             raise DeviceError(words, hint) from error
+        if _NO_ENGINE in said:
+            words = f"{what}: cuDNN found no algorithm that deterministic mode allows: {said}".partition("\n")[0]
+            hint = "try execution.channels_last: false or another precision, or lower batch_size: memory may be short"
+            raise InputError(words, hint) from error
         if NOT_DETERMINISTIC in said:
             operation, module = said.partition(NOT_DETERMINISTIC)[0], _innermost_module(error.__traceback__)
             place = f" in {module}" if module else ""

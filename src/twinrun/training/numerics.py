@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch.utils import deterministic as memory  # its one switch is a property that type checkers do not see
@@ -85,9 +86,17 @@ def read_flags() -> Flags:
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "fill_uninitialized_memory": memory.fill_uninitialized_memory,  # type: ignore[attr-defined]
-        "cuda_matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
-        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        "cuda_matmul_tf32": _tf32(torch.backends.cuda.matmul, torch.backends.cuda.matmul),
+        "cudnn_tf32": _tf32(torch.backends.cudnn, torch.backends.cudnn.conv),  # type: ignore[attr-defined]
         "cpu_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cublas_workspace_config": os.environ.get(CUBLAS),
     }
+
+
+def _tf32(old: Any, new: Any) -> bool:
+    """Whether TF32 is on: by the older of torch's two ways to say so, which fails once a user has used the newer."""
+    try:
+        return bool(old.allow_tf32)
+    except RuntimeError:
+        return bool(new.fp32_precision == "tf32")

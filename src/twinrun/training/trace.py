@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from twinrun.training.calls import SCRATCH
 from twinrun.training.tensors import rows_digest, tensor_digest, tensors_in
 
 BATCH, AUGMENTATION, FORWARD, BACKWARD, OPTIMIZER = "batch", "augmentation", "forward", "backward", "optimizer"
@@ -24,6 +25,7 @@ UNINITIALIZED = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten
 _HIDDEN_WRITES = dict.fromkeys(
     ("aten::native_batch_norm", "aten::cudnn_batch_norm", "aten::miopen_batch_norm"), ("running_mean", "running_var")
 )
+_RESERVED = "reserveSpace"  # the argument that such scratch memory comes back in
 _SEEN_THROUGH = {"aten", "prims"}  # namespaces whose operations are PyTorch's own
 
 
@@ -93,12 +95,17 @@ class Tracer(TorchDispatchMode):
         self.active = False
 
     def values(self, found: dict[str, Any]) -> list[Value]:
-        """The tensors in `found` with their digests, labelled by their key."""
+        """The tensors in `found` with their digests, labelled by their key.
+
+        Left out are views that show their memory several times over, such as all crops of all images: what is taken
+        from them is seen where it comes out.
+        """
         with _disable_current_modes():  # computing a digest is no operation of the step
             return [
                 Value(where, tensor, tensor_digest(tensor), self._rows(tensor))
                 for label, item in found.items()
                 for where, tensor in tensors_in(item, label)
+                if not _repeats(tensor)
             ]
 
     def _report(self, event: Event) -> None:
@@ -122,11 +129,16 @@ class Tracer(TorchDispatchMode):
             return func(*args, **kwargs)
         module, node = self._place()
         given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
-        inputs = [] if name in UNINITIALIZED else self.values(given)
+        # SGD's first step is given buffers for the momentum that hold nothing yet.
+        unset = {_RESERVED} | ({"momentum_buffer_list"} if given.get("is_first_step") else set())
+        meant = {label: item for label, item in given.items() if label not in unset}
+        inputs = [] if name in UNINITIALIZED else self.values(meant)
         result = func(*args, **kwargs)
         written = {a.name for a in func._schema.arguments if a.alias_info and a.alias_info.is_write}
         written |= set(_HIDDEN_WRITES.get(name, ()))
-        outputs = [] if name in UNINITIALIZED else self.values(_labelled(result))
+        made = _labelled(result)
+        made.pop(f"output {SCRATCH.get(name)}", None)
+        outputs = [] if name in UNINITIALIZED else self.values(made)
         returned = {id(value.tensor) for value in outputs}
         changed = self.values({key: given[key] for key in sorted(written & set(given))})
         outputs += [value for value in changed if id(value.tensor) not in returned]
@@ -179,6 +191,12 @@ class Tracer(TorchDispatchMode):
         if self.active and self.phase == FORWARD:
             # What no operation shows, such as a kernel called past PyTorch, shows here.
             self._report(Event(self.phase, MODULE, path, [], self.values(_labelled(output))))
+
+
+def _repeats(tensor: torch.Tensor) -> bool:
+    if tensor.layout != torch.strided:
+        return False
+    return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
 
 
 def _labelled(result: Any) -> dict[str, Any]:
