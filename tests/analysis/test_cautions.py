@@ -63,6 +63,21 @@ def test_the_majority_is_exceeded_by_more_than_its_standard_error(tmp_path: Path
     assert any("no sign of learning" in one for one in cautions(study, "cracks")) == warned
 
 
+@pytest.mark.parametrize(("made_good", "warned"), [(0.25, False), (0.15, True)])
+def test_little_above_the_majority_is_said(tmp_path: Path, made_good: float, warned: bool) -> None:
+    study = made(tmp_path, n_test=1200)
+    labels = study.labels("cracks")
+    largest = np.bincount(labels).argmax()
+    others = np.flatnonzero(labels != largest)
+    right = others[: round(made_good * len(others))]
+    predict(study, np.where(np.isin(np.arange(1200), right), labels, largest), 8)
+    found = [one for one in cautions(study, "cracks") if "little was learned" in one]
+    assert len(found) == warned
+    if warned:
+        baseline = f"always naming the largest class of the 1200 test images gives {100 - len(others) / 12:.1f} %"
+        assert baseline in found[0]
+
+
 def test_a_tiny_test_set_says_what_one_image_is(tmp_path: Path) -> None:
     (found,) = cautions(made(tmp_path, n_test=80), "cracks")
     assert "80 test images: one image is 1.25 points of accuracy, and SDs below that say little" in found

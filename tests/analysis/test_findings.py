@@ -31,7 +31,7 @@ def frames(study: Study) -> findings.Frames:
 def test_churn_says_how_many_pairs_each_share_is_of(study: Study, frames: findings.Frames) -> None:
     (found,) = findings.churn(study, frames)
     assert "of the 100 test images (6 pairs), at an error of" in found
-    assert found.endswith(" % (1 pair of det_1 runs).")
+    assert found.endswith(" % (9 pairs of nd runs).")
 
 
 def test_a_test_set_that_explains_all_scatter_is_said_in_words(study: Study, frames: findings.Frames) -> None:

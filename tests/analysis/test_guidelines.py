@@ -10,8 +10,9 @@ import pytest
 from twinrun.analysis.guidelines import guidelines
 
 STUDY: Any = SimpleNamespace(
-    tasks=["digits"], optimizers=["sgd"], title=lambda task: "Digits", main_metric=lambda task: "accuracy"
-)
+    tasks=["digits"], optimizers=["sgd"], title=lambda task: "Digits", main_metric=lambda task: "accuracy",
+    results=pd.DataFrame({"arm": ["det", "nd"], "noise": ["none", "native"]}),
+)  # fmt: skip
 SEEDS = range(6)
 NO_RUN = {"n_det": 0, "distinct_det": 0, "n_nd": 0, "distinct_nd": 0}
 
@@ -30,7 +31,7 @@ def frames(**changes: Any) -> dict[str, pd.DataFrame]:
         mine = {key: value for key, value in changes.items() if key in row}
         found[name] = pd.DataFrame([row] * len(SEEDS)).assign(seed=list(SEEDS), **mine)
     control = changes.get("control", 0.14)
-    found["churn_arms"] = pd.DataFrame([{**keys, "comparison": "det_1, other seeds", "churn": control}])
+    found["churn_arms"] = pd.DataFrame([{**keys, "comparison": "nd, other seeds", "churn": control}])
     return found
 
 
@@ -56,7 +57,12 @@ RULES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
         [{"sd_sample": 0.0}, {"sd_sample": [0.01, 0.01, None, None, None, None]}],
         "1.00 points",
     ),
-    "train at least 16 replicates": ({"sd_sample": 0.01}, [{"sd_sample": 0.002}], "12 degrees of freedom in 6 cells"),
+    "train at least 18 replicates": (
+        {"sd_sample": 0.01},
+        [{"sd_sample": 0.0002}],
+        '12 degrees of freedom in 6 cells (table "Spread of identical runs"). The smallest n with t SD / sqrt(n) of at '
+        "most that; at the ends of the SD's interval 11 and 45.",
+    ),
     "report churn beside accuracy": (
         {"churn_low": 0.05, "sd_accuracy": 0.01},
         [{"churn_low": 0.05, "sd_accuracy": 0.05}, {"churn_low": [0.05] * 5 + [None], "sd_accuracy": 0.01}],
@@ -88,6 +94,11 @@ def test_each_rule_both_ways(advice: str) -> None:
     assert figures in found[0].ground
     for changes in undecided:
         assert not any(advice in one.advice for one in guidelines(STUDY, frames(**changes)))
+
+
+def test_emulated_noise_says_nothing_of_a_fixed_seed() -> None:
+    study = SimpleNamespace(**vars(STUDY) | {"results": pd.DataFrame({"arm": ["nd"], "noise": ["reorder"]})})
+    assert guidelines(study, frames(n_nd=3, distinct_nd=2)) == []  # type: ignore[arg-type]
 
 
 def test_nothing_is_said_where_nothing_is_decided() -> None:

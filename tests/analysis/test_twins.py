@@ -25,6 +25,17 @@ def test_mean_churn_is_that_of_all_pairs(predicted: np.ndarray) -> None:
     assert p.mean_churn(again, len(predicted)) == p.mean_churn(counts, len(predicted))
 
 
+@given(several, st.data())
+def test_churn_between_groups_is_that_of_their_pairs(predicted: np.ndarray, data: st.DataObject) -> None:
+    group = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(predicted), max_size=len(predicted))))
+    parts = [predicted[group == number] for number in range(3)]
+    pairs = [p.churn(a, b) for one, two in itertools.combinations(parts, 2) for a in one for b in two]
+    counts, sizes = [p.class_counts(iter(part), predicted.shape[1], 4) for part in parts], [len(part) for part in parts]
+    assert p.pairs_between(sizes) == len(pairs)
+    found = p.churn_between(counts, sizes)
+    assert found == pytest.approx(np.mean(pairs), abs=1e-12) if pairs else math.isnan(found)
+
+
 @given(arrays.arrays(np.int64, st.tuples(st.just(3), st.integers(1, 30)), elements=classes))
 def test_churn_is_symmetric_and_between_its_bounds(rows: np.ndarray) -> None:
     first, second, labels = rows
@@ -38,6 +49,7 @@ def test_degenerate_churn_is_defined() -> None:
     empty = np.empty(0, np.int64)
     assert math.isnan(p.churn(empty, empty))
     assert math.isnan(p.mean_churn(np.ones((4, 2), np.int64), 1))
+    assert math.isnan(p.churn_between([np.ones((4, 2), np.int64)], [2]))
     assert math.isnan(p.mean_churn(np.empty((0, 2), np.int64), 3))
     assert math.isnan(p.churn_over_error(0.0, 0.0))
     assert p.predicted_classes(np.array([[0.5, 0.5], [0.1, 0.9]])).tolist() == [0, 1]

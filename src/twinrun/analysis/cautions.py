@@ -13,6 +13,7 @@ from twinrun.analysis import predictions, statistics
 from twinrun.analysis.table import Study
 from twinrun.analysis.tables import plural
 
+LITTLE = 0.2  # of what always naming the largest class gets wrong; less than that made good is little
 TINY = 100  # test images; of fewer one image is more than a point
 
 
@@ -36,6 +37,12 @@ def cautions(study: Study, task: str) -> list[str]:
             f"{title}: caution, no sign of learning: the mean accuracy of {runs} is {100 * mean:.1f} %, and always "
             f"naming the largest class of the {images} gives {100 * share:.1f} % (binomial standard error "
             f"{100 * error:.1f} points). Small differences between such runs are no sign of reproducible training."
+        )
+    elif mean - share < LITTLE * (1 - share):
+        found.append(
+            f"{title}: caution, little was learned: the mean accuracy of {runs} is {100 * mean:.1f} %, and always "
+            f"naming the largest class of the {images} gives {100 * share:.1f} %. Where such runs agree, it is mostly "
+            "on that class."
         )
     if constant:
         found.append(

@@ -10,9 +10,10 @@ from scipy import stats
 
 from twinrun.analysis import statistics
 from twinrun.analysis.intervals import mean_interval
+from twinrun.analysis.power import replicates_for_mean
 from twinrun.analysis.table import Study
 from twinrun.analysis.tables import plural
-from twinrun.analysis.thesis_names import METRIC_LABELS
+from twinrun.analysis.thesis_names import METRIC_LABELS, noise_kinds
 
 PRECISION = 0.005  # half a point: the precision that the number of replicates is given for
 LEAST_FREEDOM = 5  # degrees of freedom below which an SD is no ground for advice
@@ -33,7 +34,7 @@ class Guideline(NamedTuple):
 def guidelines(study: Study, frames: Frames) -> list[Guideline]:
     """Every guideline that this study's numbers decide, general ones first."""
     return [
-        *_deterministic(frames),
+        *_deterministic(study, frames),
         *(found for task in study.tasks for found in _spread(study, frames, task)),
         *(found for task in study.tasks for found in _churn(study, frames, task)),
         *(found for task in study.tasks for found in _seeds(study, frames, task)),
@@ -41,7 +42,7 @@ def guidelines(study: Study, frames: Frames) -> list[Guideline]:
     ]
 
 
-def _deterministic(frames: Frames) -> list[Guideline]:
+def _deterministic(study: Study, frames: Frames) -> list[Guideline]:
     table = frames["determinism"]
     several = table[table["n_det"] > 1]
     equal = int((several["distinct_det"] == 1).sum())
@@ -66,13 +67,14 @@ def _deterministic(frames: Frames) -> list[Guideline]:
                 "given when any cell's deterministic runs differ",
             )
         )
-    if len(free) and apart == len(free):
+    # Emulated noise is put in on purpose: that it makes a difference says nothing about a fixed seed.
+    if len(free) and apart == len(free) and noise_kinds(study) == ["native"]:
         found.append(
             Guideline(
                 "Do not expect a fixed seed alone to give the same network.",
                 f"Runs with the same seed ended with different weights in {apart} of {plural(len(free), 'cell')} "
                 f"({DETERMINISM}).",
-                "given when the nd runs differ in all cells with two or more of them",
+                "given when the nd runs, free by CUDA's own noise, differ in all cells with two or more of them",
             )
         )
     return found
@@ -113,14 +115,16 @@ def _spread(study: Study, frames: Frames, task: str) -> list[Guideline]:
             rule,
         )
     ]
-    wanted = math.ceil((1.96 * sd / PRECISION) ** 2)
-    if wanted > 1:
+    least, wanted, most = (replicates_for_mean(PRECISION, sd * factor).n for factor in (low, 1.0, high))
+    if wanted and wanted > 2:
         found.append(
             Guideline(
                 f"{study.title(task)}: train at least {wanted} replicates to know mean {METRIC_LABELS[metric]} to "
                 f"{100 * PRECISION:g} points either way (95 %).",
-                ground + " (1.96 SD / precision)^2, rounded up.",
-                rule + ", and more than one run is needed",
+                ground
+                + f" The smallest n with t SD / sqrt(n) of at most that; at the ends of the SD's interval {least} "
+                f"and {most}.",
+                rule + ", and more than two runs are needed",
             )
         )
     return found
@@ -139,8 +143,8 @@ def _churn(study: Study, frames: Frames, task: str) -> list[Guideline]:
         return []
     return [
         Guideline(
-            f"{study.title(task)}: report churn beside accuracy: runs of almost equal accuracy are wrong on different "
-            "images.",
+            f"{study.title(task)}: report churn beside accuracy: runs of almost equal accuracy name different classes "
+            "for many images.",
             f"Identical runs disagree on {100 * mine['churn'].mean():.1f} % of the images, at least "
             f"{100 * least:.1f} % in every cell's interval, while their accuracies differ by "
             f"{100 * typical:.2f} points on average "

@@ -38,6 +38,21 @@ def replicates_for_sd(precision: float, confidence: float = 0.95) -> Needed:
     return _smallest(lambda n: statistics.sd_factors(n, confidence)[1] - 1 <= precision, 2)
 
 
+def replicates_for_mean(precision: float, sd: float, confidence: float = 0.95) -> Needed:
+    """Replicates so that Student's interval of their mean, t s / sqrt(n) either way, is at most `precision` for s = sd.
+
+    >>> replicates_for_mean(0.5, 0.42).n
+    6
+    """
+    positive("precision", precision)
+    positive("the SD", sd)
+
+    def half(n: int) -> float:
+        return float(special.stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
+
+    return _smallest(lambda n: half(n) <= precision, 2)
+
+
 def power_two_samples(n: int, difference: float, sd: float, alpha: float = 0.05) -> float:
     """Power of the two-sided t-test of two arms of n runs each: noncentral t, ncp = difference / (sd sqrt(2/n)).
 

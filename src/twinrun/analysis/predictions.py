@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,29 @@ def mean_churn(counts: NDArray[np.int64], runs: int) -> float:
         return math.nan
     disagreeing = (len(counts) * runs * runs - int(np.square(counts).sum())) // 2
     return disagreeing / (len(counts) * runs * (runs - 1) // 2)
+
+
+def churn_between(counts: Sequence[NDArray[np.int64]], runs: Sequence[int]) -> float:
+    """Churn averaged over all pairs of runs of two different groups, from each group's `class_counts` and its size.
+
+    >>> churn_between([np.array([[2, 0], [1, 1]]), np.array([[1, 0], [0, 1]])], [2, 1])
+    0.25
+    """
+    groups = [(part, size) for part, size in zip(counts, runs, strict=True) if size]
+    if len(groups) < 2 or not len(groups[0][0]):
+        return math.nan
+
+    def disagreeing(part: NDArray[np.int64], size: int) -> int:
+        return (len(part) * size * size - int(np.square(part).sum())) // 2
+
+    together, total = np.sum([part for part, _ in groups], axis=0), sum(size for _, size in groups)
+    apart = disagreeing(together, total) - sum(disagreeing(part, size) for part, size in groups)
+    return apart / (len(together) * pairs_between(runs))
+
+
+def pairs_between(runs: Sequence[int]) -> int:
+    """How many pairs there are of runs of two different groups of these sizes."""
+    return (sum(runs) ** 2 - sum(size**2 for size in runs)) // 2
 
 
 def flip_shares(counts: NDArray[np.int64], runs: int) -> NDArray[np.float64]:

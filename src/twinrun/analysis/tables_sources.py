@@ -44,7 +44,10 @@ def sources_table(study: Study) -> Table:
             "Churn, and the relative distance of the heads at the last checkpoint: mean over the pairs of runs of a "
             "cell and over the cells; t interval of the logarithm, its variance from the jackknife over the runs and, "
             "of churn, from the test images. Ratios near 1: the source alone makes as much as everything together. "
-            f"95 % intervals. nd: {nd_noise(study)}."
+            "95 % intervals, over runs and images and within the seeds at hand: of other seeds they say nothing, least "
+            "of all with one seed, and they are not widened for the number of ratios. (The interval of the table "
+            '"Churn of identical runs" takes off what images and runs make together, and is somewhat narrower.) '
+            f"nd: {nd_noise(study)}."
         ),
         frame=pd.DataFrame(rows, columns=_COLUMNS),
         notes=() if arms else (NOT_AVAILABLE,),
@@ -100,7 +103,8 @@ def _remark(value: Estimate, ratios: dict[str, Estimate], found: dict[str, Any])
     if math.isnan(value.value):
         return remarks("no cell with two complete runs and recorded heads", *reasons)
     if value.value == 0:
-        return remarks("all runs are alike: no interval and no ratio", *reasons)
+        alike = "all runs are alike (of dropout: where the network has none): no interval and no ratio"
+        return remarks(alike, *reasons)
     few = "fewer than three runs in a cell, or no variation between them: no interval"
     reasons += [few] if math.isnan(value.low) else []
     for name, ratio in ratios.items():

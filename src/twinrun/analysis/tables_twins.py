@@ -11,28 +11,31 @@ from twinrun.analysis import predictions, statistics
 from twinrun.analysis.agreement import Agreement, identity
 from twinrun.analysis.cell_values import number
 from twinrun.analysis.churn_interval import SCHEME
-from twinrun.analysis.table import Study
+from twinrun.analysis.table import Cell, Study
 from twinrun.analysis.tables import Table, remarks
 from twinrun.analysis.tables_performance import absence
 from twinrun.analysis.thesis_names import nd_noise
 
 
-def _agreement(study: Study, task: str, rows: list[int]) -> dict[str, Any]:
-    """Mean pairwise churn and mean error of some runs of a task, by their rows in its arrays."""
-    labels = study.labels(task)
-    predicted = map(predictions.predicted_classes, study.stream(task, rows))
-    errors = []
+def _between_seeds(study: Study, task: str, optimizer: str, arm: str) -> dict[str, Any]:
+    """Mean churn over the pairs of an arm's runs that have different seeds, and the mean error of these runs."""
+    labels, classes = study.labels(task), len(study.info["tasks"][task]["classes"])
+    errors: list[float] = []
 
-    def watched() -> Any:
-        for classes in predicted:
-            errors.append(predictions.error(classes, labels))
-            yield classes
+    def watched(rows: list[int]) -> Any:
+        for predicted in map(predictions.predicted_classes, study.stream(task, rows)):
+            errors.append(predictions.error(predicted, labels))
+            yield predicted
 
-    counts = predictions.class_counts(watched(), len(labels), len(study.info["tasks"][task]["classes"]))
-    churn, error = predictions.mean_churn(counts, len(rows)), statistics.mean(errors)
+    rows = [study.runs(Cell(task, optimizer, seed), arm)["row"].tolist() for seed in study.seeds]
+    counts, sizes = (
+        [predictions.class_counts(watched(mine), len(labels), classes) for mine in rows],
+        list(map(len, rows)),
+    )
+    churn, error = predictions.churn_between(counts, sizes), statistics.mean(errors)
     return {
-        "n": len(rows),
-        "pairs": len(rows) * (len(rows) - 1) // 2,
+        "cells": sum(size > 0 for size in sizes),
+        "pairs": predictions.pairs_between(sizes),
         "churn": churn,
         "error": error,
         "churn_over_error": predictions.churn_over_error(churn, error),
@@ -90,9 +93,9 @@ def churn_arms_table(study: Study, cells: pd.DataFrame) -> Table:
     rows = []
     for task in study.tasks:
         for optimizer in study.optimizers:
-            seeds = seed_runs(study, task, optimizer)
-            label, control = seeds["label"].iloc[0] if len(seeds) else "", _agreement(study, task, list(seeds["row"]))
-            few = remarks("fewer than two seeds" if control["n"] < 2 else "")
+            free = "nd" if "nd" in study.arms else study.arms[0]
+            control = _between_seeds(study, task, optimizer, free)
+            few = remarks("fewer than two seeds" if control["cells"] < 2 else "")
             for arm in paired_arms(study):
                 mine = cells[(cells["task"] == task) & (cells["optimizer"] == optimizer) & (cells["arm"] == arm)]
                 known = mine[mine["churn"].notna()]
@@ -119,9 +122,8 @@ def churn_arms_table(study: Study, cells: pd.DataFrame) -> Table:
                 {
                     "task": task,
                     "optimizer": optimizer,
-                    "comparison": f"{label}, other seeds" if label else "other seeds",
-                    "cells": len(seeds),
-                    **{key: control[key] for key in ("pairs", "churn", "error", "churn_over_error")},
+                    "comparison": f"{free}, other seeds",
+                    **control,
                     "churn_over_seeds": 1.0 if control["churn"] > 0 else math.nan,
                     "remark": remarks(few, "seeds do not differ: no ratio" if control["churn"] == 0 else ""),
                 }
@@ -131,8 +133,9 @@ def churn_arms_table(study: Study, cells: pd.DataFrame) -> Table:
         thesis_name="",
         title="Churn of twins beside churn of seeds",
         caption=(
-            "`same seed`: churn within cells, mean over the cells; `other seeds`: one run of each seed, all pairs of "
-            "seeds. A last column near 1 means that the noise alone makes as much difference as new seeds do."
+            "`same seed`: churn within cells, mean over the cells; `other seeds`: mean over all pairs of runs of two "
+            "seeds, so that the noise is in both. A last column near 1 means that the noise alone makes as much "
+            "difference as new seeds do; of few seeds the ratio is uncertain, however many the pairs."
         ),
         frame=pd.DataFrame(rows),
     )
