@@ -1,6 +1,7 @@
-"""A study folder with drawn images in the sizes of the thesis's three tasks, for measuring the cost of determinism.
+"""A study folder with drawn images in the sizes of the thesis's three tasks, for measuring time.
 
 python benchmarks/gpu_study.py FOLDER [--device cuda] [--precision tf32]      # then, in it, `twinrun cost TASK`
+python benchmarks/gpu_study.py FOLDER --task preactresnet18 --runs 8 --epochs 10      # then `twinrun sweep --no-record`
 """
 
 from __future__ import annotations
@@ -31,26 +32,32 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--precision", default="tf32")
+    parser.add_argument("--task", choices=TASKS, help="Default: all of them.")
+    parser.add_argument("--runs", type=int, default=1, help="Deterministic runs of each task.")
+    parser.add_argument("--epochs", type=int, default=1)
     arguments = parser.parse_args()
     small = arguments.device == "cpu"  # for trying the script only
+    chosen = {name: sizes for name, sizes in TASKS.items() if arguments.task in (None, name)}
     tasks: dict[str, Any] = {}
-    for model, (_, _, side, _, batch) in TASKS.items():
+    for model, (_, _, side, _, batch) in chosen.items():
         tasks[model] = {
             "title": f"Drawn, for {model}",
             "data": {"reader": "cifar10", "source": "drawn/by/the/benchmark", "image_size": 32 if small else side},
             "model": {"name": model, "width": 0.125 if small else 1.0},
-            "recipe": {"epochs": 1, "batch_size": 8 if small else batch, "heads_every": 1, "metric": "accuracy",
+            "recipe": {"epochs": arguments.epochs, "batch_size": 8 if small else batch,
+                       "heads_every": arguments.epochs, "metric": "accuracy",
                        "augment": {"crop_padding": 0 if side > 32 else 4, "horizontal_flip": True}},
             "optimizers": {"sgd": SGD},
         }  # fmt: skip
     execution = {"device": arguments.device, "noise": "auto", "precision": arguments.precision,
                  "channels_last": False, "fill_uninitialized_memory": False}  # fmt: skip
-    grid = {"tasks": list(TASKS), "optimizers": ["sgd"], "seeds": [0], "runs": ["det_1"]}
+    labels = [f"det_{number}" for number in range(1, arguments.runs + 1)]
+    grid = {"tasks": list(chosen), "optimizers": ["sgd"], "seeds": [0], "runs": labels}
     arguments.folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump({"schema": 1, "study": "cost", "grid": grid, "execution": execution, "tasks": tasks})
     (arguments.folder / "params.yaml").write_text(text)
     params, rng = read_params(arguments.folder / "params.yaml"), np.random.default_rng(0)
-    for model, (count, channels, _, classes, _) in TASKS.items():
+    for model, (count, channels, _, classes, _) in chosen.items():
         folder, side = Layout(arguments.folder).prepared(model), params.tasks[model].data.image_size
         n_train, n_test = (64 if small else count), 16
         folder.mkdir(parents=True, exist_ok=True)
