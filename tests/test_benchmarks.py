@@ -77,6 +77,7 @@ def test_throughput_and_sweeps_leave_their_ratios(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_study_of_real_images_stops_at_the_limit_and_goes_on(tmp_path: Path, real_data: Path) -> None:
     begun = part("evidence_breast", tmp_path, DATA=str(real_data), LIMIT="1")
     assert begun.returncode == 3, begun.stderr
