@@ -29,8 +29,14 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
     small = arguments.device == "cpu"  # for trying the script only
-    epochs = arguments.epochs or (1 if small else EPOCHS[arguments.task])
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    file = arguments.folder / "params.yaml"
+    if file.exists():  # runs of another length would all be trained again
+        begun = yaml.safe_load(file.read_text())["tasks"][arguments.task]["recipe"]["epochs"]
+        if arguments.epochs not in (None, begun):
+            sys.exit(f"evidence.py: {arguments.folder} holds a study with epochs: {begun}; ask for these, or remove it")
+        arguments.epochs = begun
+    epochs = arguments.epochs or (1 if small else EPOCHS[arguments.task])
     task = TASKS[arguments.task](arguments.data.resolve(), arguments.folder, epochs)
     task["model"]["width"] = 0.125 if small else 1.0
     task["recipe"] |= {"epochs": epochs, "heads_every": max(1, epochs // 5), "features": 256}
@@ -47,7 +53,7 @@ def main() -> None:
                       "channels_last": not small, "fill_uninitialized_memory": False},
         "tasks": {arguments.task: task},
     }  # fmt: skip
-    (arguments.folder / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    file.write_text(yaml.safe_dump(study, sort_keys=False))
 
 
 def optimizers(adam: float, sgd: float, epochs: int) -> dict[str, Any]:

@@ -6,12 +6,14 @@
 # the six blocks take 10 to 13 minutes: a part begins no block that would not end within nine, says how many there are, exits
 # 3 while some are missing, and goes on with them when it is called again. (`all` has no limit; LIMIT sets another one.)
 # evidence_* are studies of 70 runs on real images, in the folder that DATA names (evidence.py says which files): EPOCHS sets
-# their length, JOBS how many runs share the card (default: 4; breast 1, so that energy is known). They stop at the limit and
+# their length (once: a study that is begun keeps it), JOBS how many runs share the card (default: 4; breast 1, so that energy is known). They stop at the limit and
 # go on when called again; a machine that is lent for a while needs OUT/evidence_*_study/runs carried to the next one.
 # It leaves its results below OUT (default: results/<name of the card>); commit them with the code that gave them.
 # DEVICE=cpu tries the script itself on a small scale, where there is no GPU; its results are worth nothing then, and
 # are in a temporary folder where no OUT is given.
 set -euo pipefail
+[ -z "${DATA:-}" ] || export DATA=$(realpath "$DATA")
+[ -z "${2:-}" ] || set -- "$1" "$(realpath --canonicalize-missing "$2")"
 cd "$(dirname "$0")/.."
 parts=(check_preactresnet18 check_mobilenet_v3_small check_resnet18 check_draws
        resume_preactresnet18 resume_mobilenet_v3_small resume_resnet18 throughput sweeping
@@ -20,7 +22,7 @@ parts=(check_preactresnet18 check_mobilenet_v3_small check_resnet18 check_draws
 if [[ " ${parts[*]} all " != *" ${1:-all} "* ]]; then
   echo "gpu.sh: no part $1; parts: ${parts[*]} all" >&2; exit 2
 fi
-limit=${LIMIT:-540} # seconds of a cost part
+limit=${LIMIT:-540} # seconds of a cost or evidence part
 export PYTHON=${PYTHON:-python} PYTHONPATH=$PWD/src DEVICE=${DEVICE:-cuda}
 card=$($PYTHON -c 'import torch; print(torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu")' |
   tr '[:upper:] ' '[:lower:]_')
@@ -75,7 +77,7 @@ cost() { # TASK PRECISION: the ladder of flags, palindromic blocks of fresh proc
   cp "$study"/cost/*.json "$out/"
   rm -rf "$study/prepared"
   if ((n <= blocks)); then
-    echo "gpu.sh: $((n - 1)) of $blocks blocks are measured; call \`benchmarks/gpu.sh cost_$1\` again for the rest" >&2
+    echo "gpu.sh: $((n - 1)) of $blocks blocks are measured; call \`benchmarks/gpu.sh cost_$1 $out\` again for the rest" >&2
     return 3
   fi
 }
@@ -89,13 +91,15 @@ evidence() { # TASK: a study of real images, from packing to report
   twinrun prepare
   [ -s "$out/evidence_$1_estimate.txt" ] || twinrun plan --estimate >"$out/evidence_$1_estimate.txt"
   left=$((limit - SECONDS + begin))
-  (cd "$study" && exec timeout --signal=INT --kill-after=60 $((left > 1 ? left : 1)) \
+  (cd "$study" && exec timeout --foreground --signal=INT --kill-after=60 $((left > 1 ? left : 1)) \
     $PYTHON -m twinrun sweep --no-record --jobs "${JOBS:-$jobs}") || code=$?
-  if [ $code = 124 ]; then
-    echo "gpu.sh: $(twinrun status | tail -1); call \`benchmarks/gpu.sh evidence_$1\` again for the rest" >&2
-    return 3
-  fi
-  [ $code = 0 ] || return $code
+  case $code in
+    0) ;;
+    124 | 137)
+      echo "gpu.sh: $(twinrun status | tail -1); call \`DATA=$DATA benchmarks/gpu.sh evidence_$1 $out\` again for the rest" >&2
+      return 3 ;;
+    *) return 1 ;; # not that of a sweep some of whose runs failed, which is 3
+  esac
   twinrun collect
   twinrun locate --all | tee "$out/evidence_$1_locate.txt" || { code=$?; echo "gpu.sh: locate failed" >&2; }
   twinrun analyze
@@ -122,5 +126,5 @@ part() {
 }
 if [ "${1:-all}" != all ]; then part "$1"; exit; fi
 failed=()
-for name in "${parts[@]}"; do LIMIT=1000000 "$0" "$name" "$out" || failed+=("$name"); done
+for name in "${parts[@]}"; do LIMIT=1000000 benchmarks/gpu.sh "$name" "$out" || failed+=("$name"); done
 ((${#failed[@]} == 0)) || { echo "gpu.sh: failed: ${failed[*]}" >&2; exit 1; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 from twinrun.study.pins import clean_environment
@@ -13,6 +14,10 @@ _clean = clean_environment()
 for _name in set(os.environ) - set(_clean):
     del os.environ[_name]
 os.environ.update(_clean)
+
+# A shell without job control starts what is in the background with SIGINT ignored, and processes inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

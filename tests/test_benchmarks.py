@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_throughput_and_sweeps_leave_their_ratios(tmp_path: Path) -> None:
 def test_a_study_of_real_images_stops_at_the_limit_and_goes_on(tmp_path: Path, real_data: Path) -> None:
     begun = part("evidence_breast", tmp_path, DATA=str(real_data), LIMIT="1")
     assert begun.returncode == 3, begun.stderr
-    assert "call `benchmarks/gpu.sh evidence_breast` again for the rest" in begun.stderr
+    assert f"call `DATA={real_data} benchmarks/gpu.sh evidence_breast {tmp_path}` again for the rest" in begun.stderr
     done = part("evidence_breast", tmp_path, DATA=str(real_data))
     assert done.returncode == 0, done.stderr
     report = (tmp_path / "evidence_breast" / "report" / "report.md").read_text()
@@ -89,6 +90,17 @@ def test_a_study_of_real_images_stops_at_the_limit_and_goes_on(tmp_path: Path, r
     assert "part in epoch 1, step 1" in (tmp_path / "evidence_breast_locate.txt").read_text()
     assert "BreastMNIST" in (tmp_path / "evidence_breast" / "params.yaml").read_text()
     assert "hours" in (tmp_path / "evidence_breast_estimate.txt").read_text()
+    # What is there is kept, and a study that is begun keeps its length.
+    records = sorted((tmp_path / "evidence_breast_study" / "runs").rglob("record.json"))
+    shutil.rmtree(records[0].parent)
+    before = [(record, record.stat().st_mtime_ns) for record in records[1:]]
+    done = part("evidence_breast", tmp_path, DATA=str(real_data), EPOCHS="2")
+    assert done.returncode == 1
+    assert "holds a study with epochs: 1; ask for these, or remove it" in done.stderr
+    done = part("evidence_breast", tmp_path, DATA=str(real_data))
+    assert done.returncode == 0, done.stderr
+    assert "1 run trained, 7 were there already" in done.stdout
+    assert [(record, record.stat().st_mtime_ns) for record in records[1:]] == before
 
 
 def test_a_study_of_real_images_needs_them(tmp_path: Path) -> None:

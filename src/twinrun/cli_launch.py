@@ -43,7 +43,7 @@ def sweep(
         record=record,
         gpus=turns,
     )
-    print(f"{trained} runs trained, {len(params.runs) - trained} were there already")
+    print(f"{trained} {'run' if trained == 1 else 'runs'} trained, {len(params.runs) - trained} were there already")
 
 
 def status(

@@ -2,11 +2,8 @@
 
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +11,6 @@ from scipy import stats
 
 from twinrun.analysis import intervals
 from twinrun.analysis.samples import Interval
-from twinrun.analysis.table import Cell
-from twinrun.analysis.tables_intervals import intervals_table
 from twinrun.analysis.variance import components
 
 INTERVALS: dict[str, Callable[[np.ndarray], Interval]] = {
@@ -134,19 +129,12 @@ def test_a_bootstrap_over_ties_is_not_defined() -> None:
     assert "ties among 5 values" in found.reason
 
 
-def test_an_interval_that_no_values_of_a_metric_reach_is_not_shown() -> None:
-    runs = {"accuracy": [0.413, 0.395, 0.395, 0.395, 0.375], "f1": [0.41, 0.38, 0.395, 0.40, 0.375]}
-    study = SimpleNamespace(
-        cells=lambda: [Cell("digits", "sgd", 0)],
-        metric_pair=lambda task: ("accuracy", "f1"),
-        results=pd.DataFrame({"arm": ["nd"], "noise": ["native"]}),
-    )
-    values: Any = SimpleNamespace(
-        study=study, free=lambda cell, metric: np.array(runs[metric]), free_absence=lambda cell, metric: ""
-    )
-    tied, untied = intervals_table(values).frame.to_dict("records")
-    assert math.isnan(tied["boot_high"])
-    assert math.isnan(tied["boot_low"])
-    assert tied["remark"].startswith("bootstrap not defined: it ends beyond every SD that is possible")
-    assert untied["boot_low"] < untied["sd_sample"] < untied["boot_high"] < 0.5 * math.sqrt(5 / 4)
-    assert untied["remark"] == ""
+@pytest.mark.parametrize(("scale", "shift"), [(1, 0), (0.1, 0), (1000, 0), (1, 0.5), (1, -0.395)])
+def test_the_bootstrap_of_an_sd_sees_ties_whatever_the_scale(scale: float, shift: float) -> None:
+    def found(values: list[float]) -> Interval:
+        return intervals.sd_bootstrap(np.array(values) * scale + shift, np.random.default_rng(0))
+
+    assert "ties among 5 values" in found([0.413, 0.395, 0.395, 0.395, 0.375]).reason
+    untied = [0.41, 0.38, 0.395, 0.40, 0.375]
+    plain = intervals.sd_bootstrap(untied, np.random.default_rng(0))
+    assert (found(untied).low, found(untied).high) == pytest.approx((plain.low * scale, plain.high * scale), rel=1e-6)

@@ -49,7 +49,7 @@ def test_a_failed_run_is_named_and_the_others_are_kept(small: Params, study: Lay
     assert "a file stands where a folder should be" in err
     assert list(states(small, study).values()) == ["missing", "complete", "complete", "complete"]
     (blocked / "det_1").unlink()
-    assert cli("sweep")[1] == "1 runs trained, 3 were there already\n"
+    assert cli("sweep")[1] == "1 run trained, 3 were there already\n"
 
 
 @pytest.mark.slow

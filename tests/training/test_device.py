@@ -122,6 +122,7 @@ def test_an_epoch_is_sent_at_its_start_and_nothing_comes_back(
 def test_an_evaluation_waits_at_its_end_only(
     architecture: str, tmp_path: Path, fake: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(batches, "EVALUATION_BATCH", 64)  # four batches
     made, _ = on_cuda(tmp_path, architecture, "fp32", fake, monkeypatch)
     copies = fake.enter_context(Copies())
     monkeypatch.setattr(torch.Tensor, "numpy", lambda tensor: tensor)

@@ -40,9 +40,8 @@ def cautions(study: Study, task: str) -> list[str]:
         )
     elif mean - share < LITTLE * (1 - share):
         found.append(
-            f"{title}: caution, little was learned: the mean accuracy of {runs} is {100 * mean:.1f} %, and always "
-            f"naming the largest class of the {images} gives {100 * share:.1f} %. Where such runs agree, it is mostly "
-            "on that class."
+            f"{title}: caution, hardly better than naming one class: the mean accuracy of {runs} is "
+            f"{100 * mean:.1f} %, and always naming the largest class of the {images} gives {100 * share:.1f} %."
         )
     if constant:
         found.append(

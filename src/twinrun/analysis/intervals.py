@@ -139,13 +139,13 @@ def _quantile(values: Sample, weights: Sample, share: float) -> float:
 
 
 def _log_variance(scaled: Sample, counts: NDArray[np.float64]) -> tuple[Sample, Sample]:
-    """log s^2 of each resample and its standard error; -inf for a resample of one value only."""
+    """log s^2 of each resample and its standard error; -inf for a resample of equal values."""
     n = scaled.size
     means = counts @ scaled / n
     centered = scaled[None, :] - means[:, None]
     second, fourth = ((counts * centered**power).sum(axis=1) / n for power in (2, 4))
-    # A resample of one value repeated has no spread but for rounding.
-    second = np.where((counts > 0).sum(axis=1) < 2, 0.0, second)
+    # A resample of one value repeated, or of equal ones, has no spread but for rounding; the whole sample has 1.
+    second = np.where(second < 1e-20, 0.0, second)
     with np.errstate(divide="ignore", invalid="ignore"):
         kurtosis = fourth / second**2
         return np.log(second * n / (n - 1)), np.sqrt((kurtosis - (n - 3) / (n - 1)) / n)

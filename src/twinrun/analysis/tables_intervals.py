@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -24,9 +23,6 @@ def intervals_table(values: CellValues) -> Table:
             runs = values.free(cell, metric)
             mean, chi_square = mean_interval(runs), sd_chi_square(runs)
             bootstrap = sd_bootstrap(runs, generator("sd", cell.task, cell.optimizer, cell.seed, metric))
-            # Few values, almost equal but for one, can give an end that no values in [0, 1] reach.
-            most = 0.5 * math.sqrt(runs.size / (runs.size - 1)) if runs.size > 1 and metric != "loss" else math.inf
-            beyond = bootstrap.high is not None and bootstrap.high > most
             shapiro = shapiro_wilk(runs)
             rows.append(
                 {
@@ -41,15 +37,14 @@ def intervals_table(values: CellValues) -> Table:
                     "sd_sample": statistics.sample_sd(runs),
                     "sd_low": number(chi_square.low),
                     "sd_high": number(chi_square.high),
-                    "boot_low": math.nan if beyond else number(bootstrap.low),
-                    "boot_high": math.nan if beyond else number(bootstrap.high),
+                    "boot_low": number(bootstrap.low),
+                    "boot_high": number(bootstrap.high),
                     "w_shapiro": number(shapiro.statistic),
                     "p_shapiro": number(shapiro.p),
                     "remark": remarks(
                         values.free_absence(cell, metric),
                         f"SD interval {chi_square.reason}" if chi_square.reason else "",
                         f"bootstrap {bootstrap.reason}" if bootstrap.reason else "",
-                        "bootstrap not defined: it ends beyond every SD that is possible" if beyond else "",
                         f"Shapiro-Wilk {shapiro.reason}" if shapiro.reason else "",
                     ),
                 }

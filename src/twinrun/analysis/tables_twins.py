@@ -28,10 +28,8 @@ def _between_seeds(study: Study, task: str, optimizer: str, arm: str) -> dict[st
             yield predicted
 
     rows = [study.runs(Cell(task, optimizer, seed), arm)["row"].tolist() for seed in study.seeds]
-    counts, sizes = (
-        [predictions.class_counts(watched(mine), len(labels), classes) for mine in rows],
-        list(map(len, rows)),
-    )
+    counts = [predictions.class_counts(watched(mine), len(labels), classes) for mine in rows]
+    sizes = [len(mine) for mine in rows]
     churn, error = predictions.churn_between(counts, sizes), statistics.mean(errors)
     return {
         "cells": sum(size > 0 for size in sizes),

@@ -13,8 +13,8 @@ from torch import nn
 from twinrun.study.errors import DeviceError, InputError, OutOfMemoryError
 
 NOT_DETERMINISTIC = " does not have a deterministic implementation"
-# A refused allocation on the CPU, by the CUDA runtime, and by its libraries: nothing but words tells them from others.
 _NO_ENGINE = "unable to find an engine"  # cuDNN: no algorithm of those allowed ran, with the memory that there was
+# A refused allocation on the CPU, by the CUDA runtime, and by its libraries: nothing but words tells them from others.
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory|ALLOC(ATION)?_FAILED")
 
 
