@@ -3,8 +3,8 @@
 python benchmarks/evidence.py TASK DATA FOLDER [--epochs N] [--device cuda]      # TASK: cifar10, cracks or breast
 
 DATA holds cifar10-jpeg.tar.xz, cracks.tar.xz or breastmnist.npz (results/cpu-real-subset/README.md says where they are
-from). The networks are whole and begin at random weights; rates and batches are those of studies/thesis.yaml, or its
-kind, and the schedules are as long as the run.
+from). The networks are whole and begin at random weights; batches are those of studies/thesis.yaml (breast: 32), rates
+are the usual ones for these networks, not tuned on these images; the schedules are as long as the run.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@
 # the six blocks take 10 to 13 minutes: a part begins no block that would not end within nine, says how many there are, exits
 # 3 while some are missing, and goes on with them when it is called again. (`all` has no limit; LIMIT sets another one.)
 # evidence_* are studies of 70 runs on real images, in the folder that DATA names (evidence.py says which files): EPOCHS sets
-# their length (once: a study that is begun keeps it), JOBS how many runs share the card (default: 4; breast 1, so that energy is known). They stop at the limit and
-# go on when called again; a machine that is lent for a while needs OUT/evidence_*_study/runs carried to the next one.
+# their length (once: a study that is begun keeps it), JOBS how many runs share the card (default: 4; breast 1, so that
+# energy is known). They stop at the limit and go on when called again; on another machine, too, when
+# OUT/evidence_*_study/runs is carried there.
 # It leaves its results below OUT (default: results/<name of the card>); commit them with the code that gave them.
 # DEVICE=cpu tries the script itself on a small scale, where there is no GPU; its results are worth nothing then, and
 # are in a temporary folder where no OUT is given.
