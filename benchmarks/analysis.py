@@ -152,8 +152,8 @@ def _info(
 
 def measure(folder: Path) -> None:
     """Analyse and report the study in `folder`/collected; prints seconds and peak memory as JSON."""
-    from twinrun.analysis.analyze import analyze
-    from twinrun.analysis.report import write_report
+    from twinrun.report.build import analyze
+    from twinrun.report.page import write_report
 
     begin = time.perf_counter()
     analyze(folder / "collected", folder / "analysis")

@@ -38,7 +38,7 @@ from twinrun.training.environment import host_facts, versions
 from twinrun.training.loop import begin_epoch, train_step
 from twinrun.training.numerics import set_numerics
 from twinrun.training.randomness import Noise
-from twinrun.training.trainee import Trainee, assemble
+from twinrun.training.setup import Trainee, assemble
 
 BATCH = 128
 PARAMS = """

@@ -30,7 +30,7 @@ from twinrun.training.numerics import set_numerics
 from twinrun.training.optimizers import build_optimizer
 from twinrun.training.randomness import Noise
 from twinrun.training.recording import recorded_weights
-from twinrun.training.trainee import assemble
+from twinrun.training.setup import assemble
 
 CPU = torch.device("cpu")
 

@@ -22,6 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from tools.sample.build import build_sample  # noqa: E402
 
 from twinrun.data.packed import data_digest  # noqa: E402
 from twinrun.study.files import sha256_file, write_json  # noqa: E402
@@ -118,6 +119,14 @@ def study(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def params(study: Layout) -> Params:
     """The tiny study's params."""
     return read_params(study.root / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the three sample archives."""
+    folder = tmp_path_factory.mktemp("sample")
+    build_sample(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

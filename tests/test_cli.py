@@ -15,8 +15,8 @@ import pytest
 from tests.conftest import REPOSITORY
 
 import twinrun
-from twinrun.cli import main
-from twinrun.data import fetch
+from twinrun.cli.app import main
+from twinrun.fetch import publishers as fetch
 from twinrun.study.layout import Layout
 from twinrun.study.params import read_params
 from twinrun.study.records import read_record
@@ -109,7 +109,9 @@ def test_plan_names_the_data_that_are_not_there(cli: Cli, study: Layout) -> None
 
 
 def test_plan_needs_no_torch(study: Layout) -> None:
-    script = "import sys; from twinrun.cli import main; sys.argv = ['twinrun', 'plan']\ntry:\n    main()\nfinally:\n"
+    script = (
+        "import sys; from twinrun.cli.app import main; sys.argv = ['twinrun', 'plan']\ntry:\n    main()\nfinally:\n"
+    )
     script += "    print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=study.root, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("False\n")
@@ -279,12 +281,12 @@ def test_fetch_says_what_it_did(cli: Cli, tmp_path: Path, monkeypatch: pytest.Mo
         ("sweep --jobs 2", "interrupted; what was finished is kept, and the same command goes on"),
         ("data fetch cifar10", "interrupted; what was finished is kept, and the same command goes on"),
         ("verify --first", "interrupted"),
-        ("data sample", "interrupted"),
+        ("power", "interrupted"),
     ],
 )
 def test_an_interrupt_promises_only_what_is_true(command: str, said: str, tmp_path: Path) -> None:
     words = ["twinrun", *command.split()]
-    script = "import sys; from twinrun import cli\ndef app(): raise SystemExit(130)\ncli.app = app; sys.argv = "
+    script = "import sys; import twinrun.cli.app as cli\ncli.app = lambda: sys.exit(130); sys.argv = "
     done = subprocess.run(
         [sys.executable, "-c", f"{script}{words}; cli.main()"],
         cwd=tmp_path,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.conftest import REPOSITORY
+from tools.sample.build import SAMPLE_SHA256
 
-from twinrun.data.sample import SAMPLE_SHA256
 from twinrun.study.files import sha256_file
 from twinrun.study.params import read_params
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from twinrun.analysis.api import Loaded
-    from twinrun.training.audit import Audit
-    from twinrun.training.controlled import Control
+    from twinrun.inspect.audit import Audit
+    from twinrun.inspect.controlled import Control
+    from twinrun.report.api import Loaded
 
 __version__ = "0.1.0"
 __all__ = ["assert_same_bits", "audit", "controlled", "fingerprint", "load"]
@@ -28,7 +28,7 @@ def load(folder: str | Path = ".") -> Loaded:
     `load("study").runs` has one row a run, `.tables["churn"]` is a table of the report. Raises
     `twinrun.study.errors.TwinrunError` with a message of what is missing or damaged.
     """
-    from twinrun.analysis.api import load as load_frames
+    from twinrun.report.api import load as load_frames
 
     return load_frames(folder)
 
@@ -36,9 +36,9 @@ def load(folder: str | Path = ".") -> Loaded:
 def controlled(seed: int | None = None, *, deterministic: bool | None = None) -> AbstractContextManager[Control]:
     """Seed Python, numpy and torch and choose deterministic mode for a `with` block; put all back at its end.
 
-    `twinrun.training.controlled.controlled` says what is set and what it raises.
+    `twinrun.inspect.controlled.controlled` says what is set and what it raises.
     """
-    from twinrun.training.controlled import controlled as control
+    from twinrun.inspect.controlled import controlled as control
 
     return control(seed, deterministic=deterministic)
 
@@ -67,8 +67,8 @@ def audit(model: Any, loss: Any, optimizer: Any, batch: tuple[Any, Any], *, repe
     model and the optimizer are left as they are. Raises `twinrun.study.errors.InputError` when the step fails, its
     OutOfMemoryError when memory ran out.
     """
-    from twinrun.training.audit import audit as examine
-    from twinrun.training.faults import named_faults
+    from twinrun.inspect.audit import audit as examine
+    from twinrun.training.torch_errors import named_faults
 
     with named_faults("audit"):
         return examine(model, loss, optimizer, batch, repeats=repeats)

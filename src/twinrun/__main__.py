@@ -1,6 +1,6 @@
 """`python -m twinrun`: the same as the `twinrun` command."""
 
-from twinrun.cli import main
+from twinrun.cli.app import main
 
 if __name__ == "__main__":
     main()

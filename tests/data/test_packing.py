@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import pytest
 from PIL import Image as Pillow
-from tests.data.test_sdnet2018 import jpeg
+from tests.data.readers.test_sdnet2018 import jpeg
 
 from twinrun.data import packing
 from twinrun.data import prepare as prepare_module

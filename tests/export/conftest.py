@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-from tests.conftest import REPOSITORY
+from tests.collect.synthetic import Synthetic, write_study
 
-from twinrun.analysis.analyze import analyze
-from twinrun.analysis.collect import collect
+from twinrun.collect.collect import collect
+from twinrun.report.build import analyze
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
-
-sys.path.insert(0, str(REPOSITORY / "tests" / "analysis"))
 
 
 @pytest.fixture(scope="session")
 def analyzed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Params, Path]:
     """Params and the folder of four runs, one of them diverged, with collected/ and analysis/."""
-    from synthetic import Synthetic, write_study
-
     root = tmp_path_factory.mktemp("analyzed")
     spec = Synthetic(
         tasks=("digits",), optimizers=("sgd",), seeds=(0,), runs=("det_1", "nd_1", "nd_2", "nd_3"), epochs=2,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from twinrun.cli import main
+from twinrun.cli.app import main
 from twinrun.export import exporting
 from twinrun.export.exporting import TARGETS, Summary, export
 from twinrun.export.finished import finished_runs

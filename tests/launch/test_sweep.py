@@ -22,7 +22,7 @@ from twinrun.launch.dvc import commit_stages
 from twinrun.launch.finish import finish, only_one
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.progress import follow
-from twinrun.launch.standing import states
+from twinrun.launch.status import states
 from twinrun.study.errors import BusyError, IncompleteError
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params

@@ -53,10 +53,10 @@ def test_other_code_is_refused(change: str, folder: Layout) -> None:
 
 
 def test_the_analysis_counts_where_it_is_asked_for(folder: Layout) -> None:
-    (folder.source / "analysis" / "templates" / "report.html.j2").write_text("")
+    (folder.source / "report" / "templates" / "report.html.j2").write_text("")
     require_same_code(folder)
     with pytest.raises(MismatchError, match=r"report\.html\.j2 differs"):
-        require_same_code(folder, ("analysis",))
+        require_same_code(folder, ("report",))
 
 
 def test_in_an_image_the_commit_is_named(folder: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

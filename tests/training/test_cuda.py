@@ -27,7 +27,7 @@ from twinrun.study.records import Record, read_measured, read_record
 from twinrun.training.batches import Batches
 from twinrun.training.loop import begin_epoch, train_step
 from twinrun.training.randomness import Noise, Streams
-from twinrun.training.trainee import assemble
+from twinrun.training.setup import assemble
 
 pytestmark = pytest.mark.cuda
 

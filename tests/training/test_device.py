@@ -21,10 +21,11 @@ from torch.utils._pytree import tree_leaves
 
 from twinrun.data.packed import load_packed
 from twinrun.study.params import read_params
-from twinrun.training import batches, trainee
+from twinrun.training import batches
+from twinrun.training import setup as trainee
 from twinrun.training.loop import begin_epoch, evaluate, train_step
 from twinrun.training.randomness import Noise
-from twinrun.training.trainee import Trainee, assemble
+from twinrun.training.setup import Trainee, assemble
 
 STEPS = 16  # 1,024 images by 64
 

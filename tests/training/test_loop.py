@@ -32,7 +32,7 @@ from twinrun.training import loop
 from twinrun.training.loop import Options, begin_epoch, train_run, train_step
 from twinrun.training.metrics import evaluate_metrics
 from twinrun.training.randomness import Noise
-from twinrun.training.trainee import adapt, assemble
+from twinrun.training.setup import adapt, assemble
 from twinrun.training.workspace import Workspace
 
 CODE = "c" * 64

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from twinrun.analysis.artifacts import read_features, read_weights
+from twinrun.collect.artifacts import read_features, read_weights
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
 from twinrun.training import loop, recording

@@ -9,7 +9,7 @@ from torchvision.models import (
     ResNet50_Weights,
 )
 
-from twinrun.data.fetch import WEIGHTS
+from twinrun.fetch.publishers import WEIGHTS
 
 
 def test_the_table_is_torchvisions() -> None:

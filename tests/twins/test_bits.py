@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import twinrun
-from twinrun.training.tensors import difference
+from twinrun.inspect.tensors import difference
 from twinrun.twins.bits import Bits, bits_of, compare_bits
 
 

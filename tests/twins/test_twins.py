@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import REPOSITORY
 
-from twinrun.cli import main
+from twinrun.cli.app import main
 from twinrun.study.errors import InputError
 from twinrun.study.pins import PINNED
 from twinrun.twins import folders

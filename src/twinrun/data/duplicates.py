@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinrun.data.readers import Example
+from twinrun.data.example import Example
 from twinrun.study.files import sha256_bytes
 
 LISTED = 200  # groups that a manifest lists; all are counted

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twinrun.data.example import Image, Index
 from twinrun.data.packed import IMAGES
-from twinrun.data.readers import Image, Index
 from twinrun.data.rows import fit_square, moments_of, npy_header, read_span, write_at
 from twinrun.study.errors import DamagedError, InputError, ResourceError
 from twinrun.study.files import read_json, write_json

@@ -21,9 +21,10 @@ import PIL
 
 from twinrun.data.archives import open_archive
 from twinrun.data.duplicates import find_duplicates
+from twinrun.data.example import Index
 from twinrun.data.packed import IDS, IMAGES, LABELS, MANIFEST, PACKED_SCHEMA, data_digest
 from twinrun.data.packing import Progress, Rows, pack_images
-from twinrun.data.readers import DataBlock, Index, read_index
+from twinrun.data.readers import DataBlock, read_index
 from twinrun.data.remarks import remarks
 from twinrun.study.errors import BusyError, InputError, ResourceError
 from twinrun.study.files import code_digest, digest, explain_os_error, sha256_file, write_bytes, write_json, write_text

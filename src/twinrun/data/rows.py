@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from twinrun.data.readers import Image
+from twinrun.data.example import Image
 
 _PART_BYTES = 1 << 18  # read at a time: what stays in a cache
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from twinrun.analysis.artifacts import read_curve
+from twinrun.collect.artifacts import read_curve
 from twinrun.study.errors import IncompleteError, MismatchError, TwinrunError
 from twinrun.study.files import read_json, sha256_file
 from twinrun.study.grid import Run

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from twinrun.study.checkout import CODE_PARTS, image_revision, require_same_code
+from twinrun.study.checkout import CODE_PARTS, REPORT_PARTS, image_revision, require_same_code
 from twinrun.study.errors import TwinrunError
 from twinrun.study.layout import Layout
 from twinrun.study.pins import leaks
@@ -97,7 +97,7 @@ def _code(root: Path) -> list[Finding]:
     revision = image_revision()
     findings = [Finding("note", f"container: an image of commit {revision}")] if revision is not None else []
     try:
-        require_same_code(Layout(root), (*CODE_PARTS, "analysis"))
+        require_same_code(Layout(root), (*CODE_PARTS, *REPORT_PARTS))
     except TwinrunError as error:
         return [*findings, Finding("bad", f"code: {error.message}")]
     return findings

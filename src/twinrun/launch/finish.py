@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from twinrun.launch.dvc import commit_stages, is_dvc_study, reproduce
-from twinrun.launch.standing import Watch
+from twinrun.launch.status import Watch
 from twinrun.study.errors import BusyError, IncompleteError, InputError
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout

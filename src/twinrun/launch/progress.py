@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from types import TracebackType
 from typing import Any
 
-from twinrun.launch.standing import count
+from twinrun.launch.status import count
 from twinrun.study.grid import Run
 
 

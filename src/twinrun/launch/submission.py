@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from twinrun.launch.slurm import Jobs, array_script, chunked, finish_script, site_lines, submit_script
-from twinrun.launch.standing import missing_runs
+from twinrun.launch.status import missing_runs
 from twinrun.study.errors import InputError
 from twinrun.study.files import explain_os_error, write_text
 from twinrun.study.layout import Layout

@@ -10,7 +10,7 @@ from pathlib import Path
 from twinrun.launch.finish import only_one, record_finished
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.progress import Progress
-from twinrun.launch.standing import missing_runs, states
+from twinrun.launch.status import missing_runs, states
 from twinrun.study.errors import BusyError, IncompleteError, InputError, OutOfMemoryError
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout

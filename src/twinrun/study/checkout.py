@@ -9,7 +9,10 @@ from twinrun.study.errors import MismatchError
 from twinrun.study.files import read_json, sha256_file
 from twinrun.study.layout import IMAGE_FACTS, Layout
 
-CODE_PARTS = ("study", "data", "training")  # the sub-packages that can change a run's bits
+# The import closure of preparing data and training a run: what can change a run's bits. A test holds that it is so.
+CODE_PARTS = ("study", "data", "training")
+REPORT_PARTS = ("stats", "collect", "report")  # what besides makes tables and figures
+LOCATE_PARTS = ("inspect", "collect")  # what besides finds first differences
 
 
 def require_same_code(layout: Layout, parts: Iterable[str] = CODE_PARTS, *, running: Path | None = None) -> None:

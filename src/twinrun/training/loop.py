@@ -30,14 +30,14 @@ from twinrun.training.batches import Batch, Batches
 from twinrun.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from twinrun.training.energy import energy_meter
 from twinrun.training.environment import gpu_name, versions
-from twinrun.training.faults import named_faults
 from twinrun.training.fingerprint import fingerprint
 from twinrun.training.metrics import evaluate_metrics
 from twinrun.training.numerics import set_numerics
 from twinrun.training.optimizers import learning_rate, set_learning_rate
 from twinrun.training.randomness import Noise, seed_global_generators
 from twinrun.training.recording import describe_weights, features_of, recorded_weights
-from twinrun.training.trainee import Trainee, assemble
+from twinrun.training.setup import Trainee, assemble
+from twinrun.training.torch_errors import named_faults
 from twinrun.training.workspace import Workspace
 
 EMULATED = ("reorder", "ulp")

@@ -9,7 +9,7 @@ import torch
 from torch.utils import deterministic as memory  # its one switch is a property that type checkers do not see
 
 from twinrun.study.errors import MismatchError
-from twinrun.study.ladder import NumericFlags, flags_for
+from twinrun.study.flags import NumericFlags, flags_for
 from twinrun.study.pins import CUBLAS, CUBLAS_DETERMINISTIC, leaks
 
 Flags = dict[str, bool | int | str | None]

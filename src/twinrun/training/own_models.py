@@ -18,7 +18,7 @@ from torch import nn
 from twinrun.study.errors import InputError, TwinrunError
 from twinrun.study.layout import Layout
 from twinrun.study.schema_model import ModelSpec, factory_file
-from twinrun.training.faults import short_of_memory
+from twinrun.training.torch_errors import short_of_memory
 
 HEAD = "twinrun_head"  # attribute of a model from outside: the name of its head
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
 
-from twinrun.analysis.intervals import mean_interval, sd_chi_square
+from twinrun.stats.intervals import mean_interval, sd_chi_square
 from twinrun.study.errors import InputError, TwinrunError
 from twinrun.study.files import read_json, sha256_file
 from twinrun.twins.bits import Difference

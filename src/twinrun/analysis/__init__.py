@@ -1,1 +1,0 @@
-"""From collected runs to tables, figures and the report. Never imports torch."""

@@ -1,0 +1,133 @@
+"""Commands that find where two runs part."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from twinrun.cli.options import DEFAULT_PARAMS, Device, ParamsFile, load_params, require_same_locating
+from twinrun.study.errors import DeviceError, InputError, MismatchError, TwinrunError
+from twinrun.study.layout import Layout
+
+if TYPE_CHECKING:  # heavy to import
+    from twinrun.collect.first_difference import Located
+
+FOLLOW = 50  # steps after the one in which two runs part
+
+
+def locate(
+    first: Annotated[str | None, typer.Argument(help="A run: its id, its record folder, or its label.")] = None,
+    second: Annotated[str | None, typer.Argument(help="The other; a label alone is of the first one's cell.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="One pair for each task, into located/, for the report.")
+    ] = False,
+    follow: Annotated[int, typer.Option(min=0, help="Steps to follow the difference after it is found.")] = FOLLOW,
+    params_file: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Find the first epoch, step and operation in which two runs differ; exit 4 when there is one, 0 when none."""
+    from twinrun.inspect import first_difference as locating
+    from twinrun.inspect.pairs import first_pairs, resolve
+
+    require_same_locating()
+    params, layout = load_params(params_file), Layout()
+
+    def one(a: str, b: str) -> Located:
+        chosen = resolve(params, layout, a, b)
+        names = f"{chosen[0].run.id} and {chosen[1].run.id}"
+        return locating.locate(
+            params,
+            layout,
+            *chosen,
+            params_file=params_file,
+            follow=follow,
+            say=lambda text: print(f"{names}: {text}", file=sys.stderr, flush=True),
+        )
+
+    if every:
+        if first or second:
+            raise InputError("--all takes no runs", "it chooses a det and an nd run of the first cell of each task")
+        _locate_all(first_pairs(params), layout, one)
+        return
+    if not (first and second):
+        raise InputError("which two runs?", "such as `twinrun locate digits/sgd/42/det_1 nd_1`, or --all")
+    _show(one(first, second), layout, resolve(params, layout, first, second))
+
+
+def _locate_all(pairs: dict[str, tuple[str, str] | None], layout: Layout, one: Any) -> None:
+    from twinrun.collect.first_difference import sentences, write_located
+    from twinrun.study.folders import replaced_folder
+
+    with replaced_folder(layout.located) as folder:
+        for task, pair in pairs.items():
+            if pair is None:
+                print(f"{task}: its first cell has no det and nd run to compare")
+                continue
+            try:
+                found = one(*pair)
+            except DeviceError as error:
+                # A job that finishes a study need not have the GPU: the report is made all the same, and says so.
+                print(f"{task}: not located: {error.message}; `dvc repro -sf locate` where it is", file=sys.stderr)
+                continue
+            write_located(folder / f"{task}.json", found)
+            print("\n".join(sentences(found)))
+
+
+def _show(found: Located, layout: Layout, runs: Any) -> None:
+    from twinrun.collect.first_difference import sentences, write_located
+    from twinrun.study.files import write_text
+
+    text = "\n".join(sentences(found))
+    print(text)
+    path = layout.parting(runs[0].run, runs[1].run)
+    write_located(path.with_name(f"{path.name}.json"), found)
+    write_text(path.with_name(f"{path.name}.txt"), text + "\n")
+    if found.growth:
+        from twinrun.report.sections.figures_parting import growth_figure
+        from twinrun.report.style import save
+
+        save(growth_figure(found, path.name), path.parent)
+    print(f"written: {path}.json, .csv, .txt" + (", .svg, .png" if found.growth else ""))
+    if found.outcome != "none":
+        raise MismatchError(f"{found.first} and {found.second} part in epoch {found.epoch}, step {found.step}")
+
+
+def follow_run(
+    run_id: Annotated[str, typer.Argument()],
+    record: Annotated[Path, typer.Option()],
+    params_file: ParamsFile = DEFAULT_PARAMS,
+    device: Device = None,
+) -> None:
+    """One side of `twinrun locate`: reads requests and writes answers, a line each."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a model prints is not an answer
+
+    def send(message: dict[str, Any]) -> None:
+        answers.write(json.dumps(message) + "\n")
+
+    def receive() -> dict[str, Any]:
+        line = sys.stdin.readline()
+        request: dict[str, Any] = json.loads(line) if line else {"do": "quit"}
+        return request
+
+    try:
+        from twinrun.inspect.replay import Replay
+        from twinrun.inspect.worker import serve
+        from twinrun.study.records import read_measured, read_record
+        from twinrun.training.environment import gpu_name
+        from twinrun.training.torch_errors import named_faults
+
+        params = load_params(params_file)
+        run = params.find(run_id)
+        with named_faults(run_id, params.tasks[run.task].recipe.batch_size):
+            replay = Replay(params, run, Layout(), read_record(record).noise, device or "auto")
+            here, there = gpu_name(replay.device), read_measured(record).host.get("gpu")
+            if here and here != there:
+                raise DeviceError(f"{run_id} was trained on {there}, and here is {here}", "other GPUs give other bits")
+            serve(replay, receive, send)
+    except TwinrunError as error:
+        send({"error": error.message, "hint": error.hint, "kind": type(error).__name__})

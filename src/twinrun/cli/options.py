@@ -1,0 +1,87 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from twinrun.study.errors import MismatchError, TwinrunError
+from twinrun.study.layout import Layout
+
+if TYPE_CHECKING:  # heavy to import
+    from twinrun.study.params import Params
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="The study's params file.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto; default: the study's execution.device.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Processes at a time; default: one for each GPU, on a CPU for each core.")
+]
+ExpectGrid = Annotated[str | None, typer.Option(help="Refuse to work when the study has another grid digest by now.")]
+DEFAULT_PARAMS = Path("params.yaml")
+
+
+def load_params(path: Path) -> Params:
+    """Read and check the params file, in a folder whose code is the code that runs; imported late, for it is heavy."""
+    from twinrun.study.checkout import require_same_code
+    from twinrun.study.params import read_params
+
+    require_same_code(Layout())
+    return read_params(path)
+
+
+def enter_clean_environment() -> None:
+    """Start this process again with the pinned variables, unless they are so already: libraries read them once."""
+    from twinrun.study.pins import clean_environment, leaks
+
+    if leaks(os.environ):
+        command = [sys.executable, "-m", "twinrun", *sys.argv[1:]]
+        os.execve(sys.executable, command, clean_environment())
+
+
+def check_grid(params: Params, expected: str | None) -> None:
+    """Refuse params that are not those a job was submitted with: MismatchError."""
+    if expected and params.grid_digest != expected:
+        raise MismatchError(
+            "params.yaml was changed after this job was submitted (its grid digest is "
+            f"{params.grid_digest[:12]}..., the job's {expected[:12]}...)",
+            "submit again with `twinrun slurm`, or put params.yaml back; nothing was trained or recorded",
+        )
+
+
+def note_other_study() -> None:
+    """Say so when what was collected is not the study of params.yaml."""
+    layout = Layout()
+    collected = layout.collected / "study.json"
+    if not (DEFAULT_PARAMS.is_file() and collected.is_file()):
+        return
+    from twinrun.study.files import read_json
+
+    try:
+        info, params = read_json(collected), load_params(DEFAULT_PARAMS)
+    except TwinrunError:
+        return  # whoever reads it names the fault
+    if isinstance(info, dict) and info.get("grid_digest") not in (None, params.grid_digest):
+        theirs, ours = info.get("study"), params.study
+        if theirs != ours:
+            why = f"{layout.collected}/ holds the study {theirs!r}, and {DEFAULT_PARAMS} describes the study {ours!r}"
+        else:
+            why = f"{DEFAULT_PARAMS} no longer has the params that {layout.collected}/ was collected with"
+        print(f"twinrun: {why}: this shows what was collected; `twinrun collect` collects anew", file=sys.stderr)
+
+
+def require_same_analysis() -> None:
+    """Refuse to analyze in a checkout whose code is not the code that runs."""
+    from twinrun.study.checkout import CODE_PARTS, REPORT_PARTS, require_same_code
+
+    require_same_code(Layout(), (*CODE_PARTS, *REPORT_PARTS))
+
+
+def require_same_locating() -> None:
+    """Refuse to locate differences in a checkout whose code is not the code that runs."""
+    from twinrun.study.checkout import CODE_PARTS, LOCATE_PARTS, require_same_code
+
+    require_same_code(Layout(), (*CODE_PARTS, *LOCATE_PARTS))

@@ -1,0 +1,225 @@
+"""Whether the runs of a study are all there, whole, and of one kind: every offending run is named."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinrun.collect.artifacts import read_curve, read_features, read_predictions, read_weights
+from twinrun.stats.samples import Progress, silent
+from twinrun.study.errors import IncompleteError, MismatchError, TwinrunError
+from twinrun.study.files import digest, read_json, sha256_bytes
+from twinrun.study.grid import Run
+from twinrun.study.layout import MEASURED, RECORD, Layout
+from twinrun.study.params import Params
+from twinrun.study.records import Measured, Record, read_measured, read_record
+
+SHOWN = 20  # offending runs named in one error
+
+
+@dataclass(frozen=True)
+class Found:
+    """One run that was read and is what its record says, without its large arrays."""
+
+    run: Run
+    record: Record
+    measured: Measured
+    curve: list[list[str]]
+    classes: int
+    examples: int
+    labels_digest: str
+    head_epochs: tuple[int, ...]
+    head_shapes: dict[str, list[int]]
+    layers_digest: str  # of the other layers' names and shapes
+    features_shape: tuple[int, ...] | None  # None: not recorded
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run was trained to its end."""
+        return self.record.status == "complete"
+
+
+def read_manifests(params: Params, layout: Layout) -> dict[str, dict[str, Any]]:
+    """The manifest of every task of the grid; IncompleteError names the tasks that are not prepared."""
+    paths = {task: layout.prepared(task) / "manifest.json" for task in params.grid.tasks}
+    absent = [task for task, path in paths.items() if not path.is_file()]
+    if absent:
+        raise IncompleteError(f"not prepared yet: {', '.join(absent)}", "run `twinrun prepare`, or `make study`")
+    manifests = {task: read_json(path) for task, path in paths.items()}
+    for task, manifest in manifests.items():
+        again = f"run `twinrun prepare {task}` again"
+        for key in ("classes", "n_test", "params_digest", "digest", "remarks"):
+            if not isinstance(manifest, dict) or key not in manifest:
+                raise MismatchError(f"{paths[task]}: {key!r} is missing", again)
+        if manifest["params_digest"] != params.data_params_digest(task):
+            raise MismatchError(f"{paths[task]}: prepared for other params of tasks.{task}.data", again)
+    return manifests
+
+
+def read_runs(
+    params: Params, layout: Layout, manifests: dict[str, dict[str, Any]], code_digest: str, progress: Progress = silent
+) -> list[Found]:
+    """Every run of the grid, in its order, read and checked.
+
+    Raises MismatchError (naming what is wrong with which run) before IncompleteError (naming what is missing).
+    """
+    found: list[Found] = []
+    missing: list[str] = []
+    wrong: list[tuple[str, str]] = []
+    for place, run in enumerate(params.runs):
+        progress(place, len(params.runs))
+        folder = layout.run(run)
+        if not (folder / RECORD).is_file() or not (folder / MEASURED).is_file():
+            missing.append(run.id)
+            continue
+        try:
+            one = _read_run(run, layout)
+        except TwinrunError as error:
+            wrong.append((run.id, error.message))
+            continue
+        faults = _faults(one, params, manifests[run.task], code_digest)
+        wrong.extend((run.id, fault) for fault in faults)
+        if not faults:
+            found.append(one)
+    progress(len(params.runs), len(params.runs))
+    wrong.extend(_mixed(found))
+    if wrong:
+        also = f"\n(and {len(missing)} runs are missing)" if missing else ""
+        raise MismatchError(
+            _listed(f"{len({run_id for run_id, _ in wrong})} of {len(params.runs)} runs do not fit this study", wrong)
+            + also,
+            "remove their folders and run `twinrun sweep`, or go back to the params and code that they were made with",
+        )
+    if missing:
+        title = f"{len(missing)} of {len(params.runs)} runs are missing"
+        raise IncompleteError(_listed(title, [(run_id, "") for run_id in missing]), "train them with `twinrun sweep`")
+    return found
+
+
+def read_unfinished(layout: Layout) -> list[tuple[str, str, int]]:
+    """Run id, task and number of the attempts in work/ that have left no record; nobody measured how long they took."""
+    rows = []
+    for path in layout.unfinished():
+        try:
+            noted = int(read_json(path)["number"])
+        except (TwinrunError, KeyError, TypeError, ValueError):
+            noted = 1  # damaged, but begun
+        task, optimizer, seed, label = path.parts[-5:-1]
+        rows.append((f"{task}/{optimizer}/{seed}/{label}", task, noted))
+    return rows
+
+
+def _listed(title: str, items: list[tuple[str, str]]) -> str:
+    lines = [f"  {run_id}: {text}" if text else f"  {run_id}" for run_id, text in items[:SHOWN]]
+    if len(items) > SHOWN:
+        lines.append(f"  and {len(items) - SHOWN} more")
+    return "\n".join([f"{title}:", *lines])
+
+
+def _read_run(run: Run, layout: Layout) -> Found:
+    folder = layout.run(run)
+    record = read_record(folder, check_files=True)
+    measured = read_measured(folder)
+    if record.run != run.id:
+        raise MismatchError(f"its record is that of {record.run}")
+    probabilities, labels = read_predictions(folder)
+    weights = read_weights(folder)
+    features = read_features(folder)
+    return Found(
+        run=run,
+        record=record,
+        measured=measured,
+        curve=read_curve(folder),
+        classes=probabilities.shape[1],
+        examples=len(labels),
+        labels_digest=labels_digest(labels),
+        head_epochs=weights.epochs,
+        head_shapes=weights.head_shapes,
+        layers_digest=digest(list(weights.layers.items())),
+        features_shape=None if features is None else features.shape,
+    )
+
+
+def labels_digest(labels: NDArray[np.int64]) -> str:
+    """SHA-256 of the labels, which must be the same in every run of a task."""
+    return sha256_bytes(np.ascontiguousarray(labels).tobytes())
+
+
+def _faults(one: Found, params: Params, manifest: dict[str, Any], code_digest: str) -> list[str]:
+    record, run = one.record, one.run
+    faults = [
+        f"made with other {what}"
+        for what, theirs, ours in (
+            ("params (params digest)", record.params_digest, params.run_digest(run)),
+            ("code (code digest)", record.code_digest, code_digest),
+            ("data (data digest)", record.data_digest, manifest["digest"]),
+        )
+        if theirs != ours
+    ]
+    identity = (run.task, run.optimizer, run.seed, run.arm, run.replicate)
+    if (record.task, record.optimizer, record.seed, record.arm, record.replicate) != identity:
+        faults.append("its record names another cell, arm or replicate than its id")
+    if params.execution.device not in ("auto", record.device):
+        faults.append(f"trained on the device {record.device}, while execution.device is {params.execution.device}")
+    if one.measured.run != run.id:
+        faults.append(f"its measurements are those of {one.measured.run}")
+    if not one.complete:
+        return faults
+    epochs = params.tasks[run.task].recipe.epochs
+    if len(one.curve) != epochs or len(record.fingerprints) != epochs:
+        faults.append(f"{len(one.curve)} rows in its curve for {epochs} epochs")
+    if (one.examples, one.classes) != (manifest["n_test"], len(manifest["classes"])):
+        faults.append(f"predictions of shape ({one.examples}, {one.classes}), not that of the prepared test set")
+    if record.metrics is None:
+        faults.append("complete, but without metrics")
+    return faults
+
+
+_SAME_IN_A_CELL: dict[str, Callable[[Found], object]] = {
+    "torch": lambda one: one.measured.versions.get("torch"),
+    "cuDNN": lambda one: one.measured.versions.get("cudnn"),
+    "GPU": lambda one: one.measured.host.get("gpu"),
+}
+_SAME_IN_A_TASK: dict[str, Callable[[Found], object]] = {
+    "labels": lambda one: one.labels_digest[:12],
+    "heads": lambda one: str((one.head_epochs, one.head_shapes)),
+    "layers": lambda one: one.layers_digest[:12],
+    "features": lambda one: one.features_shape,
+}
+
+
+def _mixed(found: list[Found]) -> Iterable[tuple[str, str]]:
+    """Runs that differ from their fellows in something that must be the same."""
+    yield from _outliers(found, lambda one: "", lambda one: one.record.device, "device", "the study")
+    yield from _outliers(found, lambda one: one.run.arm, lambda one: one.record.noise.kind, "noise", "its arm")
+    # The twins of a cell differ in their arm and in nothing else: not in what computes them either.
+    for what, value in _SAME_IN_A_CELL.items():
+        yield from _outliers(found, lambda one: one.run.cell, value, what, "its cell")
+    seen: dict[tuple[str, str], str] = {}
+    for one in found:
+        if one.record.noise.entropy:
+            other = seen.setdefault((one.run.cell, one.record.noise.entropy), one.run.id)
+            if other != one.run.id:
+                yield one.run.id, f"has the very noise of {other}: it is a replay and no replicate of its own"
+    complete = [one for one in found if one.complete]
+    for what, value in _SAME_IN_A_TASK.items():
+        yield from _outliers(complete, lambda one: one.run.task, value, what, "its task")
+
+
+def _outliers(
+    found: list[Found], group: Callable[[Found], str], value: Callable[[Found], object], what: str, where: str
+) -> Iterable[tuple[str, str]]:
+    groups: dict[str, list[Found]] = {}
+    for one in found:
+        groups.setdefault(group(one), []).append(one)
+    for members in groups.values():
+        # The commonest value is taken as the meant one; on a tie the first in grid order.
+        usual = Counter(map(value, members)).most_common(1)[0][0]
+        for one in members:
+            if value(one) != usual:
+                yield one.run.id, f"{what} {value(one)}, while most runs of {where} have {usual}"

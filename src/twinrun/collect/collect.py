@@ -1,0 +1,255 @@
+"""Gather exactly the runs of the grid into a few files: enough to rebuild every number and figure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.lib.format import open_memmap
+
+from twinrun.collect.artifacts import read_features, read_predictions, read_weights
+from twinrun.collect.checks import Found, read_manifests, read_runs, read_unfinished
+from twinrun.collect.pictures import write_pictures
+from twinrun.stats.samples import Progress, silent
+from twinrun.study.errors import MismatchError
+from twinrun.study.files import write_json, write_text
+from twinrun.study.folders import replaced_folder
+from twinrun.study.layout import CURVE_COLUMNS, Layout
+from twinrun.study.params import Params
+
+COLLECTED_SCHEMA = 1
+LAYER_RUNS = 16  # of a cell and arm: the first complete replicates, whose layers and features are kept (120 pairs)
+NO_LABEL = -1  # in labels.npy, where every run of the task diverged and none left its labels
+
+
+@dataclass(frozen=True)
+class CollectSummary:
+    """What `collect` found; `folder` is None when it was only to check."""
+
+    runs: int
+    diverged: tuple[str, ...]
+    resumed: tuple[str, ...]
+    folder: Path | None
+
+    @property
+    def sentence(self) -> str:
+        """The summary for a person."""
+        text = f"{self.runs} run{'' if self.runs == 1 else 's'}, all there and of one kind"
+        if self.diverged:
+            text += f"; {len(self.diverged)} diverged: {', '.join(self.diverged)}"
+        if self.resumed:
+            text += f"; {len(self.resumed)} were resumed, so their seconds are not used"
+        return text
+
+
+def collect(
+    params: Params, layout: Layout, *, code_digest: str, check_only: bool = False, progress: Progress = silent
+) -> CollectSummary:
+    """Check every run of the grid and write `layout.collected`, the whole of it or nothing.
+
+    Raises IncompleteError naming the missing runs, MismatchError naming the runs that do not belong to this study
+    (edited, of other params, code or data, on mixed devices). A diverged run belongs to it and is reported as such.
+    """
+    manifests = read_manifests(params, layout)
+    found = read_runs(params, layout, manifests, code_digest, progress)
+    if not check_only:
+        with replaced_folder(layout.collected) as folder:
+            tasks = {
+                task: _write_task(folder / task, params, layout, found, manifests[task], task) for task in manifests
+            }
+            write_json(folder / "study.json", _study(params, found, tasks, code_digest))
+            write_csv(folder / "results.csv", pd.DataFrame([_result(one) for one in found]))
+            write_csv(folder / "curves.csv", _curves(found))
+            write_csv(folder / "measured.csv", _measured(found))
+            write_csv(
+                folder / "unfinished.csv", pd.DataFrame(read_unfinished(layout), columns=["id", "task", "attempts"])
+            )
+    return CollectSummary(
+        runs=len(found),
+        diverged=tuple(one.run.id for one in found if not one.complete),
+        resumed=tuple(one.run.id for one in found if one.measured.resumed),
+        folder=None if check_only else layout.collected,
+    )
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write a CSV whose numbers read back as the same numbers; an empty cell is a value that does not exist."""
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _study(params: Params, found: list[Found], tasks: dict[str, dict[str, Any]], code_digest: str) -> dict[str, Any]:
+    return {
+        "schema": COLLECTED_SCHEMA,
+        "study": params.study,
+        "grid": params.grid.model_dump(mode="json"),
+        "execution": params.execution.model_dump(mode="json"),
+        "analysis": params.analysis.model_dump(mode="json"),
+        "params": {task: params.tasks[task].model_dump(mode="json") for task in params.grid.tasks},
+        "tasks": tasks,
+        "grid_digest": params.grid_digest,
+        "code_digest": code_digest,
+        "runs": [one.run.id for one in found],
+        "diverged": {one.run.id: one.record.note for one in found if not one.complete},
+        "parameter_counts": {task: _parameter_count(found, task) for task in params.grid.tasks},
+        "flags": {one.run.arm: one.record.flags for one in reversed(found)},
+    }
+
+
+def _parameter_count(found: list[Found], task: str) -> int:
+    return next(one.record.parameter_count for one in found if one.run.task == task)
+
+
+def _write_task(
+    folder: Path, params: Params, layout: Layout, found: list[Found], manifest: dict[str, Any], task: str
+) -> dict[str, Any]:
+    """Write the arrays of one task run by run, so that memory holds one run at a time; returns what describes them."""
+    folder.mkdir(parents=True)
+    runs = [one for one in found if one.run.task == task]
+    model = next((one for one in runs if one.complete), None)
+    epochs = model.head_epochs if model else ()
+    shapes = model.head_shapes if model else {}
+    size = sum(int(np.prod(shape)) for shape in shapes.values())
+    # Either may know it: what is procedural must never be shown as photographs.
+    procedural = params.tasks[task].data.procedural or bool(manifest.get("procedural", False))
+    n_test, n_classes = manifest["n_test"], len(manifest["classes"])
+    shape = (len(runs), n_test, n_classes)
+    probabilities = open_memmap(folder / "probabilities.npy", mode="w+", dtype=np.float32, shape=shape)
+    # numpy cannot map an empty array: a task without one complete run has no heads to map.
+    heads_shape = (len(runs), len(epochs), size)
+    heads = open_memmap(folder / "heads.npy", mode="w+", dtype=np.float32, shape=heads_shape) if size else None
+    labels = np.full(n_test, NO_LABEL, np.int64)
+    for row, one in enumerate(runs):
+        if one.complete:
+            probabilities[row], labels = read_predictions(layout.run(one.run))
+        else:
+            probabilities[row] = np.nan
+        if heads is not None:
+            heads[row] = np.nan
+            reached = read_weights(layout.run(one.run))
+            for epoch, vector in zip(reached.epochs, reached.heads, strict=True):
+                if epoch in epochs and vector.size == size:
+                    heads[row, epochs.index(epoch)] = vector
+    probabilities.flush()
+    if heads is None:
+        np.save(folder / "heads.npy", np.empty(heads_shape, np.float32))
+    else:
+        heads.flush()
+    np.save(folder / "labels.npy", labels)
+    _write_ids(folder, layout.prepared(task), n_test)
+    shown = params.tasks[task].show_images
+    first, prepared = int(manifest.get("n_train") or 0), layout.prepared(task)
+    flipping = write_pictures(folder, prepared, first, probabilities, _nd_rows(runs)) if shown else None
+    return {
+        "classes": manifest["classes"],
+        "n_train": manifest.get("n_train"),
+        "n_test": n_test,
+        "counts": manifest.get("counts"),
+        "procedural": procedural,
+        "data_digest": manifest["digest"],
+        "remarks": manifest["remarks"],
+        "flipping": flipping,
+        "head_epochs": list(epochs),
+        "head_shapes": shapes,
+        "head_size": size,
+        **_write_layers(folder, layout, runs),
+    }
+
+
+def _write_layers(folder: Path, layout: Layout, runs: list[Found]) -> dict[str, Any]:
+    """Write samples of the layers, and features, of some runs of a task; returns what describes the two arrays.
+
+    Pairs of a few replicates say what there is to say, and the arrays of all would take gigabytes.
+    """
+    kept, counts = [], Counter[tuple[str, str]]()
+    for row, one in enumerate(runs):
+        counts[one.run.cell, one.run.arm] += one.complete
+        if one.complete and counts[one.run.cell, one.run.arm] <= LAYER_RUNS:
+            kept.append(row)
+    if not kept:
+        return {"layers": [], "layer_rows": [], "features_shape": None}
+    model = read_weights(layout.run(runs[kept[0]].run))
+    shape = runs[kept[0]].features_shape
+    layers = features = None
+    if model.samples.size:
+        path, dimensions = folder / "layers.npy", (len(kept), *model.samples.shape)
+        layers = open_memmap(path, mode="w+", dtype=np.float32, shape=dimensions)
+    if shape:
+        features = open_memmap(folder / "features.npy", mode="w+", dtype=np.float32, shape=(len(kept), *shape))
+    for place, row in enumerate(kept):
+        if layers is not None:
+            layers[place] = read_weights(layout.run(runs[row].run)).samples
+        if features is not None:
+            features[place] = read_features(layout.run(runs[row].run))
+    return {
+        # A list, for JSON's keys are sorted and the network's order is wanted.
+        "layers": [{"name": name, **layer} for name, layer in model.layers.items()] if layers is not None else [],
+        "layer_rows": kept,
+        "features_shape": shape,
+    }
+
+
+def _nd_rows(runs: list[Found]) -> list[list[int]]:
+    """For each cell, the rows of its complete nd runs among `runs`."""
+    cells: dict[str, list[int]] = {}
+    for row, one in enumerate(runs):
+        if one.run.arm == "nd" and one.complete:
+            cells.setdefault(one.run.cell, []).append(row)
+    return list(cells.values())
+
+
+def _write_ids(folder: Path, prepared: Path, n_test: int) -> None:
+    """The ids of the test images, in the order of the predictions, where the prepared task has them."""
+    if not (prepared / "ids.csv").is_file():
+        return
+    rows = pd.read_csv(prepared / "ids.csv", dtype=str, keep_default_na=False)
+    if not {"id", "split"} <= set(rows.columns) or int((rows["split"] == "test").sum()) != n_test:
+        raise MismatchError(f"{prepared / 'ids.csv'}: not the ids of {n_test} test images", "prepare the task again")
+    write_csv(folder / "ids.csv", rows.loc[rows["split"] == "test", ["id"]])
+
+
+def _result(one: Found) -> dict[str, Any]:
+    record, metrics = one.record, one.record.metrics
+    return {
+        "id": one.run.id,
+        "task": one.run.task,
+        "optimizer": one.run.optimizer,
+        "seed": one.run.seed,
+        "arm": one.run.arm,
+        "replicate": one.run.replicate,
+        "label": one.run.label,
+        "status": record.status,
+        "device": record.device,
+        "noise": record.noise.kind,
+        "entropy": record.noise.entropy,
+        "epochs": len(record.fingerprints),
+        "accuracy": metrics.accuracy if metrics else None,
+        "f1": metrics.f1 if metrics else None,
+        "auc": metrics.auc if metrics else None,
+        "loss": metrics.loss if metrics else None,
+        "initial_fingerprint": record.initial_fingerprint,
+        "fingerprint": record.final_fingerprint,
+        "params_digest": record.params_digest,
+    }
+
+
+def _curves(found: list[Found]) -> pd.DataFrame:
+    # Text, not numbers: what the run wrote is what is collected, digit by digit.
+    rows = [[one.run.id, *row] for one in found for row in one.curve]
+    return pd.DataFrame(rows, columns=["id", *CURVE_COLUMNS], dtype=str)
+
+
+def _measured(found: list[Found]) -> pd.DataFrame:
+    rows = []
+    for one in found:
+        body = one.measured.model_dump(exclude={"schema_version", "record_sha256", "host", "versions", "environment"})
+        row = {"id": body.pop("run"), **body}
+        for block in ("host", "versions", "environment"):
+            row |= {f"{block}.{key}": value for key, value in sorted(getattr(one.measured, block).items())}
+        rows.append(row)
+    fixed = [column for column in rows[0] if "." not in column]
+    flattened = sorted({column for row in rows for column in row} - set(fixed))
+    return pd.DataFrame(rows, columns=[*fixed, *flattened], dtype=object)

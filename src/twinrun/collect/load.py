@@ -1,0 +1,157 @@
+"""The collected files as frames and arrays: whatever is damaged is named on the way in."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from twinrun.collect.collect import COLLECTED_SCHEMA
+from twinrun.study.errors import InputError, MismatchError
+from twinrun.study.files import read_json
+
+AGAIN = "it is damaged or not complete: run `twinrun collect` again"
+RESULT_COLUMNS = (
+    "id", "task", "optimizer", "seed", "arm", "replicate", "label", "status", "device", "noise", "entropy", "epochs",
+    "accuracy", "f1", "auc", "loss", "initial_fingerprint", "fingerprint", "params_digest",
+)  # fmt: skip
+STUDY_KEYS = ("study", "grid", "execution", "params", "tasks", "runs", "diverged", "code_digest", "grid_digest")
+# Named so that a hash of digits is never read as a number.
+TEXT_COLUMNS = (
+    "id", "task", "optimizer", "arm", "label", "status", "device", "noise", "entropy", "initial_fingerprint",
+    "fingerprint", "params_digest",
+)  # fmt: skip
+
+
+def read_frame(path: Path, text: tuple[str, ...], needed: tuple[str, ...]) -> pd.DataFrame:
+    """A CSV with the columns `needed`, those of `text` as text; InputError or MismatchError names what is wrong."""
+    try:
+        # Only an empty cell is a missing value: a task may well be called `nan`.
+        frame = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(text, "str"),
+            keep_default_na=False,
+            na_values=[""],
+        )
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file", AGAIN) from error
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
+        raise MismatchError(f"{path}: cannot be read ({' '.join(str(error).split())})", AGAIN) from error
+    absent = [column for column in needed if column not in frame]
+    if absent:
+        raise MismatchError(f"{path}: the columns {', '.join(absent)} are missing", AGAIN)
+    return frame
+
+
+_GRID_KEYS = ("tasks", "optimizers", "seeds", "runs")
+_TASK_KEYS = ("classes", "n_train", "n_test", "procedural", "data_digest", "remarks", "head_epochs", "head_size")
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """The description of the collected study; MismatchError when it is of another schema or lacks something."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file", "run `twinrun collect` first, in the folder that holds params.yaml")
+    try:
+        info = read_json(path)
+    except InputError as error:
+        raise MismatchError(error.message, AGAIN) from error
+    if not isinstance(info, dict) or info.get("schema") != COLLECTED_SCHEMA:
+        found = info.get("schema") if isinstance(info, dict) else type(info).__name__
+        raise MismatchError(f"{path}: schema {found!r}, this version reads {COLLECTED_SCHEMA}", "run `twinrun collect`")
+    absent = [key for key in STUDY_KEYS if key not in info]
+    if absent:
+        raise MismatchError(f"{path}: {', '.join(absent)} missing", AGAIN)
+    check_info(info, path)
+    return info
+
+
+def check_info(info: dict[str, Any], path: Path) -> None:
+    """MismatchError names the first key of study.json that is missing below its top level."""
+    wanted: list[tuple[str, Any, tuple[str, ...]]] = [("grid", info["grid"], _GRID_KEYS)]
+    tasks = info["grid"].get("tasks", []) if isinstance(info["grid"], dict) else []
+    for task in tasks:
+        for block in ("tasks", "params"):
+            if not isinstance(info[block], dict):
+                raise MismatchError(f"{path}: {block} is no mapping", AGAIN)
+        wanted.append((f"tasks.{task}", info["tasks"].get(task), _TASK_KEYS))
+        params = info["params"].get(task)
+        wanted.append((f"params.{task}", params, ("title", "data", "model", "recipe")))
+        if isinstance(params, dict):
+            wanted.append((f"params.{task}.data", params.get("data"), ("reader",)))
+            wanted.append((f"params.{task}.recipe", params.get("recipe"), ("metric",)))
+    for name, block, keys in wanted:
+        absent = [key for key in keys if not isinstance(block, dict) or key not in block]
+        if absent:
+            raise MismatchError(f"{path}: {name}.{absent[0]} is missing", AGAIN)
+
+
+def check_measured(measured: pd.DataFrame, path: Path) -> None:
+    """Make what was measured numbers; MismatchError for a text or a negative value."""
+    for name in ("train_seconds", "eval_seconds", "total_seconds", "energy_joules", "attempts"):
+        if name in measured:
+            measured[name] = _numbers(measured, name, path)
+            if (measured[name] < 0).any():
+                raise MismatchError(f"{path}: the column {name} holds something negative", AGAIN)
+
+
+def _numbers(frame: pd.DataFrame, name: str, path: Path) -> pd.Series:
+    try:
+        # `nan` is a value that is missing, as an empty cell is.
+        return pd.to_numeric(frame[name].replace("nan", math.nan)).astype(float)
+    except (ValueError, TypeError) as error:
+        raise MismatchError(f"{path}: the column {name} holds something that is no number", AGAIN) from error
+
+
+def check_labels(labels: NDArray[Any], classes: int, path: Path) -> None:
+    """MismatchError for labels that are no whole numbers or name no class; -1 throughout means that none is known."""
+    known = labels.dtype.kind in "iu"
+    if not known or (labels.size and not (labels == -1).all() and not (0 <= labels.min() <= labels.max() < classes)):
+        raise MismatchError(f"{path}: labels that are none of the {classes} classes", AGAIN)
+
+
+def check_values(results: pd.DataFrame, path: Path) -> None:
+    """Make the metrics numbers; MismatchError for a text, a share outside [0, 1], an unknown status, a foreign id."""
+    for name in ("accuracy", "f1", "auc", "loss"):
+        results[name] = _numbers(results, name, path)
+        odd = results[name].notna() & ~results[name].between(0, 1 if name != "loss" else np.finfo(float).max)
+        if odd.any():
+            first = results[odd].iloc[0]
+            raise MismatchError(f"{path}: {first['id']} has {name} {first[name]}", AGAIN)
+    parts = (results[name].astype(str) for name in ("task", "optimizer", "seed", "label"))
+    named = results["id"] == pd.DataFrame(dict(enumerate(parts))).agg("/".join, axis=1)
+    if not named.all():
+        raise MismatchError(f"{path}: {results.loc[~named, 'id'].iloc[0]} is not the run that its row describes", AGAIN)
+    unknown = results[~results["status"].isin(["complete", "diverged"])]
+    if len(unknown):
+        first = unknown.iloc[0]
+        raise MismatchError(f"{path}: {first['id']} has the status {first['status']!r}", AGAIN)
+
+
+def one_row_a_run(frame: pd.DataFrame, runs: list[str], path: Path) -> pd.DataFrame:
+    """The rows in the order of study.json, whatever order the file has them in: the arrays follow that order."""
+    doubles = frame.loc[frame["id"].duplicated(), "id"].tolist()
+    if doubles:
+        raise MismatchError(f"{path}: more than one row for {', '.join(doubles[:5])}", AGAIN)
+    if set(frame["id"]) != set(runs):
+        odd = sorted(set(frame["id"]) ^ set(runs))
+        raise MismatchError(f"{path}: {len(frame)} rows for {len(runs)} runs in study.json, such as {odd[0]}", AGAIN)
+    return frame.set_index("id").loc[runs].reset_index()
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """A memory-mapped array; InputError or MismatchError when it is missing or damaged."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file", AGAIN) from error
+    except (ValueError, OSError, EOFError):
+        # An empty array cannot be mapped; it can be read.
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise MismatchError(f"{path}: not a whole numpy array ({error})", AGAIN) from error
+    return array

@@ -1,0 +1,238 @@
+"""The collected study as tables and memory-mapped arrays, checked on the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from twinrun.collect.load import (
+    AGAIN,
+    RESULT_COLUMNS,
+    TEXT_COLUMNS,
+    check_labels,
+    check_measured,
+    check_values,
+    one_row_a_run,
+    read_array,
+    read_frame,
+    read_info,
+)
+from twinrun.study.errors import MismatchError
+from twinrun.study.files import digest
+
+MAPPED_RUNS = 32  # whose probabilities are mapped at a time
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A (task, optimizer, seed)."""
+
+    task: str
+    optimizer: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """A collected study; `results` has one row a run in grid order, `row` being its place in its task's arrays."""
+
+    folder: Path
+    info: dict[str, Any]
+    results: pd.DataFrame
+    curves: pd.DataFrame
+    measured: pd.DataFrame
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks of the grid in their order."""
+        return list(self.info["grid"]["tasks"])
+
+    @property
+    def optimizers(self) -> list[str]:
+        """The optimizers of the grid in their order."""
+        return list(self.info["grid"]["optimizers"])
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the grid in their order."""
+        return list(self.info["grid"]["seeds"])
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms of the grid, in order of appearance."""
+        return list(dict.fromkeys(self.results["arm"]))
+
+    def title(self, task: str) -> str:
+        """The task's title; procedural images are always named as such."""
+        title = str(self.info["params"][task]["title"])
+        missing = self.info["tasks"][task]["procedural"] and "procedural" not in title
+        return f"{title} (procedural images)" if missing else title
+
+    def main_metric(self, task: str) -> str:
+        """accuracy, f1 or auc."""
+        return str(self.info["params"][task]["recipe"]["metric"])
+
+    def metric_pair(self, task: str) -> tuple[str, str]:
+        """The two metrics of the thesis's figures: the main one, then F1 (accuracy where F1 is the main)."""
+        main = self.main_metric(task)
+        return (main, "accuracy" if main == "f1" else "f1")
+
+    def cells(self, task: str | None = None) -> Iterator[Cell]:
+        """The cells of one task or of all, in grid order."""
+        for name in [task] if task else self.tasks:
+            for optimizer in self.optimizers:
+                for seed in self.seeds:
+                    yield Cell(name, optimizer, seed)
+
+    def runs(self, cell: Cell, arm: str, *, complete: bool = True) -> pd.DataFrame:
+        """The runs of one arm of a cell; only the complete ones unless told otherwise."""
+        places = self._places.get((cell.task, cell.optimizer, cell.seed, arm), [])
+        chosen: pd.DataFrame = self.results.iloc[places]
+        if not complete:
+            return chosen
+        rest: pd.DataFrame = chosen[chosen["status"] == "complete"]
+        return rest
+
+    @cached_property
+    def _places(self) -> dict[Any, Any]:
+        # One pass over the rows, not one for each question: time stays linear in the runs.
+        return dict(self.results.groupby(["task", "optimizer", "seed", "arm"], sort=False).indices)
+
+    def place(self, run_id: str) -> int:
+        """The row of a run in `results` and in `measured`."""
+        return self._run_places[run_id]
+
+    @cached_property
+    def _run_places(self) -> dict[str, int]:
+        return {str(one): place for place, one in enumerate(self.results["id"])}
+
+    def curves_of(self, ids: list[str]) -> pd.DataFrame:
+        """The rows of curves.csv of some runs."""
+        places = [self._curve_places[one] for one in ids if one in self._curve_places]
+        return self.curves.iloc[np.concatenate(places) if places else []]
+
+    @cached_property
+    def _curve_places(self) -> dict[Any, Any]:
+        return dict(self.curves.groupby("id", sort=False).indices)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what was computed, in grid order: names the study, and seeds whatever is drawn at random."""
+        return digest([self.info, self.results.to_csv(index=False)])
+
+    def rng(self, *keys: object) -> np.random.Generator:
+        """A generator of its own for `keys`, the same each time for the same study."""
+        return np.random.default_rng(int(digest([self.digest, *map(str, keys)]), 16))
+
+    def stream(self, task: str, rows: list[int]) -> Iterator[NDArray[np.float32]]:
+        """Class probabilities (test examples, classes) of some runs of a task, one after the other.
+
+        Raises MismatchError for a complete run whose probabilities are not finite.
+        """
+        for start in range(0, len(rows), MAPPED_RUNS):
+            # Mapped anew every few runs: the pages that were read are given back.
+            mapped = self.probabilities(task)
+            for row in rows[start : start + MAPPED_RUNS]:
+                values = np.array(mapped[row])
+                if not np.isfinite(values).all():
+                    run = self.results.loc[(self.results["task"] == task) & (self.results["row"] == row), "id"].iloc[0]
+                    path = self.folder / task / "probabilities.npy"
+                    raise MismatchError(f"{path}: {run} is complete, but has probabilities that are no numbers", AGAIN)
+                yield values
+
+    def labels(self, task: str) -> NDArray[np.int64]:
+        """True classes (test examples,)."""
+        return read_array(self.folder / task / "labels.npy")
+
+    def probabilities(self, task: str) -> NDArray[np.float32]:
+        """Class probabilities (runs, test examples, classes), memory-mapped; NaN for a diverged run."""
+        return read_array(self.folder / task / "probabilities.npy")
+
+    def heads(self, task: str) -> NDArray[np.float32]:
+        """Head weights (runs, checkpoints, parameters), memory-mapped; NaN where a run diverged."""
+        return read_array(self.folder / task / "heads.npy")
+
+    def layers_of(self, task: str) -> list[dict[str, Any]]:
+        """Name, shape and number of recorded coordinates of every tensor outside the head, in the network's order."""
+        return list(self.info["tasks"][task].get("layers", []))
+
+    def layer_rows(self, task: str) -> list[int]:
+        """The rows of the task's arrays whose layers and features were collected, as the two arrays have them."""
+        return list(self.info["tasks"][task].get("layer_rows", []))
+
+    def layers(self, task: str) -> NDArray[np.float32]:
+        """Recorded coordinates (kept runs, checkpoints, coordinates of all layers), memory-mapped."""
+        return read_array(self.folder / task / "layers.npy")
+
+    def features_shape(self, task: str) -> tuple[int, int] | None:
+        """Test images and features that were recorded of each run; None where none were."""
+        shape = self.info["tasks"][task].get("features_shape")
+        return (int(shape[0]), int(shape[1])) if shape else None
+
+    def features(self, task: str) -> NDArray[np.float32]:
+        """Features after the last epoch (kept runs, test images, features), memory-mapped."""
+        return read_array(self.folder / task / "features.npy")
+
+    def image_ids(self, task: str) -> list[str]:
+        """The test images' ids in the data; `test image 7` where they were not collected."""
+        path = self.folder / task / "ids.csv"
+        if not path.is_file():
+            return [f"test image {index}" for index in range(self.info["tasks"][task]["n_test"])]
+        ids = list(map(str, read_frame(path, ("id",), ("id",))["id"]))
+        if len(ids) != self.info["tasks"][task]["n_test"]:
+            raise MismatchError(f"{path}: {len(ids)} ids for the test images of study.json", AGAIN)
+        return ids
+
+    def head_epochs(self, task: str) -> list[int]:
+        """The epochs of the checkpoints; 0 is the initialization."""
+        return list(self.info["tasks"][task]["head_epochs"])
+
+
+def load_study(folder: Path) -> Study:
+    """Read what `collect` wrote.
+
+    Raises InputError or MismatchError naming the file that is missing, truncated, of another schema, has duplicated
+    rows or disagrees with the others.
+    """
+    info = read_info(folder / "study.json")
+    results = read_frame(folder / "results.csv", TEXT_COLUMNS, RESULT_COLUMNS)
+    results = one_row_a_run(results, info["runs"], folder / "results.csv")
+    results["row"] = results.groupby("task").cumcount()
+    check_values(results, folder / "results.csv")
+    measured = read_frame(folder / "measured.csv", ("id",), ("id", "resumed", "train_seconds"))
+    check_measured(measured, folder / "measured.csv")
+    curves = read_frame(folder / "curves.csv", ("id", "fingerprint"), ("id", "epoch", "fingerprint"))
+    if curves.duplicated(["id", "epoch"]).any() or not set(curves["id"]) <= set(info["runs"]):
+        raise MismatchError(f"{folder / 'curves.csv'}: duplicated epochs or runs that are not in study.json", AGAIN)
+    study = Study(folder, info, results, curves, one_row_a_run(measured, info["runs"], folder / "measured.csv"))
+    _check_arrays(study)
+    return study
+
+
+def _check_arrays(study: Study) -> None:
+    for task in study.tasks:
+        described = study.info["tasks"][task]
+        runs = int((study.results["task"] == task).sum())
+        wanted: dict[str, tuple[int, ...]] = {
+            "labels.npy": (described["n_test"],),
+            "probabilities.npy": (runs, described["n_test"], len(described["classes"])),
+            "heads.npy": (runs, len(described["head_epochs"]), described["head_size"]),
+        }
+        kept = len(study.layer_rows(task))
+        if layers := study.layers_of(task):
+            wanted["layers.npy"] = (kept, len(described["head_epochs"]), sum(one["recorded"] for one in layers))
+        if features := study.features_shape(task):
+            wanted["features.npy"] = (kept, *features)
+        for name, shape in wanted.items():
+            path = study.folder / task / name
+            found = read_array(path).shape
+            if found != shape:
+                raise MismatchError(f"{path}: shape {found}, but results.csv and study.json say {shape}", AGAIN)
+        check_labels(study.labels(task), len(described["classes"]), study.folder / task / "labels.npy")

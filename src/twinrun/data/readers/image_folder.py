@@ -1,0 +1,215 @@
+"""Reader of a user's own images: a folder for each class, with its own split or to be split, or a table of paths."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
+
+from PIL import Image as Pillow
+
+from twinrun.data.archives import Archive
+from twinrun.data.decode import open_picture, pixels_of
+from twinrun.data.example import Example, Image, Index, held_out, in_order
+from twinrun.study.errors import InputError
+from twinrun.study.files import explain_os_error, sha256_file
+from twinrun.study.schema import ImageFolder
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
+SPLITS = ("train", "test")
+LEFT_OUT = ("val", "valid", "validation")  # for choosing a recipe: neither trained nor tested on
+_JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+@dataclass(frozen=True)
+class _Row:
+    name: str  # in the archive
+    id: str
+    label: str
+    split: str | None
+    group: str
+
+
+def index_image_folder(archive: Archive, data: ImageFolder, root: Path) -> Index:
+    """Classes and examples of a tree or a table (relative to `root`): ids are paths, images (height, width, 1 or 3).
+
+    Classes are in the order of `data.classes`, else by name, or by number where all names are numbers. Raises
+    InputError for images outside class folders, files that are no images among them, empty class folders, a table
+    that does not fit the files, and a group on both sides of the split.
+    """
+    missing: dict[str, str] = {}
+    if data.table:
+        rows, extra, missing = _read_table(archive, data, root / data.table)
+    else:
+        rows, extra = _walk_tree(archive, data)
+    extra["left_out"] = dict(sorted(Counter(row.split for row in rows if row.split in LEFT_OUT).items()))
+    rows = [row for row in rows if row.split not in LEFT_OUT]
+    classes = _order_classes(archive, data, {row.label for row in rows})
+    sides = _choose_sides(archive, data, rows)
+    numbers = {name: number for number, name in enumerate(classes)}
+    examples = [
+        Example(row.id, "test" if sides[row.group] == "test" else "train", numbers[row.label], row.group, (row.name,))
+        for row in rows
+    ]
+    return Index(classes, in_order(examples), lambda example: _decode(archive, example.where[0], data), extra, missing)
+
+
+def _refuse(archive: Archive, what: str, names: Iterable[str], hint: str) -> NoReturn:
+    found = sorted(names)
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    raise InputError(f"{archive.path}: {what}: {', '.join(found[:3])}{more}", hint)
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def _walk_tree(archive: Archive, data: ImageFolder) -> tuple[list[_Row], dict[str, Any]]:
+    files = [n for n in archive.names if not any(p.startswith(".") or p in _JUNK for p in PurePosixPath(n).parts)]
+    images = [name for name in files if _is_image(name)]
+    if not images:
+        raise InputError(f"{archive.path}: no images in it", f"images end in {', '.join(SUFFIXES)}")
+    # Archives often have one folder around everything.
+    base = PurePosixPath(os.path.commonpath([str(PurePosixPath(name).parent) for name in images]) or ".")
+    below = {name: PurePosixPath(name).relative_to(base) for name in images}
+    tops = {path.parts[0] for path in below.values()}
+    split = bool({top.lower() for top in tops} & set(SPLITS))
+    depth = 2 if split else 1  # where the class stands in a path: (split,) class, ..., file
+    layout = "images lie in train/<class>/ and test/<class>/, or, to be split by test_share, in <class>/"
+    if flat := [str(path) for path in below.values() if len(path.parts) <= depth]:
+        _refuse(archive, f"{len(flat)} images lie in no class folder", flat, layout)
+    if split:
+        kinds = {top.lower() for top in tops}
+        if missing := set(SPLITS) - kinds:
+            hint = f"there is {', '.join(sorted(tops))}; {layout}"
+            raise InputError(f"{archive.path}: no images in a folder {', '.join(missing)}", hint)
+        if other := {top for top in tops if top.lower() not in SPLITS + LEFT_OUT}:
+            _refuse(archive, "folders beside train and test", other, f"allowed: {', '.join(LEFT_OUT)}; {layout}")
+    folders = {str(base.joinpath(*path.parts[:depth])) for path in below.values()}
+    _refuse_strangers(archive, files, folders)
+    rows = []
+    for name, path in below.items():
+        group = str(path)
+        if data.group_pattern:
+            found = re.search(data.group_pattern, "/".join(path.parts[depth:]))
+            if not found:
+                _refuse(archive, f"group_pattern {data.group_pattern!r} does not match", [str(path)], "correct it")
+            group = found[1] if found.re.groups else found[0]
+        side = path.parts[0].lower() if split else None
+        rows.append(_Row(name, str(path), path.parts[depth - 1], side, group))
+    return rows, {}
+
+
+def _refuse_strangers(archive: Archive, files: list[str], folders: set[str]) -> None:
+    """InputError for files that are no images in class folders, and for class folders without any."""
+    around = {str(PurePosixPath(folder).parent) for folder in folders}
+    inside = [
+        name for name in files if not _is_image(name) and any(str(p) in folders for p in PurePosixPath(name).parents)
+    ]
+    if inside:
+        hint = f"images end in {', '.join(SUFFIXES)}; convert or move the others out of the class folders"
+        _refuse(archive, f"{len(inside)} files in class folders are no images", inside, hint)
+    if archive.path.is_dir():  # an archive does not always list its empty folders
+        there = {f"{top}/{sub.name}" if top != "." else sub.name
+                 for top in around for sub in (archive.path / top).iterdir() if sub.is_dir()}  # fmt: skip
+        empty = [name for name in there - folders if not PurePosixPath(name).name.startswith((".", "__MACOSX"))]
+        if empty:
+            _refuse(archive, "class folders without images", empty, "remove them, or put images into them")
+
+
+def _read_table(archive: Archive, data: ImageFolder, path: Path) -> tuple[list[_Row], dict[str, Any], dict[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = list(csv.reader(io.StringIO(text), strict=True))
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a table in CSV and UTF-8: {error}") from error
+    header = [cell.strip().lower() for cell in lines[0]] if lines else []
+    if missing := [key for key in ("path", "label") if key not in header]:
+        hint = "columns, separated by commas: path, label, and as wished split (train, test, val) and group"
+        raise InputError(f"{path}: no column {' and '.join(missing)}", hint)
+    known = frozenset(archive.names)
+    rows, lost, seen = [], [], dict[str, int]()
+    for number, cells in enumerate(lines[1:], 2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
+        if empty := [key for key in ("path", "label", "split", "group") if key in header and not row.get(key)]:
+            raise InputError(f"{path}: row {number}: {empty[0]} is empty", "every image needs it")
+        name, side = str(PurePosixPath(row["path"])), row["split"].lower() if "split" in header else None
+        if side is not None and side not in SPLITS + LEFT_OUT:
+            raise InputError(
+                f"{path}: row {number}: split {row['split']!r}", f"allowed: {', '.join(SPLITS + LEFT_OUT)}"
+            )
+        if name in seen:
+            raise InputError(f"{path}: rows {seen[name]} and {number} both name {name}", "an image stands there once")
+        seen[name] = number
+        if name not in known:
+            lost.append(name)
+        rows.append(_Row(name, name, row["label"], side, row.get("group") or name))
+    if (lost and data.on_error == "error") or len(lost) == len(rows):
+        files = [name for name in archive.names if _is_image(name)]
+        example = f"its images have names such as {files[0]}" if files else "there are no images in it"
+        _refuse(
+            archive, f"{len(lost)} of {len(rows)} paths in {path} are missing", lost, f"paths are inside it; {example}"
+        )
+    unlisted = sum(_is_image(name) and name not in seen for name in archive.names)
+    extra = {"table": {"path": data.table, "sha256": sha256_file(path)}, "images_not_in_table": unlisted}
+    return [row for row in rows if row.name in known], extra, dict.fromkeys(lost, "not in the source")
+
+
+def _order_classes(archive: Archive, data: ImageFolder, found: set[str]) -> tuple[str, ...]:
+    if data.classes is None:
+        return tuple(sorted(found, key=(lambda name: (int(name), name)) if all(map(str.isdecimal, found)) else None))
+    if unknown := found - set(data.classes):
+        _refuse(
+            archive, "not among `classes`", unknown, f"`classes` names {', '.join(data.classes)}: all, in their order"
+        )
+    return tuple(data.classes)
+
+
+def _choose_sides(archive: Archive, data: ImageFolder, rows: list[_Row]) -> dict[str, str]:
+    """The side of each group: its own, or by `test_share` of the groups that hold the same classes."""
+    if any(row.split for row in rows):
+        if data.test_share is not None:
+            raise InputError(
+                f"{archive.path}: the images have a split of their own", "remove test_share and split_seed"
+            )
+        sides: dict[str, str] = {}
+        for row in rows:
+            if sides.setdefault(row.group, row.split or "") != row.split:
+                raise InputError(f"{archive.path}: group {row.group} is on both sides of the split", "move its images")
+        return sides
+    if data.test_share is None:
+        raise InputError(
+            f"{archive.path}: the images have no split", "give test_share and split_seed, or say the split"
+        )
+    labels: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        labels[row.group].add(row.label)
+    strata: dict[frozenset[str], list[str]] = defaultdict(list)
+    for group, held in labels.items():
+        strata[frozenset(held)].append(group)
+    seed = data.split_seed or 0
+    test = {name for members in strata.values() for name in held_out(members, data.test_share, seed)}
+    return {group: "test" if group in test else "train" for group in labels}
+
+
+def _decode(archive: Archive, name: str, data: ImageFolder) -> Image:
+    """Pixels uint8 (height, width, 1 or 3); square already where `data.fit` is crop or stretch."""
+    picture = open_picture(archive.read(name), f"{archive.path}: {name}")
+    picture = picture.convert("L" if data.color == "gray" else "RGB")
+    if data.fit == "crop":
+        side = min(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        picture = picture.crop((left, top, left + side, top + side))
+    elif data.fit == "stretch" and picture.width != picture.height:
+        picture = picture.resize((data.image_size, data.image_size), Pillow.Resampling.BOX)
+    return pixels_of(picture)

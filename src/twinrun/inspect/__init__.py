@@ -1,0 +1,1 @@
+"""Instruments that look inside training: first differences, operations, costs, controlled blocks."""

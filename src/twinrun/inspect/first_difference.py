@@ -1,0 +1,194 @@
+"""`twinrun locate`: the first place where two runs differ: epoch, step, operation; and how the difference grows."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twinrun.collect.first_difference import Growth, Located, Parting
+from twinrun.inspect.lockstep import Message, Pair, Processes, Traced, ensure_space
+from twinrun.inspect.pairs import Recorded, check_pair, differing_epoch
+from twinrun.study.errors import MismatchError
+from twinrun.study.layout import Layout
+from twinrun.study.params import Params
+
+TRIES = 10  # of a step whose difference does not come again, as native noise may do
+
+
+def locate(
+    params: Params,
+    layout: Layout,
+    first: Recorded,
+    second: Recorded,
+    *,
+    params_file: Path,
+    follow: int,
+    say: Callable[[str], None] = lambda text: None,
+) -> Located:
+    """Train both again in fresh processes, in lockstep, up to where they part and `follow` steps on.
+
+    Raises what `check_pair` raises, before any work; DeviceError without the records' device, InputError
+    when the disk has no room for what is handed over;
+    MismatchError when a run trained again is not what its record says.
+    """
+    check_pair(params, layout, first, second)
+    epoch = differing_epoch(first.record, second.record)
+    if epoch is None:
+        epochs = len(first.record.fingerprints)
+        return _located(first, second, "none", [f"Their records agree before training and after all {epochs} epochs."])
+
+    def command(index: int) -> list[str]:
+        one = (first, second)[index]
+        return [sys.executable, "-m", "twinrun", "follow-run", one.run.id, "--params", str(params_file),
+                "--record", str(one.folder.resolve()), "--device", one.record.device]  # fmt: skip
+
+    with tempfile.TemporaryDirectory(prefix="twinrun-locate-") as folder, Processes(command, layout.root) as sides:
+        pair = Pair(sides[0], sides[1], Path(folder))
+        return Search(first, second, pair, epoch, follow, say).run()
+
+
+class Search:
+    """One search over a pair of runs that stand before their first step."""
+
+    def __init__(
+        self, first: Recorded, second: Recorded, pair: Pair, epoch: int, follow: int, say: Callable[[str], None]
+    ) -> None:
+        self.runs, self.pair, self.follow, self.say = (first, second), pair, follow, say
+        self.epoch = epoch  # the first whose end differs, by the records
+        self.live = "native" in (first.record.noise.kind, second.record.noise.kind)
+        self.how: list[str] = []
+        self.before = 0
+
+    def run(self) -> Located:
+        """Epoch, step, operation, growth."""
+        size = max(one["bytes"] for one in self.pair.hello)
+        # Only digests pass between the runs, and then one tensor, or the weights, at a time.
+        ensure_space(self.pair.folder, size, "a copy of the weights")
+        for one, hello in zip(self.runs, self.pair.hello, strict=True):
+            self._hold(one, "before training", one.record.initial_fingerprint, hello["initial"])
+        if not self.live:  # native noise may part this pair in an epoch that ended equal in the records
+            self._advance(max(self.epoch - 1, 0))
+        step = self._differing_step()
+        if step is None:
+            self.how.append("No step of the repetition differed: the noise of these runs did not show again.")
+            return _located(*self.runs, "none", self.how)
+        self.say(f"epoch {step['epoch']} step {step['step']}")
+        traced = self._operation()
+        facts: dict[str, Any] = {"epoch": step["epoch"], "step": step["step"], "steps_before": self.before}
+        facts |= {"parting": _placed(traced.first, self.before), "arithmetic": _placed(traced.arithmetic, self.before)}
+        facts |= {"operations": traced.operations, "growth": self._grow(step)}
+        return _located(*self.runs, "located" if traced.first else "step only", self.how, **facts)
+
+    def _advance(self, epochs: int) -> None:
+        """Train the epochs after which the records are equal, and hold them against the records."""
+        if not epochs:
+            return
+        code = self.runs[0].record.code_digest
+        own = [{"code": code, "fingerprints": one.record.fingerprints[:epochs]} for one in self.runs]
+        for one, answer in zip(self.runs, self.pair.ask_each("advance", *own), strict=True):
+            start = answer["start"]
+            # A checkpoint is there by chance: what is located must not tell of it.
+            self.say(
+                f"{one.run.id} goes on from " + (f"its checkpoint after epoch {start}" if start else "its beginning")
+            )
+            self.how.append(f"{one.run.id} was trained again to the end of epoch {epochs}.")
+            for epoch, found in enumerate(answer["fingerprints"], start + 1):
+                self._hold(one, f"after epoch {epoch}", one.record.fingerprints[epoch - 1], found)
+        self.before = epochs * self.pair.hello[0]["steps"]
+        self.say(f"epochs 1 to {epochs} are equal")
+
+    def _hold(self, one: Recorded, when: str, noted: str, found: str) -> None:
+        if noted != found and one.record.noise.kind != "native":
+            raise MismatchError(
+                f"{one.run.id} trained again is {when} not what its record says",
+                "`twinrun verify` says more; `twinrun doctor` what in this machine may change the bits",
+            )
+
+    def _differing_step(self) -> Message | None:
+        while True:
+            answers = self.pair.ask("step")
+            if not all(answer["more"] for answer in answers):
+                return None
+            if answers[0]["digests"] != answers[1]["digests"]:
+                return answers[0]
+            self.before += 1
+            if self.live and answers[0]["last"]:
+                self.say(f"epoch {answers[0]['epoch']} is equal")
+
+    def _operation(self) -> Traced:
+        """The operation in which the step differs; native noise need not differ again at once."""
+        wanted = [answer["digests"] for answer in self.pair.ask("digests")]
+        for attempt in range(1, TRIES + 1):
+            self.pair.ask("rewind")
+            traced = self.pair.trace()
+            if traced.first:
+                again = [answer["digests"] for answer in self.pair.ask("digests")] == wanted
+                if not again and not self.live:
+                    raise MismatchError(
+                        "the step done again gave other bits than at first", "`twinrun doctor` may say why"
+                    )
+                self.how.append(
+                    "The step was done again with every operation looked at"
+                    + (", and ended with the same bits." if again else f"; native noise showed in try {attempt}.")
+                )
+                return traced
+            if not self.live:
+                break
+        self.how.append("No operation of the step differed when it was done again.")
+        return traced
+
+    def _grow(self, step: Message) -> list[Growth]:
+        """How far they are apart after that step and the next; where an epoch ends, the records must say the same."""
+        rows: list[Growth] = []
+        answers, ended = [step, step], 0
+        while True:
+            rows.append(self._distance(len(rows), answers[0]["epoch"]))
+            if answers[0]["last"]:
+                if any(answers[0]["epoch"] > len(one.record.fingerprints) for one in self.runs):
+                    break  # a record ends before: the run diverged or was stopped
+                ended = answers[0]["epoch"]
+                for one, answer in zip(self.runs, self.pair.ask("fingerprint"), strict=True):
+                    self._hold(one, f"after epoch {ended}", one.record.fingerprints[ended - 1], answer["fingerprint"])
+            if len(rows) > self.follow:
+                break
+            answers = self.pair.ask("step")
+            if not all(answer["more"] for answer in answers):
+                break
+        if ended and not self.live:
+            self.how.append(f"Both repetitions had the fingerprints of their records up to the end of epoch {ended}.")
+        return rows
+
+    def _distance(self, number: int, epoch: int) -> Growth:
+        path = self.pair.folder / "weights.safetensors"
+        loss = self.pair.only(0, "export", path=str(path))["loss"]
+        answer = self.pair.only(1, "distance", path=str(path))
+        return Growth(step=number, epoch=epoch, loss_first=loss, loss_second=answer.pop("loss"), **answer)
+
+
+def _placed(parting: Parting | None, before: int) -> Parting | None:
+    """A difference that is there when the step begins is none of an operation's phase."""
+    if parting is None or parting.operation != "(state)":
+        return parting
+    of_weights = parting.tensor.startswith(("parameter ", "buffer "))
+    phase = "initialization" if not before and of_weights else "between steps" if of_weights else "optimizer"
+    return parting.model_copy(update={"phase": phase, "opaque": False})
+
+
+def _located(first: Recorded, second: Recorded, outcome: str, how: list[str], **facts: Any) -> Located:
+    record = first.record
+    return Located(
+        first=record.run,
+        second=second.record.run,
+        task=record.task,
+        params_digest=record.params_digest,
+        code_digest=record.code_digest,
+        data_digest=record.data_digest,
+        device=record.device,
+        fingerprints=[one.record.final_fingerprint for one in (first, second)],
+        outcome=outcome,  # type: ignore[arg-type]
+        how=how,
+        **facts,
+    )

@@ -1,0 +1,207 @@
+"""Two runs in lockstep: the same request to both, and their traced operations compared one by one as they happen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol
+
+from twinrun.collect.first_difference import Parting
+from twinrun.study import errors
+from twinrun.study.errors import IncompleteError, InputError
+from twinrun.study.files import has_room
+from twinrun.study.pins import clean_environment
+
+Message = dict[str, Any]
+
+
+class Side(Protocol):
+    """One run that can be driven."""
+
+    def send(self, message: Message) -> None:
+        """Ask."""
+
+    def receive(self) -> Message:
+        """The next answer."""
+
+
+class ProcessSide:
+    """A run in a fresh process that speaks JSON, a line a message."""
+
+    def __init__(self, command: Sequence[str], root: Path) -> None:
+        self.process = subprocess.Popen(
+            command,
+            cwd=root,
+            env=clean_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        # Read all along: a process whose words nobody reads stops when the pipe is full.
+        self.words = ThreadPoolExecutor(1).submit(self.process.stderr.read)  # type: ignore[union-attr]
+
+    def send(self, message: Message) -> None:
+        """Write one line; a process that has ended is noticed when its answer is read."""
+        assert self.process.stdin
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+
+    def receive(self) -> Message:
+        """One line; IncompleteError when the process has ended, its own TwinrunError when it sends one."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            raise IncompleteError(
+                f"a run that was traced ended early (exit {self.process.wait()}): {self.words.result().strip()[-1500:]}"
+            )
+        message: Message = json.loads(line)
+        if "error" in message:
+            raise getattr(errors, message["kind"])(message["error"], message["hint"])
+        return message
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        self.process.wait()
+        self.words.result()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with suppress(BrokenPipeError):
+                stream.close()  # type: ignore[union-attr]
+
+
+@dataclass
+class Traced:
+    """What the comparison of a traced step found."""
+
+    first: Parting | None
+    arithmetic: Parting | None
+    operations: int
+
+
+class Pair:
+    """Two sides and a folder for the one tensor, or the weights, that are handed from the first to the second."""
+
+    def __init__(self, first: Side, second: Side, folder: Path) -> None:
+        self.sides, self.folder = (first, second), folder
+        self.hello = self.receive()
+
+    def receive(self) -> list[Message]:
+        """The next answer of each."""
+        return [side.receive() for side in self.sides]
+
+    def ask(self, do: str, **rest: Any) -> list[Message]:
+        """The answers of both to one request; they work at the same time."""
+        for side in self.sides:
+            side.send({"do": do, **rest})
+        return self.receive()
+
+    def ask_each(self, do: str, *rest: Message) -> list[Message]:
+        """As `ask`, with something for each."""
+        for side, own in zip(self.sides, rest, strict=True):
+            side.send({"do": do, **own})
+        return self.receive()
+
+    def only(self, which: int, do: str, **rest: Any) -> Message:
+        """The answer of one of them."""
+        self.sides[which].send({"do": do, **rest})
+        return self.sides[which].receive()
+
+    def trace(self) -> Traced:
+        """Do the step that both were put back to once more, operation by operation; nothing is kept but the digests.
+
+        The search goes on beyond a mere other order of the examples, for the first operation that rounds otherwise.
+        """
+        found: list[Parting] = []
+        count, stopped, mere_order = 0, False, False
+        for side in self.sides:
+            side.send({"do": "trace"})
+        while True:
+            pair = self.receive()
+            if any("end" in one for one in pair):
+                break
+            count += 1
+            parting, only_order = self._compare(*pair, order_seen=bool(found))
+            if parting:
+                found.append(parting)
+                mere_order = only_order and len(found) == 1
+                stopped = not mere_order
+            for side in self.sides:
+                side.send({"do": "stop" if stopped else "go"})
+        for index, side in enumerate(self.sides):
+            while "end" not in pair[index]:  # one of them did more than the other
+                side.send({"do": "stop"})
+                pair[index] = side.receive()
+        names = pair[1]["names"]
+        found = [
+            one.model_copy(update={"tensor": name}) if name else one
+            for one, name in zip(found, [*names, None, None], strict=False)
+        ]
+        first = found[0] if found else None
+        return Traced(first, None if mere_order else found[-1] if found else None, count)
+
+    def _compare(self, one: Message, other: Message, *, order_seen: bool) -> tuple[Parting | None, bool]:
+        """Where this operation differs, and whether only in the order of the batch's examples."""
+        place = {key: one[key] for key in ("phase", "operation", "module", "module_type", "opaque")}
+        shapes = [[len(event[side]) for side in ("inputs", "outputs")] for event in (one, other)]
+        if any(one[key] != other[key] for key in ("operation", "module")) or shapes[0] != shapes[1]:
+            another = {"other_operation": other["operation"], "kind": "other operation"}
+            return Parting(**place, **another, side="output", tensor=""), False
+        sides: tuple[Literal["input", "output"], ...] = ("input", "output")
+        for side in sides:
+            for index, (a, b) in enumerate(zip(one[side + "s"], other[side + "s"], strict=True)):
+                only_order = a[2] is not None and a[2] == b[2]
+                if a[1] == b[1] or (order_seen and only_order):
+                    continue
+                parting = self._fetch(place, side, index)
+                # What differs at an input, and at no output before it, came in past the dispatcher.
+                unseen = side == "input" or one["operation"] == "(module)"
+                return (parting.model_copy(update={"opaque": True}) if unseen else parting), only_order
+        return None, False
+
+    def _fetch(self, place: Message, side: Literal["input", "output"], index: int) -> Parting:
+        """Hand that one tensor from the first run to the second, while both stand at the operation that made it."""
+        path = self.folder / "tensor.safetensors"
+        size = self.only(0, "name", side=side, index=index)["bytes"]
+        ensure_space(self.folder, size, "the tensor that differs")
+        self.only(0, "save", side=side, index=index, path=str(path))
+        answer = self.only(1, "compare", side=side, index=index, path=str(path))
+        path.unlink()
+        facts = answer["difference"] or {"kind": "values"}
+        return Parting(**place, side=side, tensor=answer["name"], shape=answer["shape"], dtype=answer["dtype"], **facts)
+
+
+def ensure_space(folder: Path, size: int, what: str) -> None:
+    """InputError when `size` bytes do not fit on the disk of `folder` with some left."""
+    if not has_room(folder, size):
+        free = shutil.disk_usage(folder).free
+        raise InputError(
+            f"{folder}: {what} takes {size / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free",
+            "free some space, or set TMPDIR to a folder on another disk",
+        )
+
+
+class Processes:
+    """Both runs as fresh processes, ended with the block."""
+
+    def __init__(self, command: Callable[[int], Sequence[str]], root: Path) -> None:
+        self.command, self.root = command, root
+        self.sides: list[ProcessSide] = []
+
+    def __enter__(self) -> list[ProcessSide]:
+        self.sides = [ProcessSide(self.command(index), self.root) for index in (0, 1)]
+        return self.sides
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for side in self.sides:
+            side.close()

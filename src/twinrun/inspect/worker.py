@@ -1,0 +1,160 @@
+"""One side of two runs in lockstep: does what it is told, answers with digests, pauses after each traced operation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from twinrun.inspect.replay import Replay
+from twinrun.inspect.tensors import Difference, difference, ulp_distance
+from twinrun.inspect.trace import DRAW, Event, Tracer, Value
+from twinrun.study.files import write_bytes
+from twinrun.training.randomness import StreamDropout
+
+Message = dict[str, Any]
+
+
+def serve(replay: Replay, receive: Callable[[], Message], send: Callable[[Message], None]) -> None:
+    """Answer each request with one message, until `quit`; a traced step sends one message for each operation."""
+    send({"initial": replay.trainee.initial, "bytes": _bytes(replay), "steps": replay.steps})
+    while (request := receive())["do"] != "quit":
+        match request["do"]:
+            case "advance":
+                start = replay.resume(request["code"], request["fingerprints"])
+                send({"start": start, "fingerprints": [replay.whole_epoch() for _ in request["fingerprints"][start:]]})
+            case "step":
+                more = replay.next_step()
+                digests = replay.step_digests() if more else {}
+                place = {"epoch": replay.epoch + 1, "step": replay.step, "last": replay.step == replay.steps}
+                send({"more": more, "digests": digests, **place})
+            case "rewind":
+                replay.rewind()
+                send({})
+            case "trace":
+                send({"end": True, "names": Pause(replay, receive, send).run()})
+            case "digests":
+                send({"digests": replay.step_digests()})
+            case "fingerprint":
+                send({"fingerprint": replay.fingerprint()})
+            case "export":
+                tensors = {f"weight/{name}": tensor for name, tensor in replay.weights().items()}
+                tensors["predicted"] = replay.predictions()
+                write_bytes(Path(request["path"]), save(tensors))
+                send({"loss": _finite(replay.loss())})
+            case "distance":
+                send(_distance(replay, load_file(request["path"])))
+
+
+class Pause:
+    """A traced step that stops after each operation until it is told to go on."""
+
+    def __init__(self, replay: Replay, receive: Callable[[], Message], send: Callable[[Message], None]) -> None:
+        self.replay, self.receive, self.send = replay, receive, send
+        self.kept: list[torch.Tensor] = []
+        self.order: torch.Tensor | None = None  # the place in the first run's batch of each example of this one's
+        self.types = {path: type(module).__name__ for path, module in replay.trainee.model.named_modules()}
+
+    def run(self) -> list[str | None]:
+        """Do the step; returns what the tensors that were asked for have become, such as `gradient of fc.weight`."""
+        self.names = {id(p): f"parameter {name}" for name, p in self.replay.trainee.model.named_parameters()}
+        self.names |= {id(b): f"buffer {name}" for name, b in self.replay.trainee.model.named_buffers()}
+        ends: dict[int, str] = {}
+
+        def arrived(name: str, gradient: torch.Tensor) -> None:
+            # A gradient is named when it arrives: the operation that makes it does not know whose it will be.
+            ends.update((i, name) for i, kept in enumerate(self.kept) if kept.data_ptr() == gradient.data_ptr())
+
+        named = list(self.replay.trainee.model.named_parameters())
+        hooks = [p.register_hook(partial(arrived, f"gradient of {n}")) for n, p in named if p.requires_grad]
+        self.replay.traced_step(self.report)
+        for hook in hooks:
+            hook.remove()
+        return [ends.get(index) for index in range(len(self.kept))]
+
+    def report(self, event: Event, tracer: Tracer) -> None:
+        """Send the event, then obey until `go` or `stop`."""
+        self.send(
+            {
+                "phase": event.phase,
+                "operation": event.operation,
+                "module": event.module,
+                "module_type": self.types.get(event.module),
+                "opaque": event.opaque,
+                "inputs": [[value.label, value.digest, value.rows] for value in event.inputs],
+                "outputs": [[value.label, value.digest, value.rows] for value in event.outputs],
+            }
+        )
+        while (request := self.receive())["do"] not in ("go", "stop"):
+            value = (event.inputs if request["side"] == "input" else event.outputs)[request["index"]]
+            tensor = value.tensor.detach().cpu()
+            answer: Message = {"name": self.name(value, event), "shape": list(tensor.shape), "dtype": str(tensor.dtype)}
+            answer["bytes"] = tensor.numel() * tensor.element_size()
+            if request["do"] == "save":
+                write_bytes(Path(request["path"]), save({"tensor": tensor.contiguous().clone()}))
+            elif request["do"] == "compare":
+                found = self.compare(load_file(request["path"])["tensor"], tensor, event.operation == DRAW)
+                answer["difference"] = found and found.facts()
+                self.kept.append(value.tensor)
+            self.send(answer)
+        if request["do"] == "stop":
+            tracer.stop()
+
+    def compare(self, first: torch.Tensor, second: torch.Tensor, drawn: bool) -> Difference | None:
+        """How they differ; once the order of the batch does, example by example where that brings them nearer."""
+        found = difference(first, second)
+        if drawn and found and found.kind == "elements in another order":
+            self.order = first.argsort()[second.argsort().argsort()]
+        elif found and self.order is not None and len(self.order) in first.shape:
+            axis = tuple(first.shape).index(len(self.order))
+            aligned = difference(first.index_select(axis, self.order), second)
+            if aligned is None or (aligned.differ, aligned.ulps_max or 0) < (found.differ, found.ulps_max or 0):
+                return aligned
+        return found
+
+    def name(self, value: Value, event: Event) -> str:
+        """Whose tensor it is: a parameter, buffer, gradient or optimizer state by name, else its label."""
+        if value.tensor.dtype == torch.bool and self.types.get(event.module) == StreamDropout.__name__:
+            return "dropout mask"
+        if id(value.tensor) in self.names:
+            return self.names[id(value.tensor)]
+        pointer, size = value.tensor.data_ptr(), value.tensor.numel()
+        known = {**self.replay.state(), **self.replay.gradients()}
+        for name, tensor in known.items():
+            if size and tensor.data_ptr() == pointer and tensor.numel() == size:
+                return name
+        return value.label
+
+
+def _bytes(replay: Replay) -> int:
+    return sum(p.numel() * p.element_size() for p in replay.trainee.model.parameters())
+
+
+def _distance(replay: Replay, other: dict[str, torch.Tensor]) -> Message:
+    """How far this run's weights and predictions are from those of `other`."""
+    predicted = replay.predictions()
+    first = torch.cat([other[f"weight/{name}"].reshape(-1) for name in replay.weights()])
+    second = torch.cat([tensor.reshape(-1) for tensor in replay.weights().values()])
+    finite = torch.isfinite(first) & torch.isfinite(second)
+    ulps = ulp_distance(first[finite], second[finite])
+    ulps = ulps[ulps > 0]
+    norm = first.double().norm()
+    return {
+        "weights_differ": int((first != second).sum()),
+        "weights": first.numel(),
+        "ulps_max": int(ulps.max()) if len(ulps) else None,
+        "ulps_median": float(ulps.double().median()) if len(ulps) else None,
+        "relative_l2": _finite(float((second.double() - first.double()).norm() / norm)) if norm > 0 else None,
+        "flipped": int((other["predicted"] != predicted).sum()),
+        "examples": len(predicted),
+        "loss": _finite(replay.loss()),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

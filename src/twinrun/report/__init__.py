@@ -1,0 +1,1 @@
+"""From the collected study to tables, figures and the page. Never imports torch."""

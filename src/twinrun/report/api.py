@@ -1,0 +1,86 @@
+"""The study in pandas frames, for notebooks and scripts: `twinrun.load`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from twinrun.collect.study import Study, load_study
+from twinrun.report.build import build_tables
+from twinrun.study.errors import InputError, MismatchError
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A collected study: frames of its runs, every table of the report, arrays of predictions and heads."""
+
+    study: Study
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """One row a run: cell, arm, replicate, metrics, fingerprints."""
+        return self.study.results.drop(columns="row")
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """One row a run and epoch."""
+        return self.study.curves.copy()
+
+    @property
+    def measured(self) -> pd.DataFrame:
+        """One row a run: seconds, joules, host, versions; an empty cell was not measured."""
+        return self.study.measured.copy()
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table of the report by name, computed when first asked for."""
+        return {name: table.frame for name, table in build_tables(self.study).items()}
+
+    def probabilities(self, run_id: str) -> NDArray[np.float32]:
+        """Class probabilities of one run, (test images, classes)."""
+        row = self._row(run_id)
+        values: NDArray[np.float32] = np.array(self.study.probabilities(str(row["task"]))[int(row["row"])])
+        return values
+
+    def heads(self, run_id: str) -> NDArray[np.float32]:
+        """Head weights of one run at its checkpoints, (checkpoints, parameters)."""
+        row = self._row(run_id)
+        values: NDArray[np.float32] = np.array(self.study.heads(str(row["task"]))[int(row["row"])])
+        return values
+
+    def labels(self, task: str) -> NDArray[np.int64]:
+        """True classes, (test images,)."""
+        if task not in self.study.tasks:
+            raise InputError(f"{task!r} is no task of this study", f"tasks: {', '.join(self.study.tasks)}")
+        return np.array(self.study.labels(task))
+
+    def _row(self, run_id: str) -> pd.Series:
+        found = self.study.results[self.study.results["id"] == run_id]
+        if found.empty:
+            raise InputError(f"{run_id!r} is no run of this study", "`.runs` lists them")
+        return found.iloc[0]
+
+
+def load(folder: str | Path = ".") -> Loaded:
+    """Load a study from its folder, its collected/, runs/ or analysis/ folder, or a folder of published results.
+
+    Raises InputError when nothing collected is there, MismatchError when it is damaged.
+    """
+    place = Path(folder).resolve()  # `.` has no parent of its own
+    for candidate in (place, place / "collected", place.parent / "collected"):
+        if (candidate / "study.json").is_file():
+            # Beside any other folder a collection would be that of another study.
+            if candidate.parent == place.parent and candidate != place and place.name not in ("runs", "analysis"):
+                continue
+            return Loaded(load_study(candidate))
+    if not place.exists():
+        raise InputError(f"{place}: no such folder")
+    raise InputError(f"{place}: no collected study here", "run `twinrun collect` in the study folder first")
+
+
+__all__ = ["InputError", "Loaded", "MismatchError", "load"]

@@ -1,0 +1,90 @@
+"""Under which name the thesis shows what, and in which words this project says it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twinrun.collect.study import Study
+
+# The thesis counts its tables CIFAR-10, SDNET2018, CBIS-DDSM and its figures CIFAR-10, CBIS-DDSM, SDNET2018.
+_TABLE = {"cifar10": "5.1", "sdnet2018": "5.2", "cbis_ddsm": "5.3"}
+_SD_FIGURE = {"cifar10": "5.1", "cbis_ddsm": "5.2", "sdnet2018": "5.3"}
+_DIFFERENCE_FIGURE = {"cifar10": "5.4", "cbis_ddsm": "5.5", "sdnet2018": "5.6"}
+_RUNTIME_FIGURE = {"cifar10": "5.7", "cbis_ddsm": "5.8", "sdnet2018": "5.9"}
+COSINE_FIGURE = {"adam": "Figure 5.11", "sgd": "Figure 5.12"}
+
+METRIC_LABELS = {"accuracy": "accuracy", "f1": "F1", "auc": "AUC", "loss": "loss"}
+OPTIMIZER_LABELS = {"adam": "Adam", "sgd": "SGD"}
+NOISE_LABELS = {
+    "native": "CUDA's own execution order",
+    "reorder": "emulated reorder noise",
+    "ulp": "emulated one-ulp noise",
+    "none": "no noise",
+}
+NOISE_WORDS = {
+    "native": "CUDA's own order of execution was left free (native noise)",
+    "reorder": (
+        "emulated `reorder` noise: the examples of each batch are put into a fresh, recorded order, which changes only "
+        "the order of the sums and so the rounding. It stands in for the noise of a GPU and is not CUDA noise"
+    ),
+    "ulp": (
+        "emulated `ulp` noise: one weight is changed by one unit in the last place at the start. It is not CUDA noise"
+    ),
+    "none": "nothing: these runs had no implementation noise",
+}
+
+
+def _numbered(kind: str, numbers: dict[str, str], study: Study, task: str) -> str:
+    reader = str(study.info["params"][task]["data"]["reader"])
+    if reader not in numbers:  # no data of the thesis's: the form alone is its own
+        return f"as {kind}s {min(numbers.values())} to {max(numbers.values())}"
+    # Two tasks may share a reader; only the first takes the thesis's number.
+    first = next(name for name in study.tasks if study.info["params"][name]["data"]["reader"] == reader)
+    return f"{kind} {numbers[reader]}" if task == first else f"as {kind} {numbers[reader]}"
+
+
+def table_name(study: Study, task: str) -> str:
+    """`Table 5.1` to `Table 5.3`, by the data set that the task's data have the format of."""
+    return _numbered("Table", _TABLE, study, task)
+
+
+def sd_figure_name(study: Study, task: str) -> str:
+    """`Figure 5.1` to `Figure 5.3`."""
+    return _numbered("Figure", _SD_FIGURE, study, task)
+
+
+def difference_figure_name(study: Study, task: str) -> str:
+    """`Figure 5.4` to `Figure 5.6`."""
+    return _numbered("Figure", _DIFFERENCE_FIGURE, study, task)
+
+
+def runtime_figure_name(study: Study, task: str) -> str:
+    """`Figure 5.7` to `Figure 5.9`."""
+    return _numbered("Figure", _RUNTIME_FIGURE, study, task)
+
+
+def network(model: dict[str, Any]) -> str:
+    """The name of a task's network, or the function that makes it."""
+    return str(model.get("name") or model["factory"])
+
+
+def noise_kinds(study: Study) -> list[str]:
+    """The kinds of implementation noise among the free runs, in order of appearance; never `none`."""
+    kinds = study.results.loc[study.results["arm"].isin(["nd", "all"]), "noise"]
+    return [kind for kind in dict.fromkeys(kinds) if kind != "none"]
+
+
+def nd_phrase(study: Study) -> str:
+    """`nd runs (emulated reorder noise)`: the free arm, always with the kind of its noise."""
+    return f"nd runs ({nd_noise(study)})" if noise_kinds(study) else "nd runs"
+
+
+def nd_noise(study: Study) -> str:
+    """The kind of the noise that the free runs had."""
+    return " and ".join(NOISE_LABELS[kind] for kind in noise_kinds(study)) or "no runs"
+
+
+def procedural_words(study: Study) -> str:
+    """The sentence that names the tasks whose images were drawn by a program; empty when there is none."""
+    titles = [study.title(task) for task in study.tasks if study.info["tasks"][task]["procedural"]]
+    return f"Images drawn by a program, not photographs: {', '.join(titles)}." if titles else ""

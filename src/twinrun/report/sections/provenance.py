@@ -1,0 +1,75 @@
+"""Where a report's numbers come from: digests, versions, hardware, dates, runs that diverged or were resumed."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from twinrun.collect.study import Study
+from twinrun.report.names import network
+
+_SHOWN = 6
+
+
+def _distinct(values: pd.Series) -> str:
+    texts = sorted({str(value) for value in values.dropna()})
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more if texts else "not recorded"
+
+
+def _ids(ids: list[str]) -> str:
+    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+    return f"{len(ids)}: {', '.join(ids[:_SHOWN])}{more}" if ids else "none"
+
+
+def _noise_by_device(study: Study) -> str:
+    """`cpu: det none, nd reorder`, devices apart by a semicolon."""
+    texts = []
+    for device, mine in study.results.groupby("device"):
+        kinds = mine.groupby("arm", sort=False)["noise"].unique()
+        texts.append(f"{device}: " + ", ".join(f"{arm} {' and '.join(found)}" for arm, found in kinds.items()))
+    return "; ".join(texts)
+
+
+def provenance(study: Study) -> list[tuple[str, str]]:
+    """Pairs of what and value, in the order of the report."""
+    info, measured = study.info, study.measured
+    resumed = measured["resumed"].astype(str).eq("True")
+    complete = int((study.results["status"] == "complete").sum())
+    rows = [
+        ("Runs", f"{len(study.results)} in the grid, {complete} complete, none missing"),
+        ("Diverged", "; ".join(f"{run}: {note}" for run, note in info["diverged"].items()) or "none"),
+        ("Resumed after an interruption", _ids(measured.loc[resumed, "id"].tolist())),
+        ("Grid digest (params)", info["grid_digest"]),
+        ("Code digest", info["code_digest"]),
+    ]
+    for task in study.tasks:
+        described = info["tasks"][task]
+        model = info["params"][task]["model"]
+        classes = ", ".join(map(str, described["classes"]))
+        rows += [
+            (
+                f"{study.title(task)}: data",
+                f"{described['n_train']} training and {described['n_test']} test images of "
+                f"{len(described['classes'])} classes ({classes}); digest {described['data_digest']}"
+                + ("; drawn by a program, not photographed" if described["procedural"] else ""),
+            ),
+            (
+                f"{study.title(task)}: model",
+                f"{network(model)}, width {model['width']}, {info['parameter_counts'][task]} parameters, "
+                f"{info['params'][task]['recipe']['epochs']} epochs",
+            ),
+        ]
+    execution = info["execution"]
+    rows += [
+        ("Execution asked for", ", ".join(f"{key} {value}" for key, value in sorted(execution.items()))),
+        ("Device and noise in fact", _noise_by_device(study)),
+    ]
+    if "started" in measured and "finished" in measured:
+        rows.append(("Trained", f"{measured['started'].dropna().min()} to {measured['finished'].dropna().max()} (UTC)"))
+    for prefix, word in (("versions.", "Version"), ("host.", "Host"), ("environment.", "Variable")):
+        rows += [
+            (f"{word}: {column.removeprefix(prefix)}", _distinct(measured[column]))
+            for column in measured.columns
+            if column.startswith(prefix)
+        ]
+    return rows

@@ -1,0 +1,66 @@
+"""The thesis's published tables, read from the package with the digits that were printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from io import StringIO
+
+import pandas as pd
+
+from twinrun.report.thesis.reported import Reported, decimals, reported
+
+TITLES = {"cifar10": "CIFAR-10", "sdnet2018": "SDNET2018", "cbis_ddsm": "CBIS-DDSM"}
+TABLES = {"cifar10": "Table 5.1", "sdnet2018": "Table 5.2", "cbis_ddsm": "Table 5.3"}
+RUNS = 5  # non-deterministic runs per cell, which the thesis states
+
+
+@dataclass(frozen=True)
+class PublishedCell:
+    """One (task, optimizer, seed) of Tables 5.1-5.3 and 5.5."""
+
+    task: str
+    optimizer: str
+    seed: str
+    free_mean: Reported
+    deterministic: Reported
+    difference_percent: Reported
+    p: Reported
+
+    @property
+    def name(self) -> str:
+        """For a person."""
+        return f"{TITLES[self.task]} {self.optimizer} {self.seed}"
+
+
+def thesis_frame(name: str) -> pd.DataFrame:
+    """One of the CSV files of `thesis_data`, as text, so that its digits can be counted.
+
+    >>> list(thesis_frame("table_5_4").columns)
+    ['task', 'metric', 'minimum', 'mean', 'maximum']
+    """
+    text = (resources.files("twinrun.report") / "thesis" / "data" / f"{name}.csv").read_text(encoding="utf-8")
+    return pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+
+
+def column(frame: pd.DataFrame, name: str) -> list[Reported]:
+    """A column of numbers, each known to the digits of its longest one: trailing zeros are lost in a CSV file."""
+    texts = [str(text) for text in frame[name]]
+    places = max(map(decimals, texts))
+    return [reported(text, places) for text in texts]
+
+
+def published_cells() -> list[PublishedCell]:
+    """The 30 cells.
+
+    >>> len(published_cells())
+    30
+    """
+    frame = thesis_frame("tables_5_1_to_5_3_and_5_5")
+    cells = []
+    for task, rows in frame.groupby("task", sort=False):
+        names = ("nondeterministic_mean", "deterministic", "difference_percent", "one_sample_t_p")
+        numbers = zip(*(column(rows, name) for name in names), strict=True)
+        for (_, row), values in zip(rows.iterrows(), numbers, strict=True):
+            cells.append(PublishedCell(str(task), row["optimizer"], row["seed"], *values))
+    return cells

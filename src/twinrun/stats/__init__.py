@@ -1,0 +1,1 @@
+"""Statistics: numbers in, results out; nothing here knows a study."""

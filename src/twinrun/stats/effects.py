@@ -1,0 +1,124 @@
+"""Effect sizes: how large a difference is, in SDs or in ranks, whatever the number of runs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+from twinrun.stats import describe as statistics
+from twinrun.stats.samples import UNDEFINED, Estimate, Sample, fault, sample
+
+
+def hedges_correction(df: float) -> float:
+    """The factor J that makes Cohen's d unbiased for normal data; 0.7979 at df = 4. NaN below 2 degrees of freedom.
+
+    J = Gamma(df/2) / (sqrt(df/2) Gamma((df-1)/2)). Source: Hedges (1981), J. Educational Statistics 6, 107-128.
+
+    >>> round(hedges_correction(4), 4)
+    0.7979
+    """
+    if df < 2:
+        return math.nan
+    return math.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / math.sqrt(df / 2)
+
+
+def d_against_one(values: ArrayLike, new: float) -> Estimate:
+    """Cohen's d of one new value: (new - mean) / s, in SDs of the `values`.
+
+    >>> d_against_one([1.0, 2.0, 3.0], 4.0).value
+    2.0
+    """
+    array = sample(values)
+    reason = fault(array, 2, spread=True) or fault(sample([new]), 1)
+    sd = statistics.sample_sd(array)
+    if reason or sd == 0:
+        return Estimate(None, reason or f"{UNDEFINED}the SD is 0")
+    return Estimate((new - statistics.mean(array)) / sd)
+
+
+def g_against_one(values: ArrayLike, new: float) -> Estimate:
+    """Hedges' g of one new value: J d with n - 1 degrees of freedom; it needs three values.
+
+    >>> round(g_against_one([1.0, 2.0, 3.0], 4.0).value, 4)
+    1.1284
+    """
+    return _corrected(d_against_one(values, new), len(sample(values)) - 1)
+
+
+def _corrected(d: Estimate, df: int) -> Estimate:
+    if d.value is None:
+        return d
+    if df < 2:
+        return Estimate(None, f"{UNDEFINED}{df} degree of freedom, Hedges' correction needs 2")
+    return Estimate(d.value * hedges_correction(df))
+
+
+def cohens_d(first: ArrayLike, second: ArrayLike) -> Estimate:
+    """Cohen's d: difference of the means (first - second) over the pooled SD.
+
+    Source: Cohen, Statistical Power Analysis (1988), sec. 2.2.
+
+    >>> cohens_d([3.0, 4.0, 5.0], [1.0, 2.0, 3.0]).value
+    2.0
+    """
+    a, b = sample(first), sample(second)
+    reason = fault(a, 2) or fault(b, 2)
+    if reason:
+        return Estimate(None, reason)
+    squares = sum((x.size - 1) * statistics.sample_sd(x) ** 2 for x in (a, b))
+    pooled = math.sqrt(squares / (a.size + b.size - 2))
+    if pooled == 0:
+        return Estimate(None, f"{UNDEFINED}no spread within either group")
+    return Estimate((statistics.mean(a) - statistics.mean(b)) / pooled)
+
+
+def hedges_g(first: ArrayLike, second: ArrayLike) -> Estimate:
+    """Hedges' g: Cohen's d without its bias, J d with n1 + n2 - 2 degrees of freedom.
+
+    >>> round(hedges_g([3.0, 4.0, 5.0], [1.0, 2.0, 3.0]).value, 4)
+    1.5958
+    """
+    return _corrected(cohens_d(first, second), len(sample(first)) + len(sample(second)) - 2)
+
+
+def rank_biserial(first: ArrayLike, second: ArrayLike) -> Estimate:
+    """Share of pairs in which first > second minus the share in which it is smaller; ties count as neither.
+
+    Source: Cureton (1956); equal to 2 U / (n1 n2) - 1 of the Mann-Whitney test.
+
+    >>> rank_biserial([3.0, 4.0], [1.0, 3.0]).value
+    0.75
+    """
+    a, b = sample(first), sample(second)
+    reason = fault(a, 1) or fault(b, 1)
+    if reason:
+        return Estimate(None, reason)
+    return Estimate(float(np.sign(a[:, None] - b[None, :]).sum()) / (a.size * b.size))
+
+
+def matched_rank_biserial(differences: ArrayLike) -> Estimate:
+    """(W+ - W-) / (W+ + W-) of Wilcoxon's signed ranks; zeros are left out.
+
+    Source: Kerby (2014), Comprehensive Psychology 3, 11.IT.3.1.
+
+    >>> matched_rank_biserial([1.0, 2.0, -3.0]).value
+    0.0
+    """
+    array = sample(differences)
+    reason = fault(array, 1)
+    array = array[array != 0]
+    if reason or not array.size:
+        return Estimate(None, reason or f"{UNDEFINED}all differences are 0")
+    ranks = _ranks(np.abs(array))
+    return Estimate(float((np.sign(array) * ranks).sum() / ranks.sum()))
+
+
+def _ranks(array: Sample) -> Sample:
+    """Ranks from 1, ties at their mean rank."""
+    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    means: Sample = (last - (counts - 1) / 2)[inverse]
+    return means

@@ -1,0 +1,151 @@
+"""Intervals of a mean, of a new value and of an SD: by formula for normal data, and by a bootstrap without that."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from functools import cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from twinrun.stats import describe as statistics
+from twinrun.stats.samples import UNDEFINED, Interval, Sample, fault, sample
+
+# With fewer values, resamples of one value repeated are common enough to reach into the interval's ends.
+BOOTSTRAP_LEAST = 5
+ENUMERATED_UP_TO = 7  # up to here all n^n resamples are weighed, so that the result has no chance in it
+# Normal quantiles are multiplied by this: at the plain level the bootstrap of an SD covers 92.5 % at n = 7 and 10.
+CALIBRATION = 1.06
+
+
+def _t_interval(values: ArrayLike, confidence: float, factor: float, method: str) -> Interval:
+    array = sample(values)
+    n, reason = array.size, fault(array, 2)
+    mean = statistics.mean(array) if n and np.isfinite(array).all() else None
+    if reason or mean is None:
+        return Interval(mean, None, None, n, confidence, method, reason)
+    half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * statistics.sample_sd(array) * factor
+    return Interval(mean, mean - half, mean + half, n, confidence, method)
+
+
+def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Student's interval of the mean of a normal distribution: mean +- t s / sqrt(n), t at n - 1.
+
+    >>> found = mean_interval([1.0, 2.0, 3.0])
+    >>> print(f"{found.low:.3f} {found.high:.3f}")
+    -0.484 4.484
+    >>> mean_interval([1.0]).reason
+    'not defined: 1 of the 2 values that it needs'
+    """
+    n = len(np.atleast_1d(np.asarray(values)))
+    return _t_interval(values, confidence, 1 / math.sqrt(n) if n else 1, "t")
+
+
+def prediction_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Where one further draw of the same normal distribution falls: mean +- t s sqrt(1 + 1/n), t at n - 1.
+
+    Source: Hahn & Meeker, Statistical Intervals (1991), sec. 4.7.
+
+    >>> found = prediction_interval([1.0, 2.0, 3.0])
+    >>> print(f"{found.low:.3f} {found.high:.3f}")
+    -2.968 6.968
+    """
+    n = len(np.atleast_1d(np.asarray(values)))
+    return _t_interval(values, confidence, math.sqrt(1 + 1 / n) if n else 1, "prediction")
+
+
+def sd_chi_square(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Interval of the SD of a normal distribution: s sqrt((n-1)/q), q the chi-square quantiles at n - 1.
+
+    Equal values have the SD 0 and no interval: they do not say how small the true SD is.
+
+    >>> found = sd_chi_square([1.0, 2.0, 3.0, 4.0, 5.0])
+    >>> print(f"{found.value:.3f} {found.low:.3f} {found.high:.3f}")
+    1.581 0.947 4.543
+    """
+    array = sample(values)
+    reason = fault(array, 2, spread=True)
+    value = None if fault(array, 2) else statistics.sample_sd(array)
+    if reason or value is None or value == 0:
+        return Interval(value, None, None, array.size, confidence, "chi-square", reason or _vanishing())
+    low, high = statistics.sd_factors(array.size, confidence)
+    return Interval(value, value * low, value * high, array.size, confidence, "chi-square")
+
+
+def _vanishing() -> str:
+    return f"{UNDEFINED}the spread is too small for a floating-point number"
+
+
+def sd_bootstrap(
+    values: ArrayLike, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 4999
+) -> Interval:
+    """Interval of the SD without normality: a studentized bootstrap (bootstrap-t) of log s^2.
+
+    The percentile and BCa bootstraps of an SD do not hold their level for a few runs: measured on normal data they
+    cover 64 % and 65 % at n = 5, 88 % and 92 % at n = 30 instead of 95 %; this one 94.3 to 95.3 % from n = 5 to 30,
+    its tails calibrated on normal data (for 95 % each holds 1.9 %). With heavy tails (t, df 5) it covers about 91 %.
+    The log steadies the variance; the standard error of log s^2 is sqrt((k - (n-3)/(n-1)) / n), k the kurtosis with
+    1/n moments (Bonett 2006). Source: Davison & Hinkley, Bootstrap Methods and their Application (1997), sec. 5.2. Up
+    to n = 7 all n^n resamples are enumerated and `rng` is not used. It needs five values.
+
+    >>> found = sd_bootstrap([1.0, 2.0, 3.0, 4.0, 5.0], np.random.default_rng(0))
+    >>> found.low < found.value < found.high
+    True
+    >>> sd_bootstrap([1.0, 2.0], np.random.default_rng(0)).reason
+    'not defined: 2 of the 5 values that it needs'
+    """
+    array = sample(values)
+    n, method = array.size, "studentized bootstrap"
+    value = None if fault(array, 2) else statistics.sample_sd(array)
+    reason = fault(array, BOOTSTRAP_LEAST, spread=True)
+    if reason or value is None or value == 0:
+        return Interval(value, None, None, n, confidence, method, reason or _vanishing())
+    if n <= ENUMERATED_UP_TO:
+        counts, weights = _all_counts(n)
+    else:
+        counts, weights = rng.multinomial(n, [1 / n] * n, resamples).astype(float), np.ones(resamples)
+    # Scaled, so that squares and fourth powers neither overflow nor vanish.
+    scaled = (array - array.mean()) / value
+    center, error = _log_variance(scaled, np.ones((1, n)))
+    centers, errors = _log_variance(scaled, counts)
+    # The resampled population has the variance with 1/n: that is the true value in the bootstrap world.
+    truth = math.log(statistics.population_sd(scaled) ** 2)
+    tail = float(special.ndtr(CALIBRATION * special.ndtri((1 - confidence) / 2)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        roots = np.where(np.isfinite(centers), (centers - truth) / errors, -np.inf)
+    below, above = (_quantile(roots, weights, share) for share in (tail, 1 - tail))
+    if not np.isfinite(below):
+        why = f"{UNDEFINED}too many resamples without spread (ties among {n} values)"
+        return Interval(value, None, None, n, confidence, method, why)
+    low, high = (math.exp((center[0] - root * error[0]) / 2) for root in (above, below))
+    return Interval(value, value * low, value * high, n, confidence, method)
+
+
+@cache
+def _all_counts(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How often each of n values is in each possible resample, and how many of the n^n orders give it."""
+    draws = np.array(list(itertools.combinations_with_replacement(range(n), n)))
+    counts: NDArray[np.float64] = (draws[:, :, None] == np.arange(n)).sum(axis=1).astype(float)
+    return counts, math.factorial(n) / special.factorial(counts).prod(axis=1)
+
+
+def _quantile(values: Sample, weights: Sample, share: float) -> float:
+    """The smallest value that at least this share of the weight does not exceed."""
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(reached, share * reached[-1] * (1 - 1e-12))])
+
+
+def _log_variance(scaled: Sample, counts: NDArray[np.float64]) -> tuple[Sample, Sample]:
+    """log s^2 of each resample and its standard error; -inf for a resample of equal values."""
+    n = scaled.size
+    means = counts @ scaled / n
+    centered = scaled[None, :] - means[:, None]
+    second, fourth = ((counts * centered**power).sum(axis=1) / n for power in (2, 4))
+    # A resample of one value repeated, or of equal ones, has no spread but for rounding; the whole sample has 1.
+    second = np.where(second < 1e-20, 0.0, second)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kurtosis = fourth / second**2
+        return np.log(second * n / (n - 1)), np.sqrt((kurtosis - (n - 3) / (n - 1)) / n)

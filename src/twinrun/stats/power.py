@@ -1,0 +1,169 @@
+"""How many replicates: for a wanted precision of an SD, a detectable difference, an equivalence margin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from twinrun.stats import describe as statistics
+from twinrun.study.errors import InputError
+
+MOST = 1_000_000  # replicates: no one runs more
+
+
+@dataclass(frozen=True)
+class Needed:
+    """The smallest number of replicates, or None and the reason."""
+
+    n: int | None
+    reason: str = ""
+
+
+def replicates_for_sd(precision: float, confidence: float = 0.95) -> Needed:
+    """Replicates so that the chi-square interval of an SD ends at most `precision` above it (0.25: 25 %).
+
+    The upper end is the farther one, so both lie within. Replicates of several cells with the same SD count
+    together, with one more per further cell: only n - 1 of each is information.
+
+    >>> replicates_for_sd(0.25).n
+    49
+    """
+    positive("precision", precision)
+    return _smallest(lambda n: statistics.sd_factors(n, confidence)[1] - 1 <= precision, 2)
+
+
+def replicates_for_mean(precision: float, sd: float, confidence: float = 0.95) -> Needed:
+    """Replicates so that Student's interval of their mean, t s / sqrt(n) either way, is at most `precision` for s = sd.
+
+    >>> replicates_for_mean(0.5, 0.42).n
+    6
+    """
+    positive("precision", precision)
+    positive("the SD", sd)
+
+    def half(n: int) -> float:
+        return float(special.stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
+
+    return _smallest(lambda n: half(n) <= precision, 2)
+
+
+def power_two_samples(n: int, difference: float, sd: float, alpha: float = 0.05) -> float:
+    """Power of the two-sided t-test of two arms of n runs each: noncentral t, ncp = difference / (sd sqrt(2/n)).
+
+    Source: Cohen, Statistical Power Analysis (1988), ch. 2.
+
+    >>> round(power_two_samples(17, 1.0, 1.0), 3)
+    0.807
+    """
+    return _noncentral(difference / (sd * math.sqrt(2 / n)), 2 * n - 2, alpha)
+
+
+def power_against_one(n: int, difference: float, sd: float, alpha: float = 0.05) -> float:
+    """Power of the prediction-interval test of one new run against n: ncp = difference / (sd sqrt(1 + 1/n)), df n - 1.
+
+    >>> round(power_against_one(5, 4.0, 1.0), 3)
+    0.778
+    """
+    return _noncentral(difference / (sd * math.sqrt(1 + 1 / n)), n - 1, alpha)
+
+
+def power_equivalence(n: int, margin: float, sd: float, alpha: float = 0.05, difference: float = 0.0) -> float:
+    """Power of TOST of two arms of n runs each at a true difference: exact, by averaging over the sample SD.
+
+    Given s, the mean difference must lie within margin - t s sqrt(2/n) of 0, which is a normal probability; s^2 is
+    chi-square with 2n - 2 degrees of freedom. Source: Phillips (1990), J. Pharmacokinetics and Biopharmaceutics 18.
+
+    >>> round(power_equivalence(19, 1.0, 1.0), 2)
+    0.83
+    """
+    df, error = 2 * n - 2, sd * math.sqrt(2 / n)
+    room = margin - float(special.stdtrit(df, 1 - alpha)) * error * _chi(df)
+    inside = special.ndtr((room - difference) / error) - special.ndtr((-room - difference) / error)
+    return float(np.where(room > 0, inside, 0.0).mean())
+
+
+@cache
+def _chi(df: int) -> NDArray[np.float64]:
+    """s / sigma at the middles of 4000 equally likely strips."""
+    shares = (np.arange(4000) + 0.5) / 4000
+    ratios: NDArray[np.float64] = np.sqrt(special.chdtri(df, 1 - shares) / df)
+    return ratios
+
+
+def _noncentral(shift: float, df: float, alpha: float) -> float:
+    critical = float(special.stdtrit(df, 1 - alpha / 2))
+    below, above = special.nctdtr(df, shift, -critical), special.nctdtr(df, -shift, -critical)
+    # By symmetry P(T > c | shift) = P(T < -c | -shift); far out the library gives NaN, where the normal will do.
+    if math.isnan(below) or math.isnan(above):
+        below, above = special.ndtr(-critical - shift), special.ndtr(-critical + shift)
+    return float(below + above)
+
+
+def replicates_for_difference(difference: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> Needed:
+    """Runs per arm so that the t-test of two arms finds a true difference with that power.
+
+    >>> replicates_for_difference(1.0, 1.0).n
+    17
+    """
+    _check(difference, sd, alpha, power)
+    return _smallest(lambda n: power_two_samples(n, difference, sd, alpha) >= power, 2)
+
+
+def replicates_against_one(difference: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> Needed:
+    """Free runs so that one new run that lies `difference` off is found with that power.
+
+    However many there are, the new run is a single draw: below (z_{1-alpha/2} + z_power) SDs none suffice.
+
+    >>> replicates_against_one(4.0, 1.0).n
+    6
+    >>> print(replicates_against_one(2.0, 1.0).reason)
+    no number suffices: a single new run shows only differences above 2.80 SDs
+    """
+    _check(difference, sd, alpha, power)
+    limit = float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
+    if difference / sd <= limit:
+        return Needed(None, f"no number suffices: a single new run shows only differences above {limit:.2f} SDs")
+    return _smallest(lambda n: power_against_one(n, difference, sd, alpha) >= power, 2)
+
+
+def replicates_for_equivalence(margin: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> Needed:
+    """Runs per arm so that TOST shows two arms with equal means to be within the margin, with that power.
+
+    >>> replicates_for_equivalence(1.0, 1.0).n
+    18
+    """
+    _check(margin, sd, alpha, power)
+    return _smallest(lambda n: power_equivalence(n, margin, sd, alpha) >= power, 2)
+
+
+def _smallest(enough: Callable[[int], bool], least: int) -> Needed:
+    """The smallest n from `least` on that is enough; being enough must not end with growing n."""
+    high = least
+    while not enough(high):
+        if high >= MOST:
+            return Needed(None, f"more than {MOST:,} replicates")
+        high = min(2 * high, MOST)
+    low = max(least, high // 2)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return Needed(high)
+
+
+def _check(size: float, sd: float, alpha: float, power: float) -> None:
+    positive("the difference or margin", size)
+    positive("the SD", sd)
+    if not 0 < alpha < power < 1:
+        raise InputError(f"alpha {alpha}, power {power}: not possible", "0 < alpha < power < 1")
+
+
+def positive(name: str, value: float) -> None:
+    """Raise InputError unless the value is a number above 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{name} is {value:g}", "give a number above 0")

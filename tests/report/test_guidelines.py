@@ -1,0 +1,113 @@
+"""Each rule gives its advice when the numbers decide, with them and their table, and none when they do not."""
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from twinrun.report.sections.guidelines import guidelines
+
+STUDY: Any = SimpleNamespace(
+    tasks=["digits"], optimizers=["sgd"], title=lambda task: "Digits", main_metric=lambda task: "accuracy",
+    results=pd.DataFrame({"arm": ["det", "nd"], "noise": ["none", "native"]}),
+)  # fmt: skip
+SEEDS = range(6)
+NO_RUN = {"n_det": 0, "distinct_det": 0, "n_nd": 0, "distinct_nd": 0}
+
+
+def frames(**changes: Any) -> dict[str, pd.DataFrame]:
+    """Six cells whose numbers decide nothing, but for `changes`: one value for all cells, or one a cell."""
+    keys = {"task": "digits", "optimizer": "sgd", "arm": "nd"}
+    values = {
+        "determinism": NO_RUN,
+        "spread": keys | {"metric": "accuracy", "n": 3, "sd_sample": 0.0},
+        "churn": keys | {"churn": 0.1, "churn_low": 0.01, "n": 3},
+        "hidden": keys | {"sd_accuracy": 0.05, "n": 3, "ensemble_gain": 0.0},
+    }
+    found = {}
+    for name, row in values.items():
+        mine = {key: value for key, value in changes.items() if key in row}
+        found[name] = pd.DataFrame([row] * len(SEEDS)).assign(seed=list(SEEDS), **mine)
+    control = changes.get("control", 0.14)
+    found["churn_arms"] = pd.DataFrame([{**keys, "comparison": "nd, other seeds", "churn": control}])
+    return found
+
+
+RULES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
+    # advice: (numbers that decide, numbers that do not, figures that it must carry)
+    "Use deterministic mode": (
+        {"n_det": 2, "distinct_det": 1},
+        [{"n_det": 1, "distinct_det": 1}, {"n_det": 2, "distinct_det": [1, 1, 1, 1, 1, 2]}],
+        '6 of 6 cells (table "Do the deterministic runs agree',
+    ),
+    "Do not rely on this study's deterministic mode": (
+        {"n_det": 2, "distinct_det": [1, 1, 1, 1, 1, 2]},
+        [{"n_det": 2, "distinct_det": 1}, {"n_det": 1, "distinct_det": 1}],
+        '1 of 6 cells (table "Do the deterministic runs agree',
+    ),
+    "Do not expect a fixed seed": (
+        {"n_nd": 3, "distinct_nd": 2},
+        [{"n_nd": 1, "distinct_nd": 1}, {"n_nd": 3, "distinct_nd": [3, 3, 3, 3, 3, 1]}],
+        '6 of 6 cells (table "Do the deterministic runs agree',
+    ),
+    "do not call one single run better": (
+        {"sd_sample": 0.01},
+        [{"sd_sample": 0.0}, {"sd_sample": [0.01, 0.01, None, None, None, None]}],
+        "1.00 points",
+    ),
+    "train at least 18 replicates": (
+        {"sd_sample": 0.01},
+        [{"sd_sample": 0.0002}],
+        '12 degrees of freedom in 6 cells (table "Spread of identical runs"). The smallest n with t SD / sqrt(n) of at '
+        "most that; at the ends of the SD's interval 11 and 45.",
+    ),
+    "report churn beside accuracy": (
+        {"churn_low": 0.05, "sd_accuracy": 0.01},
+        [{"churn_low": 0.05, "sd_accuracy": 0.05}, {"churn_low": [0.05] * 5 + [None], "sd_accuracy": 0.01}],
+        "at least 5.0 %",
+    ),
+    "as large as the seed": (
+        {"churn": [0.1, 0.11, 0.09, 0.1, 0.1, 0.1], "control": 0.1},
+        [{"churn": [0.1, 0.3, 0.01, 0.1, 0.1, 0.1], "control": 0.1}, {"control": None}, {"control": 0.0}],
+        "0.93 to 1.07",
+    ),
+    "the seed": (
+        {"churn": [0.1, 0.11, 0.09, 0.1, 0.1, 0.1], "control": 0.4},
+        [{"churn": [0.1, 0.4, 0.01, 0.1, 0.1, 0.1], "control": 0.25}],
+        "0.23 to 0.27",
+    ),
+    "average the runs' probabilities": (
+        {"ensemble_gain": [0.01, 0.02, 0.01, 0.02, 0.01, 0.02]},
+        [{"ensemble_gain": [0.01, -0.02, 0.01, -0.02, 0.01, 0.02]}, {"ensemble_gain": [0.01, 0.02, *[None] * 4]}],
+        "1.50 points",
+    ),
+}
+
+
+@pytest.mark.parametrize("advice", RULES)
+def test_each_rule_both_ways(advice: str) -> None:
+    decided, undecided, figures = RULES[advice]
+    found = [one for one in guidelines(STUDY, frames(**decided)) if advice in one.advice]
+    assert len(found) == 1
+    assert figures in found[0].ground
+    for changes in undecided:
+        assert not any(advice in one.advice for one in guidelines(STUDY, frames(**changes)))
+
+
+def test_emulated_noise_says_nothing_of_a_fixed_seed() -> None:
+    study = SimpleNamespace(**vars(STUDY) | {"results": pd.DataFrame({"arm": ["nd"], "noise": ["reorder"]})})
+    assert guidelines(study, frames(n_nd=3, distinct_nd=2)) == []  # type: ignore[arg-type]
+
+
+def test_nothing_is_said_where_nothing_is_decided() -> None:
+    assert guidelines(STUDY, frames()) == []
+
+
+def test_every_sentence_carries_number_table_and_rule() -> None:
+    for decided, _, _ in RULES.values():
+        for one in guidelines(STUDY, frames(**decided)):
+            assert re.search(r"\d", one.ground)
+            assert re.search(r'tables? "[A-Z]', one.ground)
+            assert one.rule.startswith("given when")

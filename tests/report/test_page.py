@@ -1,0 +1,138 @@
+"""The report in a real headless Chromium: no errors, figures of a size, sorting, phone, dark, print."""
+
+import base64
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.collect.synthetic import CODE, Synthetic, write_study
+from tests.report.browser import CHROMIUM, Browser
+
+from twinrun.collect.collect import collect
+from twinrun.report.build import analyze
+from twinrun.report.page import write_report
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine: install Debian's `chromium`")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec = Synthetic(n_test=40, epochs=2, seeds=(0, 180698), diverged=frozenset({"cracks/adam/0/nd_2"}))
+    params, layout = write_study(tmp_path_factory.mktemp("page"), spec)
+    collect(params, layout, code_digest=CODE)
+    analyze(layout.collected, layout.analysis)
+    return write_report(layout.analysis, layout.collected, layout.report)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(("width", "dark"), list(itertools.product((390, 1200), (False, True))))
+def test_it_fits_and_shows_every_figure_without_an_error(browser: Browser, page: Path, width: int, dark: bool) -> None:
+    browser.problems.clear()
+    browser.show(page, width, dark=dark)
+    assert browser.run("window.innerWidth") == width
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    sizes = browser.run("[...document.images].map(i => [i.complete, i.naturalWidth, i.width, i.height, i.alt.length])")
+    assert len(sizes) == browser.run("document.querySelectorAll('figure').length") >= 15
+    for complete, natural, wide, high, words in sizes:
+        assert complete
+        assert min(natural, wide, high) > 150
+        assert words > 30
+    # With every folded table open it still fits.
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    luminance = browser.run("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert (sum(luminance) < 150) == dark
+    assert browser.problems == []
+
+
+def column(table: str, label: str) -> str:
+    return f"""(() => {{ const table = document.querySelector('#table-{table} table');
+        const place = [...table.tHead.rows[0].cells].findIndex(cell => cell.textContent.trim() === '{label}');
+        return [place, table.tHead.rows[0].cells[place].getAttribute('aria-sort'),
+                [...table.tBodies[0].rows].map(row => row.cells[place].textContent)]; }})()"""
+
+
+def click(table: str, place: int) -> str:
+    return f"document.querySelectorAll('#table-{table} th button')[{place}].click()"
+
+
+def test_every_heading_sorts_its_table(browser: Browser, page: Path) -> None:
+    browser.problems.clear()
+    browser.show(page, 1200)
+    place, sorted_by, before = browser.run(column("churn", "Churn"))
+    assert sorted_by is None
+    browser.run(click("churn", place))
+    _, sorted_by, rising = browser.run(column("churn", "Churn"))
+    assert sorted_by == "ascending"
+    assert rising == sorted(before, key=float)
+    browser.run(click("churn", place))
+    _, sorted_by, falling = browser.run(column("churn", "Churn"))
+    assert sorted_by == "descending"
+    assert list(map(float, falling)) == sorted(map(float, before), reverse=True)
+    # What is not available stays last, whichever way; seeds sort as numbers.
+    place, _, _ = browser.run(column("runtime", "SD nd"))
+    for _ in range(2):
+        browser.run(click("runtime", place))
+        values = browser.run(column("runtime", "SD nd"))[2]
+        known = [value != "n/a" for value in values]
+        assert known == sorted(known, reverse=True)
+    broken = browser.run(
+        """[...document.querySelectorAll('.table')].filter(s => { const rows = s.querySelectorAll('tbody tr').length;
+        for (const b of s.querySelectorAll('th button')) { b.click(); b.click(); }
+        return s.querySelectorAll('tbody tr').length !== rows; }).map(s => s.id)"""
+    )
+    assert broken == []
+    assert browser.problems == []
+
+
+def test_every_link_of_the_contents_leads_somewhere(browser: Browser, page: Path) -> None:
+    browser.show(page, 1200)
+    dead = browser.run("[...document.querySelectorAll('nav a')].filter(a => !document.querySelector(a.hash)).length")
+    assert dead == 0
+    assert browser.run("document.querySelectorAll('nav a').length") > 40
+    unlisted = browser.run(
+        "[...document.querySelectorAll('figure, section.table')].filter(e => !document.querySelector"
+        "(`nav a[href='#${e.id}']`)).length"
+    )
+    assert unlisted == 0
+
+
+def test_print_shows_tables_whole_and_hides_the_contents(browser: Browser, page: Path) -> None:
+    browser.show(page, 1030, media="print")  # A4 on its side, less the margins
+    assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+    cut = browser.run(
+        "[...document.querySelectorAll('.scroll')].filter(e => getComputedStyle(e).overflowY !== 'visible').length"
+    )
+    assert cut == 0
+    wide = browser.run("[...document.querySelectorAll('.scroll table')].filter(t => t.offsetWidth > 1030).length")
+    assert wide == 0
+    folded = "[...document.querySelectorAll('main details')].map(d => d.open)"
+    assert not any(browser.run(folded))
+    browser.run("window.dispatchEvent(new Event('beforeprint'))")
+    assert all(browser.run(folded))
+    assert browser.run("document.querySelector('#table-weights tbody tr').getBoundingClientRect().height") > 0
+    browser.run("window.dispatchEvent(new Event('afterprint'))")
+    assert not any(browser.run(folded))
+
+
+def test_it_is_printed(browser: Browser, page: Path) -> None:
+    """A real PDF: several pages, not one blank sheet."""
+    browser.show(page, 1200)
+    pdf = base64.b64decode(browser.send("Page.printToPDF", preferCSSPageSize=True)["data"])
+    assert pdf.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 5
+
+
+def test_nothing_is_fetched(browser: Browser, page: Path) -> None:
+    browser.show(page, 1200)
+    fetched = browser.run(
+        "performance.getEntriesByType('resource').map(e => e.name).filter(n => !n.startsWith('data:'))"
+    )
+    assert fetched == []

@@ -1,0 +1,153 @@
+"""The table by source of randomness: values, intervals that cover, ratios, and studies without such arms."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.collect.synthetic import Synthetic, write_study
+
+from twinrun.collect.collect import collect
+from twinrun.collect.study import Study, load_study
+from twinrun.report.build import analyze
+from twinrun.report.page import write_report
+from twinrun.report.sections import figures_sources, sources
+from twinrun.report.sections.sources import PooledSd, pair_mean
+from twinrun.report.sections.tables_sources import NOT_AVAILABLE, literature_table, sources_table
+from twinrun.stats.weights import mean_relative_distance
+
+ARMS = ("init", "shuffle", "nd", "all")
+
+
+def study_of(root: Path, spec: Synthetic) -> Study:
+    params, layout = write_study(root, spec)
+    collect(params, layout, code_digest="c" * 64)
+    return load_study(layout.collected)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    runs = ("det_1", *(f"{arm}_{number}" for arm in ARMS for number in (1, 2, 3)))
+    return study_of(tmp_path_factory.mktemp("sources"), Synthetic(runs=runs, epochs=2))
+
+
+def test_the_values_are_those_of_the_runs(study: Study) -> None:
+    frame = sources_table(study).frame
+    assert list(frame["source"].unique()) == list(ARMS)
+    assert len(frame) == 3 * 2 * 3 * len(ARMS)
+    cells = [cell for cell in study.cells("digits") if cell.optimizer == "sgd"]
+    mine = frame[(frame["task"] == "digits") & (frame["optimizer"] == "sgd") & (frame["source"] == "init")]
+    row = mine.set_index("quantity")["value"]
+    variances, churns, distances = [], [], []
+    for cell in cells:
+        runs = study.runs(cell, "init")
+        variances.append(np.var(runs["accuracy"], ddof=1))
+        classes = [p.argmax(axis=1) for p in study.stream("digits", runs["row"].tolist())]
+        churns.append(np.mean([(classes[i] != classes[j]).mean() for i in range(3) for j in range(i)]))
+        distances.append(mean_relative_distance(np.array(study.heads("digits")[runs["row"].tolist(), -1])))
+    assert row["SD of accuracy"] == pytest.approx(math.sqrt(np.mean(variances)))
+    assert row["churn"] == pytest.approx(np.mean(churns))
+    assert row["head distance"] == pytest.approx(np.mean(distances))
+    known = frame[frame["value"] > 0]
+    assert (known["value_low"] < known["value"]).all()
+    assert (known["value"] < known["value_high"]).all()
+
+
+def test_ratios_are_those_of_the_values(study: Study) -> None:
+    frame = sources_table(study).frame
+    for _, group in frame.groupby(["task", "optimizer", "quantity"]):
+        values = group.set_index("source")["value"]
+        for arm, row in group.set_index("source").iterrows():
+            assert row["over_all"] == pytest.approx(values[arm] / values["all"])
+            assert row["over_nd"] == pytest.approx(values[arm] / values["nd"])
+            if arm not in ("nd", "all"):
+                assert row["over_all_low"] < row["over_all"] < row["over_all_high"]
+    own = frame[frame["source"] == "all"]
+    assert (own["over_all"] == 1).all()
+    assert (own["over_all_low"] == 1).all()
+
+
+def test_intervals_cover_in_simulation() -> None:
+    """300 studies of three cells: of five normal runs, and of five head vectors around a common start."""
+    rng = np.random.default_rng(0)
+    hits = {"sd": 0, "sd ratio": 0, "distance": 0, "ratio": 0}
+    truth = float(np.mean([_distance(rng) for _ in range(2000)]))
+    for _ in range(300):
+        one, other = (PooledSd.of(rng.normal(size=(3, 5)) * scale) for scale in (1.0, 2.0))
+        sd, ratio = one.estimate(), other.ratio(one)
+        hits["sd"] += sd.low < 1 < sd.high
+        hits["sd ratio"] += ratio.low < 2 < ratio.high
+        means = [_pair_mean(_heads(rng)) for _ in range(2)]
+        found, quotient = means[0].estimate(), means[0].ratio(means[1])
+        hits["distance"] += found.low < truth < found.high
+        hits["ratio"] += quotient.low < 1 < quotient.high
+    assert all(0.91 <= count / 300 <= 0.995 for count in hits.values()), hits
+
+
+def _heads(rng: np.random.Generator, cells: int = 3, runs: int = 5) -> np.ndarray:
+    # Runs differ in how far they go, which is what makes the mean over pairs vary.
+    far = rng.gamma(8, 1 / 8, size=(cells, runs, 1))
+    return 1 + 0.1 * far * rng.normal(size=(cells, runs, 40))
+
+
+def _pair_mean(heads: np.ndarray) -> sources.PairMean:
+    return pair_mean([5] * 3, lambda cell, runs: mean_relative_distance(heads[cell][runs]))
+
+
+def _distance(rng: np.random.Generator) -> float:
+    return mean_relative_distance(_heads(rng, 1, 2)[0])
+
+
+def test_churn_varies_with_the_images_too(study: Study) -> None:
+    cells = [cell for cell in study.cells("digits") if cell.optimizer == "adam"]
+    churn = sources.churn_of(study, cells, "all")
+    assert len(churn.images) == 60
+    assert churn.images.mean() == pytest.approx(1)
+    alone = churn._interval(churn.value, churn.over_runs, churn.df, np.empty(0))
+    both = churn.estimate()
+    assert both.high - both.low > alone.high - alone.low or churn.over_runs > 0
+
+
+def test_too_few_or_equal_runs_have_a_defined_result(tmp_path: Path) -> None:
+    study = study_of(tmp_path / "a", Synthetic(runs=("init_1", "init_2", "all_1"), epochs=2))
+    frame = sources_table(study).frame
+    assert set(frame["source"]) == {"init"}
+    assert frame["over_all"].isna().all()
+    assert frame["remark"].str.contains("no all arm with two runs").all()
+    assert frame.loc[frame["quantity"] == "churn", "remark"].str.contains("fewer than three runs").all()
+    ties = study_of(tmp_path / "b", Synthetic(runs=("init_1", "init_2", "init_3"), epochs=2, ties=True))
+    frame = sources_table(ties).frame
+    assert (frame["value"] == 0).all()
+    assert frame["value_low"].isna().all()
+    assert frame["remark"].str.contains("all runs are alike").all()
+    lost = frozenset(f"digits/adam/{seed}/init_{number}" for seed in (0, 42, 314) for number in (1, 2, 3))
+    study = study_of(tmp_path / "c", Synthetic(runs=("init_1", "init_2", "init_3"), epochs=2, diverged=lost))
+    frame = sources_table(study).frame
+    gone = frame[(frame["task"] == "digits") & (frame["optimizer"] == "adam")]
+    assert gone["remark"].str.contains("no cell with two complete runs").all()
+
+
+def test_a_study_without_single_sources_says_so(tmp_path: Path) -> None:
+    table = sources_table(study_of(tmp_path, Synthetic(epochs=2)))
+    assert table.frame.empty
+    assert table.notes == (NOT_AVAILABLE,)
+
+
+def test_the_report_shows_table_figure_and_literature(study: Study, tmp_path: Path) -> None:
+    analyze(study.folder, tmp_path / "analysis")
+    page = write_report(tmp_path / "analysis", study.folder, tmp_path / "report").read_text()
+    assert 'id="table-sources"' in page
+    assert 'id="figure-sources"' in page
+    assert "Summers and Dinneen 2021" in page
+
+
+def test_literature_names_its_sources() -> None:
+    frame = literature_table().frame
+    assert set(frame["publication"]) == {"Summers and Dinneen 2021", "Zhuang et al. 2022", "Chen et al. 2022"}
+    assert frame["reference"].notna().all()
+
+
+def test_no_figure_without_rows(study: Study) -> None:
+    assert figures_sources.sources_figure(study, sources_table(study).frame.iloc[:0]) is None

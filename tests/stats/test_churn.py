@@ -1,0 +1,99 @@
+"""Churn and weight similarity: brute force, closed forms and properties."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from twinrun.stats import predictions as p
+from twinrun.stats import weights as w
+
+classes = st.integers(0, 3)
+several = arrays.arrays(np.int64, st.tuples(st.integers(2, 7), st.integers(1, 20)), elements=classes)
+
+
+@given(several)
+def test_mean_churn_is_that_of_all_pairs(predicted: np.ndarray) -> None:
+    brute = np.mean([p.churn(a, b) for a, b in itertools.combinations(predicted, 2)])
+    counts = p.class_counts(iter(predicted), predicted.shape[1], 4)
+    assert p.mean_churn(counts, len(predicted)) == pytest.approx(brute, abs=1e-12)
+    again = p.class_counts(iter(predicted[::-1]), predicted.shape[1], 4)
+    assert p.mean_churn(again, len(predicted)) == p.mean_churn(counts, len(predicted))
+
+
+@given(several, st.data())
+def test_churn_between_groups_is_that_of_their_pairs(predicted: np.ndarray, data: st.DataObject) -> None:
+    group = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(predicted), max_size=len(predicted))))
+    parts = [predicted[group == number] for number in range(3)]
+    pairs = [p.churn(a, b) for one, two in itertools.combinations(parts, 2) for a in one for b in two]
+    counts, sizes = [p.class_counts(iter(part), predicted.shape[1], 4) for part in parts], [len(part) for part in parts]
+    assert p.pairs_between(sizes) == len(pairs)
+    found = p.churn_between(counts, sizes)
+    assert found == pytest.approx(np.mean(pairs), abs=1e-12) if pairs else math.isnan(found)
+
+
+@given(arrays.arrays(np.int64, st.tuples(st.just(3), st.integers(1, 30)), elements=classes))
+def test_churn_is_symmetric_and_between_its_bounds(rows: np.ndarray) -> None:
+    first, second, labels = rows
+    churn, one, two = p.churn(first, second), p.error(first, labels), p.error(second, labels)
+    assert churn == p.churn(second, first)
+    assert abs(one - two) <= churn + 1e-12
+    assert churn <= one + two + 1e-12
+
+
+def test_degenerate_churn_is_defined() -> None:
+    empty = np.empty(0, np.int64)
+    assert math.isnan(p.churn(empty, empty))
+    assert math.isnan(p.mean_churn(np.ones((4, 2), np.int64), 1))
+    assert math.isnan(p.churn_between([np.ones((4, 2), np.int64)], [2]))
+    assert math.isnan(p.mean_churn(np.empty((0, 2), np.int64), 3))
+    assert math.isnan(p.churn_over_error(0.0, 0.0))
+    assert p.predicted_classes(np.array([[0.5, 0.5], [0.1, 0.9]])).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="shapes"):
+        p.churn(np.zeros(3, int), np.zeros(4, int))
+
+
+vectors = arrays.arrays(np.float64, st.tuples(st.integers(2, 5), st.integers(1, 6)), elements=st.floats(0.125, 8))
+
+
+@settings(max_examples=50)
+@given(vectors, st.sampled_from([1e-30, 0.5, 3.0, 1e30]))
+def test_cosine_is_scale_invariant_and_bounded(heads: np.ndarray, factor: float) -> None:
+    plain, scaled = w.pairwise_cosine(heads), w.pairwise_cosine(heads * factor)
+    assert plain[:3] == pytest.approx(scaled[:3], abs=1e-11)
+    assert -1 <= plain.minimum <= plain.mean + 1e-11
+    assert plain.mean <= plain.maximum + 1e-11
+    assert plain.maximum <= 1
+    assert w.pairwise_cosine(heads[::-1])[:3] == pytest.approx(plain[:3], abs=1e-11)
+
+
+def test_cosine_of_known_angles() -> None:
+    found = w.pairwise_cosine(np.array([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]]))
+    assert found[:3] == pytest.approx((-1 / 3, -1.0, 0.0))
+    same = np.array([[0.1, 0.7, -0.3]] * 3, np.float32)
+    assert w.pairwise_cosine(same)[:3] == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("heads", "reason"),
+    [
+        (np.ones((1, 3)), "two runs"),
+        (np.array([[0.0, 0.0], [1.0, 1.0]]), "zeros"),
+        (np.array([[np.nan, 0.0], [1.0, 1.0]]), "finite"),
+    ],
+)
+def test_cosine_that_is_not_defined_says_why(heads: np.ndarray, reason: str) -> None:
+    found = w.pairwise_cosine(heads)
+    assert math.isnan(found.mean)
+    assert reason in found.reason
+
+
+def test_component_sd() -> None:
+    heads = np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32)
+    assert w.mean_component_sd(heads) == pytest.approx(heads.astype(float).std(axis=0).mean())
+    assert w.mean_component_sd(np.full((3, 4), 0.1, np.float32)) == 0
+    assert math.isnan(w.mean_component_sd(np.empty((0, 4))))

@@ -1,0 +1,140 @@
+"""Intervals: against scipy and closed forms, by their coverage, and what they are for degenerate samples."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from twinrun.stats import intervals
+from twinrun.stats.samples import Interval
+from twinrun.stats.variance import components
+
+INTERVALS: dict[str, Callable[[np.ndarray], Interval]] = {
+    "mean": intervals.mean_interval,
+    "prediction": intervals.prediction_interval,
+    "chi-square": intervals.sd_chi_square,
+    "bootstrap": lambda values: intervals.sd_bootstrap(values, np.random.default_rng(0), resamples=499),
+}
+samples = st.lists(st.integers(-1000, 1000), min_size=5, max_size=9, unique=True)
+
+
+def share(covered: list[bool]) -> float:
+    return sum(covered) / len(covered)
+
+
+@pytest.mark.parametrize("n", [5, 30])
+def test_coverage_of_the_mean_and_of_a_new_value(n: int) -> None:
+    rng = np.random.default_rng(n)
+    means, news = [], []
+    for _ in range(4000):
+        values = rng.normal(size=n)
+        mean, new = intervals.mean_interval(values), intervals.prediction_interval(values)
+        means.append(mean.low <= 0 <= mean.high)
+        news.append(new.low <= rng.normal() <= new.high)
+    assert 0.93 <= share(means) <= 0.97
+    assert 0.93 <= share(news) <= 0.97
+
+
+@pytest.mark.parametrize(("n", "studies", "resamples"), [(5, 6000, 1), (7, 2000, 1), (10, 1500, 499), (30, 1000, 499)])
+def test_coverage_of_the_sd(n: int, studies: int, resamples: int) -> None:
+    rng = np.random.default_rng(n + 1)
+    exact, free = [], []
+    for _ in range(studies):
+        values = rng.normal(size=n)
+        chi_square, bootstrap = intervals.sd_chi_square(values), intervals.sd_bootstrap(values, rng, 0.95, resamples)
+        exact.append(chi_square.low <= 1 <= chi_square.high)
+        free.append(bootstrap.low <= 1 <= bootstrap.high)
+    assert 0.93 <= share(exact) <= 0.97
+    assert 0.93 <= share(free) <= 0.97
+
+
+@pytest.mark.parametrize("seeds", [5, 30])
+def test_coverage_of_the_icc(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    covered = []
+    for _ in range(2000):
+        found = components(list(rng.normal(size=(seeds, 1)) + rng.normal(size=(seeds, 5))))
+        covered.append(found.icc_low <= 0.5 <= found.icc_high)
+    assert 0.93 <= share(covered) <= 0.97
+
+
+def test_the_percentile_and_bca_bootstraps_do_not_cover() -> None:
+    """The reason for the studentized one, measured with scipy's own."""
+    rng = np.random.default_rng(0)
+    for method in ("percentile", "BCa"):
+        covered = []
+        for _ in range(300):
+            found = stats.bootstrap(
+                (rng.normal(size=5),), lambda x, axis: x.std(axis=axis, ddof=1), n_resamples=299, rng=rng, method=method
+            ).confidence_interval
+            covered.append(found.low <= 1 <= found.high)
+        assert share(covered) < 0.75
+
+
+def test_mean_interval_is_that_of_scipy() -> None:
+    values = [0.91, 0.93, 0.9, 0.96]
+    found = intervals.mean_interval(values, 0.9)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+
+
+def test_chi_square_interval_is_the_closed_form() -> None:
+    values = [0.9, 0.92, 0.95, 0.91]
+    found = intervals.sd_chi_square(values, 0.9)
+    variance = np.var(values, ddof=1)
+    assert found.low == pytest.approx(math.sqrt(3 * variance / stats.chi2.ppf(0.95, 3)))
+    assert found.high == pytest.approx(math.sqrt(3 * variance / stats.chi2.ppf(0.05, 3)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(samples, st.randoms(), st.sampled_from(sorted(INTERVALS)))
+def test_order_does_not_matter(values: list[int], random, name: str) -> None:
+    shuffled = random.sample(values, len(values))
+    assert INTERVALS[name](np.array(shuffled)) == INTERVALS[name](np.array(values))
+
+
+@settings(max_examples=30, deadline=None)
+@given(samples, st.sampled_from([2.0**-20, 0.25, 4.0, 2.0**20]), st.sampled_from(sorted(INTERVALS)))
+def test_intervals_scale_with_the_values(values: list[int], factor: float, name: str) -> None:
+    plain, scaled = INTERVALS[name](np.array(values)), INTERVALS[name](np.array(values) * factor)
+    if plain.low is None:
+        assert scaled.low is None
+    else:
+        assert (scaled.low, scaled.high) == pytest.approx((plain.low * factor, plain.high * factor), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(INTERVALS))
+@pytest.mark.parametrize("values", [[], [0.5], [0.5, math.nan, 0.6, 0.7, 0.8], [math.inf, 0.1, 0.2, 0.3, 0.4]])
+def test_too_few_and_missing_values(name: str, values: list[float]) -> None:
+    found = INTERVALS[name](np.array(values))
+    assert (found.low, found.high) == (None, None)
+    assert found.reason.startswith("not defined: ")
+
+
+def test_equal_values_have_an_sd_of_zero_and_no_interval() -> None:
+    for name in ("chi-square", "bootstrap"):
+        found = INTERVALS[name](np.full(5, 0.1))
+        assert (found.value, found.low, found.high) == (0.0, None, None)
+        assert found.reason == "not defined: all 5 values are equal"
+    assert INTERVALS["mean"](np.full(5, 0.1)).low == 0.1
+
+
+def test_a_bootstrap_over_ties_is_not_defined() -> None:
+    found = intervals.sd_bootstrap([0.1, 0.1, 0.1, 0.1, 0.2], np.random.default_rng(0))
+    assert found.value > 0
+    assert "ties among 5 values" in found.reason
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1, 0), (0.1, 0), (1000, 0), (1, 0.5), (1, -0.395)])
+def test_the_bootstrap_of_an_sd_sees_ties_whatever_the_scale(scale: float, shift: float) -> None:
+    def found(values: list[float]) -> Interval:
+        return intervals.sd_bootstrap(np.array(values) * scale + shift, np.random.default_rng(0))
+
+    assert "ties among 5 values" in found([0.413, 0.395, 0.395, 0.395, 0.375]).reason
+    untied = [0.41, 0.38, 0.395, 0.40, 0.375]
+    plain = intervals.sd_bootstrap(untied, np.random.default_rng(0))
+    assert (found(untied).low, found(untied).high) == pytest.approx((plain.low * scale, plain.high * scale), rel=1e-6)

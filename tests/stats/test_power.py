@@ -1,0 +1,96 @@
+"""Replicates needed: closed forms, simulation, and the command."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from twinrun.report import planning
+from twinrun.stats import power
+from twinrun.stats.comparisons import prediction_test
+from twinrun.stats.equivalence import tost_welch
+from twinrun.study.errors import InputError
+
+
+def test_precision_of_an_sd_is_the_chi_square_one() -> None:
+    for precision in (0.1, 0.25, 1.0):
+        n = power.replicates_for_sd(precision).n
+        above = [math.sqrt((m - 1) / stats.chi2.ppf(0.025, m - 1)) - 1 for m in (n - 1, n)]
+        assert above[1] <= precision < above[0]
+
+
+@pytest.mark.parametrize(("difference", "n"), [(1.0, 17), (0.5, 64), (0.8, 26)])
+def test_two_samples_are_as_in_cohens_tables(difference: float, n: int) -> None:
+    assert power.replicates_for_difference(difference, 1.0).n == n
+
+
+def test_power_is_that_of_the_noncentral_t() -> None:
+    shift, critical = 0.7 / math.sqrt(2 / 9), stats.t.isf(0.025, 16)
+    expected = stats.nct.sf(critical, 16, shift) + stats.nct.cdf(-critical, 16, shift)
+    assert power.power_two_samples(9, 0.7, 1.0) == pytest.approx(expected, abs=1e-9)
+    assert power.power_two_samples(9, 0.0, 1.0) == pytest.approx(0.05)
+    assert power.power_against_one(6, 0.0, 1.0) == pytest.approx(0.05)
+    assert power.power_two_samples(500, 100.0, 1.0) == pytest.approx(1)
+
+
+def test_power_is_what_simulation_finds() -> None:
+    rng = np.random.default_rng(0)
+    times = 3000
+    found = np.mean([prediction_test(rng.normal(size=6), rng.normal() + 4).p < 0.05 for _ in range(times)])
+    assert found == pytest.approx(power.power_against_one(6, 4.0, 1.0), abs=0.02)
+    found = np.mean([tost_welch(rng.normal(size=12), rng.normal(size=12), 1.2).p < 0.05 for _ in range(times)])
+    assert found == pytest.approx(power.power_equivalence(12, 1.2, 1.0), abs=0.02)
+
+
+def test_the_number_is_the_smallest_that_is_enough() -> None:
+    for sd in (0.3, 1.0, 2.0):
+        n = power.replicates_for_equivalence(1.0, sd).n
+        assert power.power_equivalence(n, 1.0, sd) >= 0.8
+        assert n == 2 or power.power_equivalence(n - 1, 1.0, sd) < 0.8
+
+
+def test_a_single_run_shows_only_large_differences() -> None:
+    assert power.replicates_against_one(2.8, 1.0).n is None
+    assert power.replicates_against_one(2.81, 1.0).n > 100
+    assert power.replicates_for_difference(1e-6, 1.0).reason == "more than 1,000,000 replicates"
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+def test_bad_numbers_are_named(bad: float) -> None:
+    for call in (power.replicates_for_sd, lambda x: power.replicates_for_difference(x, 1.0)):
+        with pytest.raises(InputError, match="above 0"):
+            call(bad)
+    with pytest.raises(InputError, match="--sd is"):
+        planning.check_sds([bad])
+    with pytest.raises(InputError, match="alpha"):
+        power.replicates_for_difference(1.0, 1.0, power=0.01)
+
+
+def test_a_precision_in_percent_is_refused() -> None:
+    from typer.testing import CliRunner
+
+    from twinrun.cli.app import app
+
+    found = CliRunner().invoke(app, ["power", "--sd", "0.4", "--precision", "25"])
+    assert "--precision is 25\n  it is a share, above 0 and at most 1" in str(found.exception)
+    assert CliRunner().invoke(app, ["power", "--sd", "0.4", "--precision", "1"]).exit_code == 0
+
+
+def test_plan_in_words() -> None:
+    text = planning.plan_text({"given 0.3": 0.3}, planning.Wanted())
+    assert "none" in text
+    assert "7 runs per arm find a true difference of 0.5 points with power 80 %" in text
+    assert "no number suffices" in text
+    assert "largest" not in text
+    assert "For the largest SD, b:\nSD +-: " in planning.plan_text({"a": 0.3, "b": 0.4}, planning.Wanted())
+
+
+@pytest.mark.parametrize("alpha", ["0", "0.5", "-1", "nan"])
+def test_an_impossible_level_is_refused(alpha: str) -> None:
+    from typer.testing import CliRunner
+
+    from twinrun.cli.app import app
+
+    found = CliRunner().invoke(app, ["power", "--sd", "0.4", "--alpha", alpha])
+    assert "--alpha is" in str(found.exception)

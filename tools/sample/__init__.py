@@ -1,0 +1,1 @@
+"""The painters of the sample archives; what they make is committed with its digests."""
