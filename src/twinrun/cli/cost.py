@@ -1,4 +1,4 @@
-"""Commands about time: what a study will take, what determinism costs, and one process of such a measurement."""
+"""Commands about the cost of determinism: the measurement, and one process of it."""
 
 from __future__ import annotations
 
@@ -14,48 +14,6 @@ from twinrun.study.layout import Layout
 BatchSize = Annotated[int | None, typer.Option(min=2, help="Instead of the recipe's.")]
 Steps = Annotated[int, typer.Option(min=1, help="Training steps measured in each process.")]
 Warmup = Annotated[int, typer.Option(min=0, help="Steps before them.")]
-
-
-def plan(
-    params_file: ParamsFile = DEFAULT_PARAMS,
-    estimate: Annotated[bool, typer.Option(help="Probe each kind of run: hours, memory, energy, carbon.")] = False,
-    device: Device = None,
-) -> None:
-    """Check the params and that the data are there, and list every run with its index; or estimate what they take.
-
-    A model factory is not called: the first run, or --estimate, finds out whether it gives a model.
-    """
-    from twinrun.launch.status import require_sources
-
-    params = load_params(params_file)
-    if not estimate:
-        for index, run in enumerate(params.runs):
-            print(f"{index}\t{run.id}")
-        require_sources(params, Layout())
-        return
-    from twinrun.inspect.cost import probe_process
-    from twinrun.report.estimate import estimate_run, study_lines
-
-    options = [
-        "--params",
-        str(params_file),
-        "--steps",
-        "10",
-        "--warmup",
-        "5",
-        *(["--device", device] if device else []),
-    ]
-    kinds, name = {}, ""
-    for run in params.runs:
-        # Noise may differ in speed, other seeds and streams do not.
-        noise = ("one ulp" if run.arm == "ulp" else "free noise") if run.free_noise else "no noise"
-        kind = f"{run.task} {run.optimizer} {noise}"
-        if kind not in kinds:
-            found = probe_process(Path(), run.id, options)(None)
-            name = found["host"]["gpu"] or found["host"]["cpu"]
-            kinds[kind] = (estimate_run(found, params.tasks[run.task].recipe.epochs), 0)
-        kinds[kind] = (kinds[kind][0], kinds[kind][1] + 1)
-    print("\n".join(study_lines(kinds, name)))
 
 
 def cost(

@@ -108,3 +108,16 @@ def finish(expect_grid: ExpectGrid = None) -> None:
     check_grid(params, expect_grid)
     run_finish(params, Path())
     print(f"{len(params.runs)} runs are recorded; report: {Layout().report / 'index.html'}")
+
+
+def doctor() -> None:
+    """Say in plain words what this machine can do; exit 2 when a study would fail or differ here."""
+    from twinrun.launch.doctor import examine
+
+    findings = examine(Path())
+    for finding in findings:
+        print(f"[{finding.level:4}] {finding.text}")
+    bad = sum(finding.level == "bad" for finding in findings)
+    if bad:
+        raise InputError(f"{bad} findings would make a study fail or differ here", "they are marked [bad] above")
+    print("this machine can run the study")

@@ -31,6 +31,12 @@ class Comparison:
     epochs: int
     first_difference: str | None  # "initialization", "epoch 3" or None: equal
 
+    @property
+    def line(self) -> str:
+        """For people and for scripts: run, source, epochs compared, outcome, separated by tabs."""
+        outcome = f"differs first at {self.first_difference}" if self.first_difference else "equal"
+        return f"{self.run}\t{self.against}\t{self.epochs} epochs\t{outcome}"
+
 
 def select(params: Params, layout: Layout, ids: Sequence[str], *, first: bool, replay: bool) -> list[Run]:
     """The named runs, else every deterministic one; with `replay` also every one whose emulated noise is recorded.
@@ -137,6 +143,28 @@ def _compare(new: Record, against: str, initial: str, noted: list[str], epochs: 
         pairs = zip_longest(new.fingerprints, wanted)
         first = f"epoch {next(epoch for epoch, (a, b) in enumerate(pairs, 1) if a != b)}"
     return Comparison(new.run, against, len(wanted), first)
+
+
+def judge(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> str:
+    """The sentence of success.
+
+    Raises IncompleteError when a run has nothing to be compared with, MismatchError when a comparison differs.
+    """
+    compared = {comparison.run for comparison in comparisons}
+    alone = [run.id for run in runs if run.id not in compared]
+    if alone:
+        raise IncompleteError(
+            f"nothing to compare with for {', '.join(alone)}",
+            "expected/ is for other params, data or device, and the runs are not in runs/: train them first",
+        )
+    different = [comparison for comparison in comparisons if comparison.first_difference]
+    if different:
+        raise MismatchError(
+            f"{len(different)} of {len(comparisons)} comparisons differ, the first: {different[0].run} against "
+            f"{different[0].against} at {different[0].first_difference}",
+            "`twinrun doctor` says what in this machine may change the bits",
+        )
+    return f"{len(comparisons)} comparison{',' if len(comparisons) == 1 else 's, all'} equal to the last bit"
 
 
 def read_expected(layout: Layout) -> dict[str, dict[str, Any]]:

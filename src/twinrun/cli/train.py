@@ -1,0 +1,189 @@
+"""Commands about the runs of a study: list them, train one, train some again and compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from twinrun.cli.options import (
+    DEFAULT_PARAMS,
+    Device,
+    ExpectGrid,
+    Jobs,
+    ParamsFile,
+    check_grid,
+    enter_clean_environment,
+    load_params,
+)
+from twinrun.study.errors import InputError
+from twinrun.study.layout import Layout
+
+if TYPE_CHECKING:  # heavy to import
+    from twinrun.study.grid import Run
+    from twinrun.study.params import Params
+
+
+def plan(
+    params_file: ParamsFile = DEFAULT_PARAMS,
+    estimate: Annotated[bool, typer.Option(help="Probe each kind of run: hours, memory, energy, carbon.")] = False,
+    device: Device = None,
+) -> None:
+    """Check the params and that the data are there, and list every run with its index; or estimate what they take.
+
+    A model factory is not called: the first run, or --estimate, finds out whether it gives a model.
+    """
+    from twinrun.launch.status import require_sources
+
+    params = load_params(params_file)
+    if not estimate:
+        for index, run in enumerate(params.runs):
+            print(f"{index}\t{run.id}")
+        require_sources(params, Layout())
+        return
+    from twinrun.inspect.cost import probe_process
+    from twinrun.report.estimate import estimate_run, study_lines
+
+    options = [
+        "--params",
+        str(params_file),
+        "--steps",
+        "10",
+        "--warmup",
+        "5",
+        *(["--device", device] if device else []),
+    ]
+    kinds, name = {}, ""
+    for run in params.runs:
+        # Noise may differ in speed, other seeds and streams do not.
+        noise = ("one ulp" if run.arm == "ulp" else "free noise") if run.free_noise else "no noise"
+        kind = f"{run.task} {run.optimizer} {noise}"
+        if kind not in kinds:
+            found = probe_process(Path(), run.id, options)(None)
+            name = found["host"]["gpu"] or found["host"]["cpu"]
+            kinds[kind] = (estimate_run(found, params.tasks[run.task].recipe.epochs), 0)
+        kinds[kind] = (kinds[kind][0], kinds[kind][1] + 1)
+    print("\n".join(study_lines(kinds, name)))
+
+
+def train(
+    run_id: Annotated[str | None, typer.Argument(help="A run's id, such as digits/sgd/42/det_1.")] = None,
+    index: Annotated[int | None, typer.Option(help="The run's index in `twinrun plan`.")] = None,
+    task: Annotated[str | None, typer.Option(help="With --optimizer, --seed and --run: the run by its parts.")] = None,
+    optimizer: Annotated[str | None, typer.Option()] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    label: Annotated[str | None, typer.Option("--run", help="Arm and replicate, such as det_1 or nd_3.")] = None,
+    params_file: ParamsFile = DEFAULT_PARAMS,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the record; default: runs/.")] = None,
+    replay: Annotated[Path | None, typer.Option(help="Record folder whose emulated noise is used again.")] = None,
+    stop_after: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs; needs --out.")] = None,
+    shared: Annotated[bool, typer.Option(help="Other runs share the machine: mark the timings.")] = False,
+    unless_done: Annotated[bool, typer.Option(help="Do nothing when the run is there already.")] = False,
+    prepared: Annotated[Path | None, typer.Option(help="A copy of prepared/ to read, as on a node's disk.")] = None,
+    expect_grid: ExpectGrid = None,
+) -> None:
+    """Train one run and write its record; go on where an interrupted one stopped."""
+    params = load_params(params_file)
+    check_grid(params, expect_grid)
+    run = _choose(params, run_id, index, task, optimizer, seed, label)
+    if (stop_after or replay) and (not out or out.resolve() == Path("runs").resolve()):
+        option = "--stop-after" if stop_after else "--replay"
+        raise InputError(f"{option} needs --out", "it makes no run of the study: put it somewhere else than runs/")
+    enter_clean_environment()
+    from twinrun.launch.progress import Progress
+    from twinrun.study.records import current_code_digest, read_record
+    from twinrun.training.loop import Options, train_run
+
+    progress = Progress(f"{run.id} epoch", params.tasks[run.task].recipe.epochs)
+
+    def show(row: dict[str, Any], epochs: int) -> None:
+        metric = params.tasks[run.task].recipe.metric
+        value = "n/a" if row[metric] is None else f"{row[metric]:.4f}"
+        progress.done = row["epoch"] - 1  # an interrupted run does not begin at the first
+        progress.advance(f"train loss {row['train_loss']:.4f} test {metric} {value}")
+
+    options = Options(
+        device=device or params.execution.device,
+        replay=read_record(replay).noise if replay else None,
+        stop_after=stop_after,
+        shared=shared,
+        unless_done=unless_done,
+        progress=show,
+    )
+    with progress:
+        record = train_run(params, run, Layout(Path(), out, prepared), current_code_digest(), options)
+    print(f"{record.run} {record.status} {record.final_fingerprint}")
+
+
+def _choose(
+    params: Params,
+    run_id: str | None,
+    index: int | None,
+    task: str | None,
+    optimizer: str | None,
+    seed: int | None,
+    label: str | None,
+) -> Run:
+    parts = {"--task": task, "--optimizer": optimizer, "--seed": seed, "--run": label}
+    given = [name for name, value in parts.items() if value is not None]
+    if (run_id is not None) + (index is not None) + bool(given) != 1:
+        raise InputError("which run?", "give one of: its id; --index; --task, --optimizer, --seed and --run together")
+    if run_id is not None:
+        return params.find(run_id)
+    if index is not None:
+        if not 0 <= index < len(params.runs):
+            raise InputError(f"--index {index}: the study has the runs 0 to {len(params.runs) - 1}")
+        return params.runs[index]
+    if len(given) < len(parts):
+        raise InputError(f"{', '.join(sorted(set(parts) - set(given)))} is missing")
+    return params.find(f"{task}/{optimizer}/{seed}/{label}")
+
+
+def verify(
+    ids: Annotated[list[str] | None, typer.Argument(help="Runs; default: every deterministic one.")] = None,
+    params_file: ParamsFile = DEFAULT_PARAMS,
+    first: Annotated[bool, typer.Option(help="One run per task and optimizer is enough.")] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Compare only the first so many epochs.")] = None,
+    replay: Annotated[bool, typer.Option(help="Also replay the runs with emulated noise.")] = False,
+    jobs: Jobs = None,
+    device: Device = None,
+    prefix: Annotated[str, typer.Option(help="Words before the interpreter, such as an emulator's command.")] = "",
+    write_expected: Annotated[bool, typer.Option(help="Note the fingerprints in expected/ instead.")] = False,
+) -> None:
+    """Train again in fresh processes and compare fingerprints with expected/ and the records; exit 4 if any differs."""
+    import shlex
+
+    from twinrun.launch import verify as verifying
+    from twinrun.launch.process_slots import places
+    from twinrun.launch.status import require_prepared
+    from twinrun.study.errors import IncompleteError
+
+    params = load_params(params_file)
+    runs = verifying.select(params, Layout(), ids or [], first=first, replay=replay)
+    if not runs:
+        raise IncompleteError("no run to verify", "the grid has no det run: name runs, or add det_1 to grid.runs")
+    if write_expected and (ids or first or epochs or replay):
+        raise InputError("--write-expected notes every deterministic run whole", "leave the other choices away")
+    require_prepared((run.task for run in runs), Layout())
+    processes, gpus = places(device or params.execution.device, jobs)
+    records = verifying.retrain(
+        params,
+        Path(),
+        runs,
+        params_file=params_file,
+        jobs=processes,
+        gpus=gpus,
+        epochs=epochs,
+        device=device,
+        prefix=shlex.split(prefix),
+    )
+    if write_expected:
+        verifying.write_expected(Layout(), records)
+        print(f"{len(records)} runs noted in {Layout().expected}")
+        return
+    comparisons = verifying.compare(Layout(), runs, records, epochs)
+    for comparison in comparisons:
+        print(comparison.line)
+    print(verifying.judge(runs, comparisons))
