@@ -20,9 +20,9 @@ from twinrun.report.sections.agreement import agreement, recall_by_class
 from twinrun.report.sections.agreement import test_set_part as set_part
 from twinrun.report.sections.divergence import chosen_pairs, js_distance
 from twinrun.report.sections.tables_hidden import flips_table
-from twinrun.stats import predictions as p
+from twinrun.stats import churn as p
 from twinrun.stats import weights as w
-from twinrun.stats.churn_interval import churn_interval
+from twinrun.stats.churn import churn_interval
 from twinrun.stats.samples import Interval
 from twinrun.study.errors import MismatchError
 

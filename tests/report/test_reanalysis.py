@@ -22,7 +22,7 @@ def test_corrected_table_5_5() -> None:
 
 
 def test_implied_sd_gives_back_the_printed_p() -> None:
-    from twinrun.stats.comparisons import one_sample_t
+    from twinrun.stats.hypothesis import one_sample_t
 
     for row in FOUND.cells.to_dict("records"):
         # Five values with that mean and SD.

@@ -25,8 +25,8 @@ from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
 
 MODULES = (
-    "report.sections.agreement", "stats.churn_interval", "report.sections.divergence", "report.sections.footprint",
-    "report.sections.guidelines", "collect.pictures", "stats.predictions", "report.rendering", "stats.weights",
+    "report.sections.agreement", "report.sections.divergence", "report.sections.footprint",
+    "report.sections.guidelines", "collect.pictures", "report.rendering",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from twinrun.report.cell_values import CellValues, assumptions
 from twinrun.report.planning import study_sds, study_wanted
 from twinrun.report.sections.tables_tests import build_test_tables
 from twinrun.report.table import COLUMNS, Table, missing
-from twinrun.stats import comparisons, groups, variance
+from twinrun.stats import hypothesis, variance
 from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.files import read_json, write_json
 from twinrun.study.params import read_params
@@ -80,12 +80,12 @@ def test_numbers_are_those_of_the_functions(studies: dict[str, Study]) -> None:
     free = values.free(cell, "accuracy")
     det = float(study.runs(cell, "det")["accuracy"].iloc[0])
     row = found["det_test"].frame.iloc[0]
-    assert row["p_valid"] == comparisons.prediction_test(free, det).p
-    assert row["p_thesis"] == comparisons.one_sample_t(free, det).p
+    assert row["p_valid"] == hypothesis.prediction_test(free, det).p
+    assert row["p_thesis"] == hypothesis.one_sample_t(free, det).p
     assert row["p_holm_task"] >= row["p_valid"]
     several = [values.free(one, "accuracy") for one in study.cells("digits") if one.optimizer == "adam"]
     row = found["seed_groups"].frame.iloc[0]
-    assert row["f"] == groups.anova(several).statistic
+    assert row["f"] == hypothesis.anova(several).statistic
     assert row["n_groups"] == "5, 5, 5"
     parts = variance.components(several)
     row = found["variance"].frame.iloc[0]

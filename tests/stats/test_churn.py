@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from twinrun.stats import predictions as p
+from twinrun.stats import churn as p
 from twinrun.stats import weights as w
 
 classes = st.integers(0, 3)

@@ -2,13 +2,15 @@
 
 import doctest
 import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from twinrun import stats
+
 MODULES = (
-    "stats.describe", "stats.samples", "stats.intervals", "stats.multiplicity", "stats.effects", "stats.comparisons",
-    "stats.groups", "stats.equivalence", "stats.variance", "stats.normality", "stats.power", "stats.resampled",
+    *(f"stats.{path.stem}" for path in sorted(Path(stats.__file__).parent.glob("[a-z]*.py"))),
     "report.planning", "report.thesis.reported", "report.thesis.tables", "report.thesis.checks",
     "report.thesis.reanalysis",
 )  # fmt: skip

@@ -21,7 +21,7 @@ from twinrun.report import style as drawing
 from twinrun.report.sections.figures_layers import layers_figure
 from twinrun.report.sections.tables_features import features_table
 from twinrun.report.sections.tables_layers import depths_table, layers_checkpoints_table, layers_frame, layers_table
-from twinrun.stats.layers import PARTS, debiased_cka, measures, sampling_error
+from twinrun.stats.weights import PARTS, debiased_cka, measures, sampling_error
 from twinrun.study.errors import MismatchError
 from twinrun.training.recording import SAMPLED, positions
 

@@ -8,8 +8,8 @@ from scipy import stats
 
 from twinrun.report import planning
 from twinrun.stats import power
-from twinrun.stats.comparisons import prediction_test
 from twinrun.stats.equivalence import tost_welch
+from twinrun.stats.hypothesis import prediction_test
 from twinrun.study.errors import InputError
 
 

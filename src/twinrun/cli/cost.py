@@ -30,7 +30,7 @@ def cost(
     from twinrun.inspect.cost import measure_blocks, probe_process, times
     from twinrun.inspect.ladder import BASE, CONTROL, ladder
     from twinrun.launch.progress import Progress
-    from twinrun.stats.step_cost import judge
+    from twinrun.stats.cost import judge
     from twinrun.study.records import current_code_digest
 
     params = load_params(params_file)

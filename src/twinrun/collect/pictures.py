@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twinrun.stats import predictions
+from twinrun.stats import churn as predictions
 from twinrun.study.errors import InputError, MismatchError
 from twinrun.study.files import explain_os_error
 

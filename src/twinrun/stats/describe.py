@@ -1,4 +1,7 @@
-"""Statistics of a few numbers: pure functions on one-dimensional arrays; what is not defined is NaN."""
+"""Mean and SD of a few numbers, in plain arithmetic: NaN without values, as numpy has it.
+
+Everything that says more than a number (intervals, tests, effects) is a result with a reason where it is not defined.
+"""
 
 from __future__ import annotations
 
@@ -57,21 +60,6 @@ def sample_sd(values: ArrayLike) -> float:
     """
     n, squares = _sum_of_squares(values)
     return math.sqrt(squares / (n - 1)) if n > 1 else math.nan
-
-
-def sd_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of the SD of a normal distribution: s sqrt((n-1)/q), q the two chi-square quantiles at n-1.
-
-    (NaN, NaN) for fewer than two values; (0, 0) when all are equal, which says nothing about the true SD.
-
-    >>> print("{:.3f} {:.3f}".format(*sd_interval([1.0, 2.0, 3.0])))
-    0.521 6.285
-    """
-    n, s = len(_values(values)), sample_sd(values)
-    if n < 2 or math.isnan(s):
-        return (math.nan, math.nan)
-    low, high = sd_factors(n, confidence)
-    return (s * low, s * high)
 
 
 def sd_factors(n: int, confidence: float = 0.95) -> tuple[float, float]:

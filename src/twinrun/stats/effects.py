@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from twinrun.stats import describe as statistics
+from twinrun.stats import describe
 from twinrun.stats.samples import UNDEFINED, Estimate, Sample, fault, sample
 
 
@@ -33,10 +33,10 @@ def d_against_one(values: ArrayLike, new: float) -> Estimate:
     """
     array = sample(values)
     reason = fault(array, 2, spread=True) or fault(sample([new]), 1)
-    sd = statistics.sample_sd(array)
+    sd = describe.sample_sd(array)
     if reason or sd == 0:
         return Estimate(None, reason or f"{UNDEFINED}the SD is 0")
-    return Estimate((new - statistics.mean(array)) / sd)
+    return Estimate((new - describe.mean(array)) / sd)
 
 
 def g_against_one(values: ArrayLike, new: float) -> Estimate:
@@ -68,11 +68,11 @@ def cohens_d(first: ArrayLike, second: ArrayLike) -> Estimate:
     reason = fault(a, 2) or fault(b, 2)
     if reason:
         return Estimate(None, reason)
-    squares = sum((x.size - 1) * statistics.sample_sd(x) ** 2 for x in (a, b))
+    squares = sum((x.size - 1) * describe.sample_sd(x) ** 2 for x in (a, b))
     pooled = math.sqrt(squares / (a.size + b.size - 2))
     if pooled == 0:
         return Estimate(None, f"{UNDEFINED}no spread within either group")
-    return Estimate((statistics.mean(a) - statistics.mean(b)) / pooled)
+    return Estimate((describe.mean(a) - describe.mean(b)) / pooled)
 
 
 def hedges_g(first: ArrayLike, second: ArrayLike) -> Estimate:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numpy.typing import ArrayLike
 from scipy import special
 
-from twinrun.stats import describe as statistics
+from twinrun.stats import describe
 from twinrun.stats.samples import UNDEFINED, fault, sample
 
 
@@ -69,8 +69,8 @@ def tost_against_one(values: ArrayLike, new: float, margin: float, alpha: float 
     reason = fault(array, 2, spread=True) or fault(sample([new]), 1)
     if reason:
         return Equivalence.undefined(margin, n, reason)
-    error = statistics.sample_sd(array) * math.sqrt(1 + 1 / array.size)
-    return tost(new - statistics.mean(array), error, array.size - 1, margin, n, alpha)
+    error = describe.sample_sd(array) * math.sqrt(1 + 1 / array.size)
+    return tost(new - describe.mean(array), error, array.size - 1, margin, n, alpha)
 
 
 def tost_paired(differences: ArrayLike, margin: float, alpha: float = 0.05) -> Equivalence:
@@ -83,8 +83,8 @@ def tost_paired(differences: ArrayLike, margin: float, alpha: float = 0.05) -> E
     reason = fault(array, 2, spread=True, name="differences")
     if reason:
         return Equivalence.undefined(margin, (array.size,), reason)
-    error = statistics.sample_sd(array) / math.sqrt(array.size)
-    return tost(statistics.mean(array), error, array.size - 1, margin, (array.size,), alpha)
+    error = describe.sample_sd(array) / math.sqrt(array.size)
+    return tost(describe.mean(array), error, array.size - 1, margin, (array.size,), alpha)
 
 
 def tost_welch(first: ArrayLike, second: ArrayLike, margin: float, alpha: float = 0.05) -> Equivalence:
@@ -97,8 +97,8 @@ def tost_welch(first: ArrayLike, second: ArrayLike, margin: float, alpha: float 
     n, reason = (a.size, b.size), fault(a, 2) or fault(b, 2)
     if reason:
         return Equivalence.undefined(margin, n, reason)
-    parts = [statistics.sample_sd(x) ** 2 / x.size for x in (a, b)]
+    parts = [describe.sample_sd(x) ** 2 / x.size for x in (a, b)]
     if sum(parts) == 0:
         return Equivalence.undefined(margin, n, "no spread within either group")
     df = sum(parts) ** 2 / sum(part**2 / (x.size - 1) for part, x in zip(parts, (a, b), strict=True))
-    return tost(statistics.mean(a) - statistics.mean(b), math.sqrt(sum(parts)), df, margin, n, alpha)
+    return tost(describe.mean(a) - describe.mean(b), math.sqrt(sum(parts)), df, margin, n, alpha)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from twinrun.stats import describe as statistics
+from twinrun.stats import describe
 from twinrun.stats.samples import UNDEFINED, Interval, Sample, fault, sample
 
 # With fewer values, resamples of one value repeated are common enough to reach into the interval's ends.
@@ -23,10 +25,10 @@ CALIBRATION = 1.06
 def _t_interval(values: ArrayLike, confidence: float, factor: float, method: str) -> Interval:
     array = sample(values)
     n, reason = array.size, fault(array, 2)
-    mean = statistics.mean(array) if n and np.isfinite(array).all() else None
+    mean = describe.mean(array) if n and np.isfinite(array).all() else None
     if reason or mean is None:
         return Interval(mean, None, None, n, confidence, method, reason)
-    half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * statistics.sample_sd(array) * factor
+    half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * describe.sample_sd(array) * factor
     return Interval(mean, mean - half, mean + half, n, confidence, method)
 
 
@@ -67,15 +69,80 @@ def sd_chi_square(values: ArrayLike, confidence: float = 0.95) -> Interval:
     """
     array = sample(values)
     reason = fault(array, 2, spread=True)
-    value = None if fault(array, 2) else statistics.sample_sd(array)
+    value = None if fault(array, 2) else describe.sample_sd(array)
     if reason or value is None or value == 0:
         return Interval(value, None, None, array.size, confidence, "chi-square", reason or _vanishing())
-    low, high = statistics.sd_factors(array.size, confidence)
+    low, high = describe.sd_factors(array.size, confidence)
     return Interval(value, value * low, value * high, array.size, confidence, "chi-square")
 
 
 def _vanishing() -> str:
     return f"{UNDEFINED}the spread is too small for a floating-point number"
+
+
+@dataclass(frozen=True)
+class PooledSd:
+    """The SD within cells, pooled over them: the root of the mean variance, weighted by degrees of freedom.
+
+    `value` is NaN without degrees of freedom.
+    """
+
+    value: float
+    df: int
+
+    @classmethod
+    def of(cls, cells: Iterable[ArrayLike]) -> PooledSd:
+        """From the values of each cell; a cell with fewer than two adds nothing.
+
+        >>> PooledSd.of([[1.0, 3.0], [2.0, 3.0, 4.0], [9.0]])
+        PooledSd(value=1.1547005383792515, df=3)
+        """
+        arrays = [sample(cell) for cell in cells]
+        return cls.of_sds((describe.sample_sd(array) for array in arrays), (array.size for array in arrays))
+
+    @classmethod
+    def of_sds(cls, sds: Iterable[float], sizes: Iterable[int]) -> PooledSd:
+        """From the sample SD of each cell and its number of values.
+
+        >>> PooledSd.of_sds([3.0, 4.0], [2, 2])
+        PooledSd(value=3.5355339059327378, df=2)
+        """
+        kept = [(sd, size - 1) for sd, size in zip(sds, sizes, strict=True) if size > 1]
+        df = sum(freedom for _, freedom in kept)
+        squares = [sd**2 * freedom for sd, freedom in kept]
+        total = math.fsum(squares) if np.isfinite(squares).all() else math.nan
+        return cls(math.sqrt(total / df) if df else math.nan, df)
+
+    def interval(self, confidence: float = 0.95) -> Interval:
+        """The chi-square interval, which supposes normal values with the same SD in every cell.
+
+        >>> pooled = PooledSd.of([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]).interval()
+        >>> print(f"{pooled.value:.3f} {pooled.low:.3f} {pooled.high:.3f}")
+        1.000 0.599 2.874
+        """
+        method = "chi-square, pooled"
+        if not self.df or math.isnan(self.value):
+            why = "a value is missing" if self.df else "no cell has two values"
+            return Interval(None, None, None, self.df, confidence, method, UNDEFINED + why)
+        if self.value == 0:
+            return Interval(0.0, None, None, self.df, confidence, method, f"{UNDEFINED}no spread within any cell")
+        low, high = describe.sd_factors(self.df + 1, confidence)
+        return Interval(self.value, self.value * low, self.value * high, self.df, confidence, method)
+
+    def ratio(self, other: PooledSd, confidence: float = 0.95) -> Interval:
+        """This SD over another, independent one, with the interval of F at both degrees of freedom.
+
+        >>> ratio = PooledSd(2.0, 10).ratio(PooledSd(1.0, 10))
+        >>> print(f"{ratio.value:.2f} {ratio.low:.2f} {ratio.high:.2f}")
+        2.00 1.04 3.86
+        """
+        df, method = (self.df, other.df), "F"
+        if not (all(df) and self.value > 0 and other.value > 0):
+            why = self.interval().reason or other.interval().reason
+            return Interval(None, None, None, sum(df), confidence, method, why)
+        ratio, tail = self.value / other.value, (1 + confidence) / 2
+        low, high = (ratio / math.sqrt(float(special.fdtri(*df, share))) for share in (tail, 1 - tail))
+        return Interval(ratio, low, high, sum(df), confidence, method)
 
 
 def sd_bootstrap(
@@ -98,7 +165,7 @@ def sd_bootstrap(
     """
     array = sample(values)
     n, method = array.size, "studentized bootstrap"
-    value = None if fault(array, 2) else statistics.sample_sd(array)
+    value = None if fault(array, 2) else describe.sample_sd(array)
     reason = fault(array, BOOTSTRAP_LEAST, spread=True)
     if reason or value is None or value == 0:
         return Interval(value, None, None, n, confidence, method, reason or _vanishing())
@@ -111,7 +178,7 @@ def sd_bootstrap(
     center, error = _log_variance(scaled, np.ones((1, n)))
     centers, errors = _log_variance(scaled, counts)
     # The resampled population has the variance with 1/n: that is the true value in the bootstrap world.
-    truth = math.log(statistics.population_sd(scaled) ** 2)
+    truth = math.log(describe.population_sd(scaled) ** 2)
     tail = float(special.ndtr(CALIBRATION * special.ndtri((1 - confidence) / 2)))
     with np.errstate(divide="ignore", invalid="ignore"):
         roots = np.where(np.isfinite(centers), (centers - truth) / errors, -np.inf)

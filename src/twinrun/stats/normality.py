@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-from twinrun.stats import describe as statistics
+from twinrun.stats import describe
 from twinrun.stats.samples import UNDEFINED, Outcome, Sample, fault, sample
 
 FEW = 20
@@ -31,10 +31,10 @@ def shapiro_wilk(values: ArrayLike) -> Outcome:
     if not reason and array.size < FEW and len(np.unique(array)) < array.size:
         # Three runs of which two agree, as accuracies on a small test set do, would have p = 0.
         reason = f"{UNDEFINED}ties among {array.size} values, the test assumes a continuous metric"
-    sd = statistics.sample_sd(array) if not reason else 0.0
+    sd = describe.sample_sd(array) if not reason else 0.0
     if reason or sd == 0:
         return Outcome.undefined(method, n, reason or "the SD is 0")
-    found = stats.shapiro((array - statistics.mean(array)) / sd)
+    found = stats.shapiro((array - describe.mean(array)) / sd)
     return Outcome(method, float(found.statistic), float(found.pvalue), n)
 
 
@@ -52,11 +52,11 @@ def normal_scores(values: ArrayLike) -> tuple[Sample, str]:
     """
     array = sample(values)
     reason = fault(array, 3, spread=True)
-    sd = statistics.sample_sd(array) if not reason else 0.0
+    sd = describe.sample_sd(array) if not reason else 0.0
     if reason or sd == 0:
         return np.empty(0), reason or f"{UNDEFINED}the SD is 0"
     n = array.size
-    inner = (array - statistics.mean(array)) / (sd * math.sqrt((n - 1) / n))
+    inner = (array - describe.mean(array)) / (sd * math.sqrt((n - 1) / n))
     # n - 1 is reached only when all other values are equal: an infinite residual, kept finite.
     rest = np.maximum(n - 1 - inner**2, 1e-12)
     return special.ndtri(special.stdtr(n - 2, inner * np.sqrt((n - 2) / rest))), ""

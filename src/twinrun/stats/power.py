@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from twinrun.stats import describe as statistics
+from twinrun.stats import describe
 from twinrun.study.errors import InputError
 
 MOST = 1_000_000  # replicates: no one runs more
@@ -35,7 +35,7 @@ def replicates_for_sd(precision: float, confidence: float = 0.95) -> Needed:
     49
     """
     positive("precision", precision)
-    return _smallest(lambda n: statistics.sd_factors(n, confidence)[1] - 1 <= precision, 2)
+    return _smallest(lambda n: describe.sd_factors(n, confidence)[1] - 1 <= precision, 2)
 
 
 def replicates_for_mean(precision: float, sd: float, confidence: float = 0.95) -> Needed:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from twinrun.stats import describe as statistics
+from twinrun.stats import describe
 from twinrun.stats.samples import UNDEFINED, group_fault, sample
 
 
@@ -55,11 +55,11 @@ def components(groups: Sequence[ArrayLike], confidence: float = 0.95) -> Compone
         reason = f"{UNDEFINED}one value per group"
     if reason:
         return Components(None, None, None, False, None, None, None, count, total, reason)
-    middle = statistics.mean(np.concatenate(samples))
-    means = [statistics.mean(group - middle) for group in samples]
+    middle = describe.mean(np.concatenate(samples))
+    means = [describe.mean(group - middle) for group in samples]
     grand = sum(group.size * mean for group, mean in zip(samples, means, strict=True)) / total
     between = math.fsum(group.size * (mean - grand) ** 2 for group, mean in zip(samples, means, strict=True))
-    within = math.fsum((group.size - 1) * statistics.sample_sd(group) ** 2 for group in samples if group.size > 1)
+    within = math.fsum((group.size - 1) * describe.sample_sd(group) ** 2 for group in samples if group.size > 1)
     msb, msw = between / (count - 1), within / (total - count)
     n0 = (total - sum(group.size**2 for group in samples) / total) / (count - 1)
     raw = (msb - msw) / n0

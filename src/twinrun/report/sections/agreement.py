@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from twinrun.collect.study import Cell, Study
 from twinrun.report.sections.divergence import js_distances
+from twinrun.stats import churn as predictions
 from twinrun.stats import describe as statistics
-from twinrun.stats import predictions
-from twinrun.stats.churn_interval import churn_interval
+from twinrun.stats.churn import churn_interval
 from twinrun.stats.samples import Interval, Progress, silent
 
 JS_PAIRS = 45  # all pairs of ten runs; of more runs so many are drawn

@@ -11,8 +11,8 @@ import numpy as np
 
 from twinrun.collect.study import Study
 from twinrun.report.table import plural
+from twinrun.stats import churn as predictions
 from twinrun.stats import describe as statistics
-from twinrun.stats import predictions
 
 LITTLE = 0.2  # of what always naming the largest class gets wrong; less than that made good is little
 TINY = 100  # test images; of fewer one image is more than a point

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from twinrun.collect.study import Cell, Study
+from twinrun.stats import churn as predictions
 from twinrun.stats import describe as statistics
-from twinrun.stats import predictions
 from twinrun.stats.weights import mean_relative_distance
 
 SINGLE = ("init", "shuffle", "augment", "dropout", "ulp")  # arms in which one thing is free

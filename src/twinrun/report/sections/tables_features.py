@@ -13,8 +13,7 @@ from twinrun.report.names import nd_noise
 from twinrun.report.sections.tables_twins import left_out, paired_arms, seed_runs
 from twinrun.report.table import Table, remarks
 from twinrun.stats import describe as statistics
-from twinrun.stats.layers import debiased_cka
-from twinrun.stats.weights import CosineSummary
+from twinrun.stats.weights import CosineSummary, debiased_cka
 
 _COLUMNS = [
     "task", "optimizer", "comparison", "images_recorded", "features", "cells", "pairs", "cka_mean", "cka_min",

@@ -14,7 +14,7 @@ from twinrun.report.names import OPTIMIZER_LABELS, nd_phrase
 from twinrun.report.sections.tables_performance import METRICS
 from twinrun.report.table import Table, plural, remarks
 from twinrun.stats import describe as statistics
-from twinrun.stats import groups, resampled
+from twinrun.stats import hypothesis, permutation
 from twinrun.stats.samples import Sample
 from twinrun.stats.variance import components
 
@@ -43,13 +43,13 @@ def groups_table(values: CellValues) -> Table:
         metric = study.main_metric(task)
         for optimizer in study.optimizers:
             found = seed_groups(values, task, optimizer, metric)
-            f, h = groups.anova(found), groups.kruskal_wallis(found)
-            permuted = resampled.kruskal_wallis_permuted(found, generator("ranks", task, optimizer, metric))
-            noise = groups.brown_forsythe([[cell] for cell in found])
-            simulated = resampled.brown_forsythe_simulated(
+            f, h = hypothesis.anova(found), hypothesis.kruskal_wallis(found)
+            permuted = permutation.kruskal_wallis_permuted(found, generator("ranks", task, optimizer, metric))
+            noise = hypothesis.brown_forsythe([[cell] for cell in found])
+            simulated = permutation.brown_forsythe_simulated(
                 [[cell] for cell in found], generator("noise", task, optimizer, metric)
             )
-            classic = groups.brown_forsythe([[cell] for cell in found], classic=True)
+            classic = hypothesis.brown_forsythe([[cell] for cell in found], classic=True)
             rows.append(
                 {
                     "task": task,
@@ -104,11 +104,13 @@ def optimizers_table(values: CellValues) -> Table:
         for first, second in combinations(study.optimizers, 2):
             ones, twos = (seed_groups(values, task, name, metric, least=1) for name in (first, second))
             means = [[statistics.mean(group) for group in side] for side in (ones, twos)]
-            welch = groups.welch_t(*means)
-            permuted = groups.permutation_test(means[0], means[1], generator("optimizers", task, first, second, metric))
+            welch = hypothesis.welch_t(*means)
+            permuted = permutation.permutation_test(
+                means[0], means[1], generator("optimizers", task, first, second, metric)
+            )
             several = [[group for group in side if group.size >= 3] for side in (ones, twos)]
-            noise = groups.brown_forsythe(several)
-            simulated = resampled.brown_forsythe_simulated(several, generator("noise", task, first, second, metric))
+            noise = hypothesis.brown_forsythe(several)
+            simulated = permutation.brown_forsythe_simulated(several, generator("noise", task, first, second, metric))
             rows.append(
                 {
                     "task": task,

@@ -15,7 +15,7 @@ from twinrun.report.sections.tables_performance import absence
 from twinrun.report.sections.tables_twins import left_out
 from twinrun.report.table import Table, remarks
 from twinrun.stats import describe as statistics
-from twinrun.stats.predictions import most_flipping
+from twinrun.stats.churn import most_flipping
 
 
 def hidden_table(study: Study, groups: list[Agreement]) -> Table:

@@ -16,7 +16,7 @@ from twinrun.collect.study import Study
 from twinrun.report.names import nd_noise
 from twinrun.report.sections.tables_twins import left_out, paired_arms, seed_runs
 from twinrun.report.table import Table, remarks
-from twinrun.stats.layers import PARTS, Measures, measures, sampling_error
+from twinrun.stats.weights import PARTS, Measures, measures, sampling_error
 
 HEAD = "head"
 _NAMES = ("distance", "cosine", "displacement")

@@ -11,6 +11,7 @@ from twinrun.collect.study import Cell, Study
 from twinrun.report.names import METRIC_LABELS, nd_noise, nd_phrase, table_name
 from twinrun.report.table import Table, remarks
 from twinrun.stats import describe as statistics
+from twinrun.stats.intervals import sd_chi_square
 
 METRICS = ("accuracy", "f1", "auc")
 
@@ -130,7 +131,7 @@ def spread_table(study: Study) -> Table:
             runs = study.runs(cell, arm)
             for metric in study.metric_pair(cell.task):
                 values = runs[metric]
-                low, high = statistics.sd_interval(values)
+                interval = sd_chi_square(values)
                 ties = len(values) > 1 and values.nunique(dropna=False) == 1
                 rows.append(
                     {
@@ -143,12 +144,12 @@ def spread_table(study: Study) -> Table:
                         "mean": statistics.mean(values),
                         "sd_population": statistics.population_sd(values),
                         "sd_sample": statistics.sample_sd(values),
-                        "sd_low": low,
-                        "sd_high": high,
+                        "sd_low": math.nan if interval.low is None else interval.low,
+                        "sd_high": math.nan if interval.high is None else interval.high,
                         "remark": remarks(
                             absence(study, cell, arm, wanted=2),
                             undefined_metric(metric, values),
-                            "all runs have the same value: the interval says nothing" if ties else "",
+                            "all runs have the same value: no interval" if ties else "",
                         ),
                     }
                 )

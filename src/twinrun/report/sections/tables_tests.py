@@ -19,8 +19,8 @@ from twinrun.report.names import nd_phrase
 from twinrun.report.sections.tables_groups import groups_table, optimizers_table, variance_table
 from twinrun.report.sections.tables_intervals import intervals_table
 from twinrun.report.table import Table, missing, plural, remarks
-from twinrun.stats import comparisons, effects
 from twinrun.stats import describe as statistics
+from twinrun.stats import effects, hypothesis
 from twinrun.stats.equivalence import Equivalence, tost_against_one, tost_paired
 from twinrun.stats.multiplicity import benjamini_hochberg, holm
 
@@ -46,7 +46,7 @@ def one_run_table(values: CellValues) -> Table:
     for cell in study.cells():
         metric = study.main_metric(cell.task)
         free, (fixed, why) = values.free(cell, metric), values.fixed(cell, metric)
-        thesis, valid = (test(free, fixed) for test in (comparisons.one_sample_t, comparisons.prediction_test))
+        thesis, valid = (test(free, fixed) for test in (hypothesis.one_sample_t, hypothesis.prediction_test))
         correction, ranks = effects.g_against_one(free, fixed), effects.rank_biserial([fixed], free)
         rows.append(
             {
@@ -76,7 +76,7 @@ def one_run_table(values: CellValues) -> Table:
     for task in study.tasks:
         _adjust(frame, frame.index[frame["task"] == task].tolist(), "_task")
     n = sorted({int(count) for count in frame["n_nd"] if count > 1})
-    sizes = ", ".join(f"{100 * comparisons.size_if_a_draw(count):.0f} % at n = {count}" for count in n)
+    sizes = ", ".join(f"{100 * hypothesis.size_if_a_draw(count):.0f} % at n = {count}" for count in n)
     tested = int(frame["p_valid"].notna().sum())
     alpha = assumptions(study).alpha
     counts = ", ".join(
@@ -117,8 +117,8 @@ def paired_table(values: CellValues) -> Table:
         metric = study.main_metric(task)
         for optimizer in study.optimizers:
             gaps = values.differences(task, optimizer, metric)
-            t, ranks = comparisons.paired_t(gaps), comparisons.signed_rank(gaps)
-            signs = comparisons.sign_permutation(gaps, generator("signs", task, optimizer, metric))
+            t, ranks = hypothesis.paired_t(gaps), hypothesis.signed_rank(gaps)
+            signs = hypothesis.sign_permutation(gaps, generator("signs", task, optimizer, metric))
             floor = f"no p of ranks or signs is below {2 ** (1 - len(gaps)):.3g} with {len(gaps)} seeds"
             rows.append(
                 {
@@ -166,11 +166,11 @@ def equivalence_table(values: CellValues) -> Table:
             for cell in (cell for cell in study.cells(task) if cell.optimizer == optimizer):
                 free, (fixed, why) = values.free(cell, metric), values.fixed(cell, metric)
                 found = tost_against_one(free, fixed, margin, alpha)
-                p, reason = comparisons.prediction_test(free, fixed).p, remarks(values.free_absence(cell, metric), why)
+                p, reason = hypothesis.prediction_test(free, fixed).p, remarks(values.free_absence(cell, metric), why)
                 rows.append(_equivalence_row(task, optimizer, metric, f"seed {cell.seed}", found, p, alpha, reason))
             gaps = values.differences(task, optimizer, metric)
             found = tost_paired(gaps, margin, alpha)
-            p = comparisons.paired_t(gaps).p
+            p = hypothesis.paired_t(gaps).p
             rows.append(_equivalence_row(task, optimizer, metric, "all seeds, paired", found, p, alpha, ""))
     return Table(
         name="equivalence",

@@ -13,9 +13,9 @@ from twinrun.report.names import nd_noise
 from twinrun.report.sections.agreement import Agreement, identity
 from twinrun.report.sections.tables_performance import absence
 from twinrun.report.table import Table, remarks
+from twinrun.stats import churn as predictions
 from twinrun.stats import describe as statistics
-from twinrun.stats import predictions
-from twinrun.stats.churn_interval import SCHEME
+from twinrun.stats.churn import SCHEME
 
 
 def _between_seeds(study: Study, task: str, optimizer: str, arm: str) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from twinrun.collect.collect import write_csv
 from twinrun.report.thesis.checks import all_checks
 from twinrun.report.thesis.reported import Check
 from twinrun.report.thesis.tables import RUNS, TITLES, PublishedCell, published_cells
-from twinrun.stats.comparisons import size_if_a_draw, two_sided_t
 from twinrun.stats.describe import sd_factors
+from twinrun.stats.hypothesis import size_if_a_draw, two_sided_t
 from twinrun.stats.multiplicity import benjamini_hochberg, holm
 from twinrun.study.files import write_text
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from twinrun.stats import comparisons, effects, groups, normality, resampled
+from twinrun.stats import effects, hypothesis, normality, permutation
 from twinrun.stats.equivalence import tost_against_one, tost_paired, tost_welch
 from twinrun.stats.samples import Outcome
 
@@ -25,11 +25,11 @@ def size(reject: Callable[[np.random.Generator], bool], times: int = 3000, seed:
 
 
 SIZES: dict[str, Callable[[np.random.Generator, int], float | None]] = {
-    "one-sample t": lambda rng, n: comparisons.one_sample_t(rng.normal(size=n), 0.0).p,
-    "prediction interval": lambda rng, n: comparisons.prediction_test(rng.normal(size=n), rng.normal()).p,
-    "paired t": lambda rng, n: comparisons.paired_t(rng.normal(size=n)).p,
-    "ANOVA": lambda rng, n: groups.anova(rng.normal(size=(5, n))).p,
-    "Welch": lambda rng, n: groups.welch_t(rng.normal(size=n), 3 * rng.normal(size=n)).p,
+    "one-sample t": lambda rng, n: hypothesis.one_sample_t(rng.normal(size=n), 0.0).p,
+    "prediction interval": lambda rng, n: hypothesis.prediction_test(rng.normal(size=n), rng.normal()).p,
+    "paired t": lambda rng, n: hypothesis.paired_t(rng.normal(size=n)).p,
+    "ANOVA": lambda rng, n: hypothesis.anova(rng.normal(size=(5, n))).p,
+    "Welch": lambda rng, n: hypothesis.welch_t(rng.normal(size=n), 3 * rng.normal(size=n)).p,
     "TOST, Welch": lambda rng, n: tost_welch(rng.normal(size=n) + 9, rng.normal(size=n), 9.0).p,
     "TOST, one run": lambda rng, n: tost_against_one(rng.normal(size=n), rng.normal() + 20, 20.0).p,
     "TOST, paired": lambda rng, n: tost_paired(rng.normal(size=n) + 9, 9.0).p,
@@ -44,41 +44,43 @@ def test_size(name: str, n: int) -> None:
 
 
 def test_size_of_permutations() -> None:
-    splits = size(lambda r: groups.permutation_test(r.normal(size=5), r.normal(size=5), r).p <= 0.05, 2000)
-    many = size(lambda r: groups.permutation_test(r.normal(size=30), r.normal(size=30), r, 399).p <= 0.05, 2000)
-    signs = size(lambda r: comparisons.sign_permutation(r.normal(size=30), r, 399).p <= 0.05, 2000)
+    splits = size(lambda r: permutation.permutation_test(r.normal(size=5), r.normal(size=5), r).p <= 0.05, 2000)
+    many = size(lambda r: permutation.permutation_test(r.normal(size=30), r.normal(size=30), r, 399).p <= 0.05, 2000)
+    signs = size(lambda r: hypothesis.sign_permutation(r.normal(size=30), r, 399).p <= 0.05, 2000)
     assert all(0.04 <= share <= 0.06 for share in (splits, many, signs))
 
 
 def test_size_of_rank_tests() -> None:
     """By chi-square Kruskal-Wallis is cautious for five runs, and five pairs cannot show anything by their signs."""
-    few = size(lambda r: groups.kruskal_wallis(r.normal(size=(5, 5))).p < 0.05, 2000)
-    many = size(lambda r: groups.kruskal_wallis(r.normal(size=(5, 30))).p < 0.05, 2000)
+    few = size(lambda r: hypothesis.kruskal_wallis(r.normal(size=(5, 5))).p < 0.05, 2000)
+    many = size(lambda r: hypothesis.kruskal_wallis(r.normal(size=(5, 30))).p < 0.05, 2000)
     assert 0.03 <= few <= 0.06
     assert 0.04 <= many <= 0.06
-    assert 0.04 <= size(lambda r: comparisons.signed_rank(r.normal(size=30)).p < 0.05, 1500) <= 0.06
-    assert comparisons.signed_rank([1.0, 2.0, 3.0, 4.0, 5.0]).p == 0.0625
-    assert comparisons.sign_permutation([1.0, 2.0, 3.0, 4.0, 5.0], np.random.default_rng(0)).p == 0.0625
+    assert 0.04 <= size(lambda r: hypothesis.signed_rank(r.normal(size=30)).p < 0.05, 1500) <= 0.06
+    assert hypothesis.signed_rank([1.0, 2.0, 3.0, 4.0, 5.0]).p == 0.0625
+    assert hypothesis.sign_permutation([1.0, 2.0, 3.0, 4.0, 5.0], np.random.default_rng(0)).p == 0.0625
 
 
 def test_size_of_brown_forsythe() -> None:
     """By the F table the classic form is far too cautious for five runs, and the one without structural zeros a bit."""
-    few = size(lambda r: groups.brown_forsythe([[cell] for cell in r.normal(size=(5, 5))]).p < 0.05)
-    many = size(lambda r: groups.brown_forsythe([[cell] for cell in r.normal(size=(5, 30))]).p < 0.05, 2000)
-    classic = size(lambda r: groups.brown_forsythe([[cell] for cell in r.normal(size=(5, 5))], classic=True).p < 0.05)
+    few = size(lambda r: hypothesis.brown_forsythe([[cell] for cell in r.normal(size=(5, 5))]).p < 0.05)
+    many = size(lambda r: hypothesis.brown_forsythe([[cell] for cell in r.normal(size=(5, 30))]).p < 0.05, 2000)
+    classic = size(
+        lambda r: hypothesis.brown_forsythe([[cell] for cell in r.normal(size=(5, 5))], classic=True).p < 0.05
+    )
     assert 0.025 <= few <= 0.045
     assert 0.04 <= many <= 0.06
     assert classic < 0.01
 
 
 RESAMPLED: dict[str, Callable[[np.random.Generator], Outcome]] = {
-    "ranks of five": lambda r: resampled.kruskal_wallis_permuted(r.exponential(size=(5, 5)), r, 99),
-    "ranks of four": lambda r: resampled.kruskal_wallis_permuted(r.normal(size=(3, 4)), r, 99),
-    "ranks of thirty": lambda r: resampled.kruskal_wallis_permuted(r.normal(size=(5, 30)), r, 99),
-    "noise of five": lambda r: resampled.brown_forsythe_simulated(list(r.normal(size=(5, 1, 5)) * 3 + 7), r, 99),
-    "noise of four": lambda r: resampled.brown_forsythe_simulated(list(r.normal(size=(3, 1, 4))), r, 99),
-    "noise of thirty": lambda r: resampled.brown_forsythe_simulated(list(r.normal(size=(5, 1, 30))), r, 99),
-    "noise within seeds": lambda r: resampled.brown_forsythe_simulated(list(r.normal(size=(2, 5, 5))), r, 99),
+    "ranks of five": lambda r: permutation.kruskal_wallis_permuted(r.exponential(size=(5, 5)), r, 99),
+    "ranks of four": lambda r: permutation.kruskal_wallis_permuted(r.normal(size=(3, 4)), r, 99),
+    "ranks of thirty": lambda r: permutation.kruskal_wallis_permuted(r.normal(size=(5, 30)), r, 99),
+    "noise of five": lambda r: permutation.brown_forsythe_simulated(list(r.normal(size=(5, 1, 5)) * 3 + 7), r, 99),
+    "noise of four": lambda r: permutation.brown_forsythe_simulated(list(r.normal(size=(3, 1, 4))), r, 99),
+    "noise of thirty": lambda r: permutation.brown_forsythe_simulated(list(r.normal(size=(5, 1, 30))), r, 99),
+    "noise within seeds": lambda r: permutation.brown_forsythe_simulated(list(r.normal(size=(2, 5, 5))), r, 99),
 }
 
 
@@ -90,7 +92,7 @@ def test_size_of_resampled_tests(name: str) -> None:
 def test_resampled_tests_have_the_statistic_of_the_plain_ones() -> None:
     rng = np.random.default_rng(0)
     values = [[0.1, 0.4, 0.2], [0.5, 0.9, 0.7], [0.8, 0.45, 0.6]]
-    plain, permuted = groups.kruskal_wallis(values), resampled.kruskal_wallis_permuted(values, rng)
+    plain, permuted = hypothesis.kruskal_wallis(values), permutation.kruskal_wallis_permuted(values, rng)
     assert (permuted.statistic, permuted.effect) == (plain.statistic, plain.effect)
     # All 1,680 ways to split nine values into three groups of three.
     ranks = stats.rankdata(np.concatenate(values))
@@ -103,21 +105,21 @@ def test_resampled_tests_have_the_statistic_of_the_plain_ones() -> None:
     observed = sum(sum(part) ** 2 for part in ranks.reshape(3, 3))
     exact = np.mean(np.array(found) >= observed - 1e-9)
     assert permuted.p == pytest.approx(exact)
-    drawn = resampled.kruskal_wallis_permuted(values, rng, 1679).p  # fewer than there are ways: random ones
+    drawn = permutation.kruskal_wallis_permuted(values, rng, 1679).p  # fewer than there are ways: random ones
     assert drawn == pytest.approx(exact, abs=4 * math.sqrt(exact / 1679))
     cells = [[[1.0, 2.0, 4.0, 5.0]], [[1.0, 1.1, 1.3, 1.2]]]
-    assert resampled.brown_forsythe_simulated(cells, rng).statistic == groups.brown_forsythe(cells).statistic
+    assert permutation.brown_forsythe_simulated(cells, rng).statistic == hypothesis.brown_forsythe(cells).statistic
     many = list(rng.normal(size=(5, 1, 40)))
-    simulated = resampled.brown_forsythe_simulated(many, rng).p
-    assert simulated == pytest.approx(groups.brown_forsythe(many).p, abs=0.02)
+    simulated = permutation.brown_forsythe_simulated(many, rng).p
+    assert simulated == pytest.approx(hypothesis.brown_forsythe(many).p, abs=0.02)
 
 
 @pytest.mark.parametrize(("n", "expected"), [(5, 0.32), (10, 0.51), (30, 0.72)])
 def test_size_of_the_thesis_test(n: int, expected: float) -> None:
     """Its reference is a single run, not a known mean: simulated, and by the closed form."""
-    found = size(lambda rng: comparisons.one_sample_t(rng.normal(size=n), rng.normal()).p < 0.05, 4000)
-    assert comparisons.size_if_a_draw(n) == pytest.approx(expected, abs=0.005)
-    assert found == pytest.approx(comparisons.size_if_a_draw(n), abs=0.02)
+    found = size(lambda rng: hypothesis.one_sample_t(rng.normal(size=n), rng.normal()).p < 0.05, 4000)
+    assert hypothesis.size_if_a_draw(n) == pytest.approx(expected, abs=0.005)
+    assert found == pytest.approx(hypothesis.size_if_a_draw(n), abs=0.02)
 
 
 def same(found: Outcome, expected: object) -> None:
@@ -126,12 +128,12 @@ def same(found: Outcome, expected: object) -> None:
 
 
 def test_standard_tests_are_those_of_scipy() -> None:
-    same(comparisons.one_sample_t(FREE, 0.95), _negated(stats.ttest_1samp(FREE, 0.95)))
-    same(comparisons.paired_t(np.array(FREE) - 0.9), stats.ttest_1samp(np.array(FREE) - 0.9, 0))
-    same(groups.anova([FREE, OTHER, [0.9, 0.91]]), stats.f_oneway(FREE, OTHER, [0.9, 0.91]))
-    same(groups.kruskal_wallis([FREE, OTHER, [0.9, 0.91]]), stats.kruskal(FREE, OTHER, [0.9, 0.91]))
-    same(groups.welch_t(FREE, OTHER), stats.ttest_ind(FREE, OTHER, equal_var=False))
-    same(groups.brown_forsythe([[FREE], [OTHER]], classic=True), stats.levene(FREE, OTHER, center="median"))
+    same(hypothesis.one_sample_t(FREE, 0.95), _negated(stats.ttest_1samp(FREE, 0.95)))
+    same(hypothesis.paired_t(np.array(FREE) - 0.9), stats.ttest_1samp(np.array(FREE) - 0.9, 0))
+    same(hypothesis.anova([FREE, OTHER, [0.9, 0.91]]), stats.f_oneway(FREE, OTHER, [0.9, 0.91]))
+    same(hypothesis.kruskal_wallis([FREE, OTHER, [0.9, 0.91]]), stats.kruskal(FREE, OTHER, [0.9, 0.91]))
+    same(hypothesis.welch_t(FREE, OTHER), stats.ttest_ind(FREE, OTHER, equal_var=False))
+    same(hypothesis.brown_forsythe([[FREE], [OTHER]], classic=True), stats.levene(FREE, OTHER, center="median"))
     same(normality.shapiro_wilk(FREE), stats.shapiro(FREE))
 
 
@@ -147,13 +149,13 @@ def test_permutations_are_those_of_scipy() -> None:
     exact = stats.permutation_test(
         (FREE[1:], OTHER), lambda x, y, axis: x.mean(axis) - y.mean(axis), n_resamples=np.inf
     )
-    assert groups.permutation_test(FREE[1:], OTHER, np.random.default_rng(0)).p == pytest.approx(exact.pvalue)
+    assert permutation.permutation_test(FREE[1:], OTHER, np.random.default_rng(0)).p == pytest.approx(exact.pvalue)
     gaps = [0.3, -0.1, 0.4, 0.2, 0.7, -0.2]
     exact = stats.permutation_test(
         (gaps,), lambda x, axis: x.mean(axis), permutation_type="samples", n_resamples=np.inf
     )
-    assert comparisons.sign_permutation(gaps, np.random.default_rng(0)).p == pytest.approx(exact.pvalue)
-    assert comparisons.signed_rank(gaps).p == pytest.approx(_ranked(gaps))
+    assert hypothesis.sign_permutation(gaps, np.random.default_rng(0)).p == pytest.approx(exact.pvalue)
+    assert hypothesis.signed_rank(gaps).p == pytest.approx(_ranked(gaps))
 
 
 def _ranked(gaps: list[float]) -> float:
@@ -166,7 +168,7 @@ def _ranked(gaps: list[float]) -> float:
 
 
 def test_the_prediction_test_is_the_one_sample_t_over_the_root_of_n_plus_one() -> None:
-    wrong, right = comparisons.one_sample_t(FREE, 0.99), comparisons.prediction_test(FREE, 0.99)
+    wrong, right = hypothesis.one_sample_t(FREE, 0.99), hypothesis.prediction_test(FREE, 0.99)
     assert right.statistic == pytest.approx(wrong.statistic / math.sqrt(6))
     assert right.p == pytest.approx(2 * stats.t.sf(right.statistic, 4))
 
@@ -193,22 +195,22 @@ def test_normal_scores_are_normal_in_pools_of_small_cells() -> None:
 
 
 TESTS: dict[str, Callable[[list[float]], Outcome]] = {
-    "one-sample t": lambda values: comparisons.one_sample_t(values, 3.0),
-    "prediction": lambda values: comparisons.prediction_test(values, 3.0),
-    "paired t": comparisons.paired_t,
-    "signed rank": comparisons.signed_rank,
-    "signs": lambda values: comparisons.sign_permutation(values, np.random.default_rng(0)),
-    "ANOVA": lambda values: groups.anova([values, [1.0, 2.0, 4.0]]),
-    "Kruskal-Wallis": lambda values: groups.kruskal_wallis([values, [1.5, 2.5, 4.5]]),
-    "Brown-Forsythe": lambda values: groups.brown_forsythe([[values], [[1.0, 2.0, 4.0]]]),
-    "Kruskal-Wallis, permuted": lambda values: resampled.kruskal_wallis_permuted(
+    "one-sample t": lambda values: hypothesis.one_sample_t(values, 3.0),
+    "prediction": lambda values: hypothesis.prediction_test(values, 3.0),
+    "paired t": hypothesis.paired_t,
+    "signed rank": hypothesis.signed_rank,
+    "signs": lambda values: hypothesis.sign_permutation(values, np.random.default_rng(0)),
+    "ANOVA": lambda values: hypothesis.anova([values, [1.0, 2.0, 4.0]]),
+    "Kruskal-Wallis": lambda values: hypothesis.kruskal_wallis([values, [1.5, 2.5, 4.5]]),
+    "Brown-Forsythe": lambda values: hypothesis.brown_forsythe([[values], [[1.0, 2.0, 4.0]]]),
+    "Kruskal-Wallis, permuted": lambda values: permutation.kruskal_wallis_permuted(
         [values, [1.5, 2.5, 4.5]], np.random.default_rng(0), 199
     ),
-    "Brown-Forsythe, simulated": lambda values: resampled.brown_forsythe_simulated(
+    "Brown-Forsythe, simulated": lambda values: permutation.brown_forsythe_simulated(
         [[values], [[1.0, 2.0, 4.0]]], np.random.default_rng(0), 199
     ),
-    "Welch": lambda values: groups.welch_t(values, [1.0, 2.0, 4.0]),
-    "permutation": lambda values: groups.permutation_test(values, [1.0, 2.0, 4.0], np.random.default_rng(0)),
+    "Welch": lambda values: hypothesis.welch_t(values, [1.0, 2.0, 4.0]),
+    "permutation": lambda values: permutation.permutation_test(values, [1.0, 2.0, 4.0], np.random.default_rng(0)),
     "Shapiro-Wilk": normality.shapiro_wilk,
 }
 
@@ -220,12 +222,14 @@ def test_order_does_not_matter(values: list[int], random, name: str) -> None:
 
 
 SCALED = {
-    "prediction": lambda x, k: comparisons.prediction_test(x * k, 3 * k),
-    "paired t": lambda x, k: comparisons.paired_t(x * k),
-    "signs": lambda x, k: comparisons.sign_permutation(x * k, np.random.default_rng(0)),
-    "ANOVA": lambda x, k: groups.anova([x * k, np.array([1.0, 2, 4]) * k]),
-    "Brown-Forsythe": lambda x, k: groups.brown_forsythe([[x * k], [np.array([1.0, 2, 4]) * k]]),
-    "permutation": lambda x, k: groups.permutation_test(x * k, np.array([1.0, 2, 4]) * k, np.random.default_rng(0)),
+    "prediction": lambda x, k: hypothesis.prediction_test(x * k, 3 * k),
+    "paired t": lambda x, k: hypothesis.paired_t(x * k),
+    "signs": lambda x, k: hypothesis.sign_permutation(x * k, np.random.default_rng(0)),
+    "ANOVA": lambda x, k: hypothesis.anova([x * k, np.array([1.0, 2, 4]) * k]),
+    "Brown-Forsythe": lambda x, k: hypothesis.brown_forsythe([[x * k], [np.array([1.0, 2, 4]) * k]]),
+    "permutation": lambda x, k: permutation.permutation_test(
+        x * k, np.array([1.0, 2, 4]) * k, np.random.default_rng(0)
+    ),
 }
 
 
@@ -249,16 +253,16 @@ def test_degenerate_samples_have_a_reason(name: str, values: list[float]) -> Non
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (lambda: comparisons.prediction_test([0.5, 0.5], 0.7), "all 2 values are equal"),
-        (lambda: comparisons.prediction_test([0.5, 0.6], math.nan), "a value is missing"),
-        (lambda: comparisons.paired_t([0.1]), "1 of the 2 differences"),
-        (lambda: comparisons.signed_rank([0.0, 0.0]), "all 2 differences are 0"),
-        (lambda: groups.anova([[1.0, 2.0]]), "1 of the 2 groups"),
-        (lambda: groups.anova([[1.0], [2.0]]), "one value per group"),
-        (lambda: groups.anova([[1.0, 1.0], [2.0, 2.0]]), "no spread within any group"),
-        (lambda: groups.kruskal_wallis([[1.0, 1.0], [1.0, 1.0]]), "all 4 values are equal"),
-        (lambda: groups.brown_forsythe([[[1.0, 2.0]], [[1.0, 2.0, 3.0]]]), "2 of the 3 values"),
-        (lambda: groups.welch_t([1.0, 1.0], [2.0, 2.0]), "no spread"),
+        (lambda: hypothesis.prediction_test([0.5, 0.5], 0.7), "all 2 values are equal"),
+        (lambda: hypothesis.prediction_test([0.5, 0.6], math.nan), "a value is missing"),
+        (lambda: hypothesis.paired_t([0.1]), "1 of the 2 differences"),
+        (lambda: hypothesis.signed_rank([0.0, 0.0]), "all 2 differences are 0"),
+        (lambda: hypothesis.anova([[1.0, 2.0]]), "1 of the 2 groups"),
+        (lambda: hypothesis.anova([[1.0], [2.0]]), "one value per group"),
+        (lambda: hypothesis.anova([[1.0, 1.0], [2.0, 2.0]]), "no spread within any group"),
+        (lambda: hypothesis.kruskal_wallis([[1.0, 1.0], [1.0, 1.0]]), "all 4 values are equal"),
+        (lambda: hypothesis.brown_forsythe([[[1.0, 2.0]], [[1.0, 2.0, 3.0]]]), "2 of the 3 values"),
+        (lambda: hypothesis.welch_t([1.0, 1.0], [2.0, 2.0]), "no spread"),
         (lambda: normality.shapiro_wilk([0.5, 0.5, 0.6]), "ties among 3 values"),
         (lambda: tost_against_one([0.5, 0.5], 0.6, 0.1), "all 2 values are equal"),
         (lambda: tost_welch([1.0, 1.0], [1.0, 1.0], 0.1), "no spread"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from twinrun.inspect.cost import palindrome
-from twinrun.stats.step_cost import block_ratio, estimate, judge
+from twinrun.stats.cost import block_ratio, estimate, judge
 
 RUNGS = ["free", "free_again", "fill"]
 Block = list[tuple[str, float]]
