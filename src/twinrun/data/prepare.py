@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import math
-import os
 import shutil
-import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import PIL
@@ -26,9 +23,10 @@ from twinrun.data.packed import IDS, IMAGES, LABELS, MANIFEST, PACKED_SCHEMA, da
 from twinrun.data.packing import Progress, Rows, pack_images
 from twinrun.data.readers import DataBlock, read_index
 from twinrun.data.remarks import remarks
-from twinrun.study.errors import BusyError, InputError, ResourceError
+from twinrun.study.errors import InputError, ResourceError
 from twinrun.study.files import code_digest, digest, explain_os_error, sha256_file, write_bytes, write_json, write_text
 from twinrun.study.folders import replaced_folder
+from twinrun.study.lock import hold
 
 _PACKAGE = Path(__file__).parents[1]
 _PATIENCE_SECONDS = 2.0
@@ -68,10 +66,12 @@ def prepare(task: str, data: DataBlock, root: Path, out: Path, progress: Progres
 def _part(out: Path) -> Iterator[Path]:
     """The folder beside `out` in which the work is done: kept for the next call when disk or memory ran out."""
     part = out.with_name(f".{out.name}.part")
+    # The processes of a killed call hold it until they notice, which takes them a moment.
+    lock = hold(
+        part / "lock", f"{out}: another process prepares it", "wait for it, or end it", patience=_PATIENCE_SECONDS
+    )
     try:
-        part.mkdir(parents=True, exist_ok=True)
-        with (part / "lock").open("w") as lock:
-            _lock(lock, out)
+        with lock:
             try:
                 yield part
             except (OSError, ResourceError):
@@ -82,28 +82,6 @@ def _part(out: Path) -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise explain_os_error(error, out) from error
-    finally:
-        # NFS and FUSE keep a file that is removed while it is open under another name, and with it the folder.
-        with suppress(OSError):
-            part.rmdir()
-
-
-def _lock(lock: IO[str], out: Path) -> None:
-    # The processes of a killed call hold it until they notice, which takes them a moment.
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The one who had it may have removed the folder since: then this lock is on a file that nobody else sees.
-            if not os.path.samestat(os.fstat(lock.fileno()), Path(lock.name).stat()):
-                raise FileNotFoundError
-            return
-        except FileNotFoundError as error:
-            raise BusyError(f"{out}: another process has just ended its work there", "run it again") from error
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                raise BusyError(f"{out}: another process prepares it", "wait for it, or end it") from error
-            time.sleep(0.05)
 
 
 def _count(task: str, index: Index) -> dict[str, dict[str, int]]:

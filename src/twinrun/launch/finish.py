@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO
 
 from twinrun.launch.dvc import commit_stages, is_dvc_study, reproduce
 from twinrun.launch.status import Watch
-from twinrun.study.errors import BusyError, IncompleteError, InputError
+from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
+from twinrun.study.lock import hold
 from twinrun.study.params import Params
 from twinrun.study.records import FINISHED
 
@@ -50,23 +48,6 @@ def finish(params: Params, root: Path, patience: float = PATIENCE_SECONDS) -> No
         reproduce(root)
 
 
-@contextmanager
-def only_one(lock: Path, patience: float = 0.0) -> Iterator[None]:
+def only_one(lock: Path, patience: float = 0.0) -> AbstractContextManager[None]:
     """Hold `lock` for the length of the block; BusyError when another process has it for longer than `patience`."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as stream:
-        deadline = time.monotonic() + patience
-        while not _held(stream):
-            if time.monotonic() >= deadline:
-                words = "a sweep, or what comes after one, is at work in this study folder already"
-                raise BusyError(words, "wait for it, or stop it")
-            time.sleep(0.2)
-        yield
-
-
-def _held(stream: IO[str]) -> bool:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return hold(lock, "a sweep, or what comes after one, is at work in this study folder already", patience=patience)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.grid import Run
 from twinrun.study.layout import CHECKPOINT, LOCK, Layout
+from twinrun.study.lock import is_held
 from twinrun.study.params import Params
 from twinrun.study.records import FINISHED, current_code_digest, prepared_digest
 
@@ -76,7 +76,7 @@ class Watch:
         """Whether the run is being trained, or was; None when nobody began."""
         folder, epochs = self.layout.work(run), self.params.tasks[run.task].recipe.epochs
         saved = _epochs_saved(folder / CHECKPOINT)
-        if _is_held(folder / LOCK):
+        if is_held(folder / LOCK):
             return f"running, {saved or 0} of {epochs} epochs saved"
         return f"interrupted, {saved} of {epochs} epochs saved" if saved else None
 
@@ -85,18 +85,6 @@ def count(found: Mapping[Run, str]) -> str:
     """`72 runs: 70 complete, 2 running`."""
     kinds = Counter(state.split(",")[0] for state in found.values())
     return f"{len(found)} runs: " + ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
-
-
-def _is_held(lock: Path) -> bool:
-    # Shared and for a moment: the run that wants the lock just then tries again (training/workspace.py).
-    try:
-        with lock.open() as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _epochs_saved(checkpoint: Path) -> int | None:

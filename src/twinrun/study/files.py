@@ -22,6 +22,7 @@ _REASONS = {
     errno.EACCES: ("permission denied", "check who owns the folder"),
     errno.EPERM: ("operation not permitted", "check who owns the folder"),
     errno.ENOTDIR: ("a file stands where a folder should be", "move that file away"),
+    errno.EEXIST: ("a file stands where a folder should be", "move that file away"),
 }
 
 
