@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,11 @@ def test_no_variable_of_a_study_is_fixed_in_an_image() -> None:
     for name in {*PINNED, *REMOVED} - {"PYTHONNOUSERSITE"}:
         for text in (DOCKERFILE, "\n".join(section("environment")), environment, ENTRYPOINT):
             assert name not in text
+
+
+def test_the_command_that_an_installation_makes_is_there() -> None:
+    for name, target in tomllib.loads(PYPROJECT)["project"]["scripts"].items():
+        assert callable(EntryPoint(name, target, "console_scripts").load())
 
 
 def test_both_enter_by_the_same_script() -> None:
