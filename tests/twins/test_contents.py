@@ -17,8 +17,9 @@ from safetensors.torch import save_file as save_torch
 
 from twinrun.study.errors import InputError
 from twinrun.twins import comparing
-from twinrun.twins.comparing import DIFFERENT, PACKAGING, SAME, FileResult, compare_files, compare_metric, read_metric
+from twinrun.twins.comparing import DIFFERENT, PACKAGING, SAME, FileResult, compare_files
 from twinrun.twins.contents import read_contents
+from twinrun.twins.metrics import compare_metric, read_metric
 from twinrun.twins.running import Twin
 
 
@@ -184,9 +185,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_metrics_are_read_and_checked(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text('{"a": {"b": 0.5}, "t": true, "s": "x", "n": NaN, "x.y": 2}')
     (tmp_path / "m.csv").write_text("epoch,acc\n1,0.25\n2,0.75\n")
-    assert read_metric(tmp_path, "m.json:a.b") == 0.5
-    assert read_metric(tmp_path, "m.json:x.y") == 2
-    assert read_metric(tmp_path, "m.csv:acc") == 0.75
+    assert read_metric(Twin(1, 0, tmp_path, 0, 1.0, ""), "m.json:a.b") == 0.5
+    assert read_metric(Twin(1, 0, tmp_path, 0, 1.0, ""), "m.json:x.y") == 2
+    assert read_metric(Twin(1, 0, tmp_path, 0, 1.0, ""), "m.csv:acc") == 0.75
     for wanted, words in {
         "m.json:c": "no key 'c' in m.json\n  there is: a, t, s, n, x.y",
         "m.json:a.c": "no key 'c'", "m.json:t": "True is no finite number", "m.json:s": "'x' is no finite number",
@@ -194,7 +195,7 @@ def test_metrics_are_read_and_checked(tmp_path: Path) -> None:
         "other.json:a": "other.json was not written", "m.json": "it is FILE:KEY", "m.json:t.u": "it is no mapping",
     }.items():  # fmt: skip
         with pytest.raises(InputError) as caught:
-            read_metric(tmp_path, wanted)
+            read_metric(Twin(1, 0, tmp_path, 0, 1.0, ""), wanted)
         assert words in str(caught.value)
 
 
@@ -206,13 +207,13 @@ def test_metrics_that_cannot_be_read_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "long.json").write_text("1" * 5000)
     for wanted, words in {
         "m.json:big": "a whole number that no float64 holds",
-        "m.csv:acc": "m.csv is no CSV file in UTF-8",
+        "m.csv:acc": "m.csv is no text in UTF-8",
         "wide.csv:loss": "columns: epoch, acc",
-        "deep.json:a": "deep.json: not valid JSON",
-        "long.json:a": "long.json: not valid JSON",
+        "deep.json:a": "deep.json is neither JSON nor JSON lines",
+        "long.json:a": "long.json is neither JSON nor JSON lines",
     }.items():
         with pytest.raises(InputError, match=words):
-            read_metric(tmp_path, wanted)
+            read_metric(Twin(1, 0, tmp_path, 0, 1.0, ""), wanted)
 
 
 @pytest.mark.parametrize(("one", "other"), [("007", "7"), ("1_0", "10"), ("-0", "0"), (" 7", "7"), ("1e400", "2e400")])

@@ -29,11 +29,22 @@ def twins(
         ),
     ] = "det",
     outputs: Annotated[
-        list[str] | None, typer.Option(help="Files to compare, relative to the twin's folder: 'out/*.safetensors'.")
+        list[str] | None,
+        typer.Option(help="Files to compare: 'out/*.safetensors'. Default without --metric: all that it wrote."),
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="A number to compare: FILE.json:KEY, or the last row of FILE.csv:COLUMN.")
+        list[str] | None,
+        typer.Option(
+            help="A number to compare: FILE.json:KEY, the last value of FILE.csv:COLUMN, or log:WORD for the number "
+            "after the last WORD that the program printed. FILE may be a pattern."
+        ),
     ] = None,
+    log: Annotated[
+        bool | None, typer.Option("--log/--no-log", help="Compare what it printed. Default: as for all that it wrote.")
+    ] = None,
+    load: Annotated[bool, typer.Option(help="Keep every core busy while every second twin runs.")] = False,
+    share_caches: Annotated[bool, typer.Option(help="Let twins share what compilers cached.")] = False,
+    self_test: Annotated[bool, typer.Option(help="Show that planted differences would be seen.")] = False,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Time limit of one twin.")] = None,
     seed: Annotated[int, typer.Option(help="The seed that twins share in det and nd.")] = 0,
     link: Annotated[
@@ -47,13 +58,9 @@ def twins(
     the same contents and every metric the same bits; 4: something differs; 3: a twin failed; 2: a mistake in the call,
     or a program that writes into the current folder itself.
     """
-    from twinrun.twins.comparing import metric_parts
+    from twinrun.twins.metrics import metric_parts
     from twinrun.twins.running import Plan
 
-    if not outputs and not metric:
-        raise InputError(
-            "nothing to compare", "name files with --outputs 'PATTERN', or a number with --metric FILE:KEY"
-        )
     for pattern in outputs or []:
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
             raise InputError(f"--outputs {pattern!r} leaves the twin's folder", "patterns are relative to that folder")
@@ -61,8 +68,10 @@ def twins(
         name = Path(metric_parts(wanted)[0])
         if name.is_absolute() or ".." in name.parts:
             raise InputError(f"--metric {wanted!r} leaves the twin's folder", "files are relative to that folder")
+    everything = not outputs and not metric
+    plan = Plan(command, Path(), out, outputs or [], link or [], seconds, load, share_caches)
     with _says_what_is_left(out):
-        code = _run(Plan(command, Path(), out, outputs or [], link or [], seconds), metric or [], arm, seed, count)
+        code = _run(plan, metric or [], arm, seed, count, log=everything if log is None else log, self_test=self_test)
     if code:
         raise typer.Exit(code)
 
@@ -77,34 +86,37 @@ def _says_what_is_left(out: Path) -> Iterator[None]:
         raise
 
 
-def _run(plan: Plan, metric: list[str], arm: str, seed: int, count: int) -> int:
+def _run(plan: Plan, metric: list[str], arm: str, seed: int, count: int, *, log: bool, self_test: bool) -> int:
     """Run, compare and report; the exit code."""
     from twinrun.launch.progress import Progress
-    from twinrun.twins import arms
-    from twinrun.twins.comparing import compare_files, compare_metric
+    from twinrun.twins import arms, comparing
+    from twinrun.twins.metrics import compare_metric
     from twinrun.twins.reporting import Result, sentences, write_result
     from twinrun.twins.running import Twin, run_twins
 
-    drawn = arms.seeds(arm, seed, count)
+    seeds = arms.seeds(arm, seed, count)
     with Progress("twins", count) as progress:
 
         def note(twin: Twin) -> None:
             progress.advance(f"{twin.seconds:.1f} s" + (" failed" if twin.problem else ""))
 
-        run = run_twins(plan, [arms.environment(arm, one, os.environ) for one in drawn], drawn, note)
-    finished = [twin for twin in run if not twin.problem or (twin.code == 0 and twin.written_outside)]
-    bad: list[str] = []
-    try:
-        files = compare_files(finished, plan.outputs) if len(finished) > 1 else []
-    except InputError as error:
-        files, bad = [], [str(error)]
-    metrics = []
-    for wanted in metric if len(finished) > 1 else []:
-        found, problems = compare_metric(finished, wanted)
-        metrics += [found] if found else []
-        bad += problems
-    result = Result(plan, arm, run, files, metrics, bad)
-    page = write_result(result)
-    print("\n".join(sentences(result)))
+        twins = run_twins(plan, [arms.environment(arm, each, os.environ) for each in seeds], seeds, note)
+    finished = [twin for twin in twins if not twin.problem or (twin.code == 0 and twin.written_outside)]
+    files, metrics, bad, tested = [], [], [], []
+    if len(finished) > 1:
+        everything = not plan.outputs and not metric and any(any(twin.folder.iterdir()) for twin in finished)
+        try:
+            patterns = ["**/*"] if everything else plan.outputs
+            files = comparing.compare_files(finished, patterns, log=log)
+        except InputError as error:
+            bad.append(str(error))
+        for wanted in metric:
+            result, problems = compare_metric(finished, wanted)
+            metrics += [result] if result else []
+            bad += problems
+        tested = comparing.self_test(finished, files) if self_test else []
+    summary = Result(plan, arm, twins, files, metrics, bad, tested)
+    page = write_result(summary)
+    print("\n".join(sentences(summary)))
     print(page)
-    return result.exit_code
+    return summary.exit_code

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+
+# How numpy's numbers are pickled: many trainers store the mean of a metric beside the weights. None of these runs code.
+_NUMPY_SCALARS = [np.dtype, np._core.multiarray.scalar, *{type(np.dtype(code)) for code in "?bhilqBHILQefdFD"}]
 
 
 def load_tensors(path: Path) -> Any:
-    """The tensors, numbers and texts of a file, on the CPU; ValueError when it holds anything else or is damaged."""
+    """The tensors, numbers (also numpy's) and texts of a file, on the CPU; ValueError when there is anything else."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or foreign file fails in many ways
         raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error

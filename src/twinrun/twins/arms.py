@@ -10,8 +10,8 @@ from twinrun.study.pins import ARM, CUBLAS, CUBLAS_DETERMINISTIC, PINNED, SEED, 
 
 ARMS = {
     "det": "the same seed, and the environment in which libraries compute the same each time",
-    "nd": "the same seed, the ordinary environment",
-    "all": "another seed for each twin, the ordinary environment",
+    "nd": "the same seed, the environment as it is",
+    "all": "another seed for each twin, the environment as it is",
 }
 SEEDS = 2**32  # numpy's legacy generator takes no larger one
 # These two change which packages and modules a program finds: right for a study's runs, wrong for a foreign program.
@@ -21,19 +21,16 @@ _FOREIGN = ("PYTHONNOUSERSITE", "PYTHONSAFEPATH")
 def environment(arm: str, seed: int, base: Mapping[str, str]) -> dict[str, str]:
     """The environment of one twin, made of `base`: the seed in TWINRUN_SEED, the arm in TWINRUN_ARM, and for
 
-    det the variables of `study/pins.py` but the two that choose packages, with CUBLAS_WORKSPACE_CONFIG=:4096:8;
-    nd PYTHONHASHSEED=0; all PYTHONHASHSEED=random.
+    det the variables of `study/pins.py` but the two that choose packages, with CUBLAS_WORKSPACE_CONFIG=:4096:8.
     """
+    variables = dict(base)
     if arm == "det":
-        found = clean_environment(base)
+        variables = clean_environment(base)
         for name in _FOREIGN:
-            found.pop(name)
-            found |= {name: base[name]} if name in base else {}
-        found[CUBLAS] = CUBLAS_DETERMINISTIC
-    else:
-        found = dict(base)
-        found["PYTHONHASHSEED"] = "0" if arm == "nd" else "random"
-    return found | {SEED: str(seed), ARM: arm}
+            variables.pop(name)
+            variables |= {name: base[name]} if name in base else {}
+        variables[CUBLAS] = CUBLAS_DETERMINISTIC
+    return variables | {SEED: str(seed), ARM: arm}
 
 
 def seeds(arm: str, seed: int, count: int) -> list[int]:
@@ -55,4 +52,4 @@ def described(arm: str) -> str:
     if arm == "det":
         pins = " ".join(f"{name}={value}" for name, value in PINNED.items() if name not in _FOREIGN)
         return f"{ARMS[arm]}: {pins} {CUBLAS}={CUBLAS_DETERMINISTIC}"
-    return f"{ARMS[arm]}: PYTHONHASHSEED={'0' if arm == 'nd' else 'random'}"
+    return ARMS[arm]

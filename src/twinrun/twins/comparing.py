@@ -1,24 +1,26 @@
-"""What twins left, compared: every output file against that of the first twin, every metric over all of them."""
+"""What twins left, compared: every output file, and what they printed, against those of the first twin."""
 
 from __future__ import annotations
 
-import csv
-import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
 
-from twinrun.stats.intervals import mean_interval, sd_chi_square
-from twinrun.study.errors import InputError, TwinrunError
-from twinrun.study.files import read_json, sha256_file
+from twinrun.study.errors import InputError
+from twinrun.study.files import sha256_file
+from twinrun.twins import planting
 from twinrun.twins.bits import Difference
 from twinrun.twins.contents import read_contents, safetensors_metadata
 from twinrun.twins.nested import differences, leaves
 from twinrun.twins.running import Twin
 
 SAME, PACKAGING, DIFFERENT, ABSENT = "same bytes", "same contents", "different", "missing"
+PRINTED = "what it printed"
+_DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -39,93 +41,108 @@ class FileResult:
     largest_ulps: int | None = None
 
 
-@dataclass(frozen=True)
-class MetricResult:
-    """One number over all twins, with intervals that suppose a normal distribution."""
+def compare_files(twins: Sequence[Twin], patterns: Sequence[str], *, log: bool = False) -> list[FileResult]:
+    """Every file that a pattern matches in any twin, and with `log` what each twin printed.
 
-    name: str
-    values: dict[str, float]
-    mean: float
-    mean_low: float | None
-    mean_high: float | None
-    sd: float | None
-    sd_low: float | None
-    sd_high: float | None
-    minimum: float
-    maximum: float
-    remark: str
-
-    @property
-    def same(self) -> bool:
-        """Whether all twins have this number to the last bit."""
-        return len({value.hex() for value in self.values.values()}) == 1
-
-
-def compare_files(twins: Sequence[Twin], patterns: Sequence[str]) -> list[FileResult]:
-    """Every file that a pattern matches in any twin; InputError for a pattern that matches nothing in all of them."""
-    names: dict[str, None] = {}
+    Files are compared that have the same name; of the others, those whose names are alike but for their digits (a date,
+    a time, a process number), and the only match of a pattern in each twin. Raises InputError for a pattern that
+    matches nothing in all of them.
+    """
+    files: dict[str, dict[str, Path]] = {}  # label -> twin -> file
     for pattern in patterns:
-        found = sorted({str(path.relative_to(one.folder)) for one in twins for path in _matching(one.folder, pattern)})
-        if not found:
-            wrote = sorted({str(p.relative_to(one.folder)) for one in twins for p in _matching(one.folder, "**/*")})
+        matches = {twin.name: _matching(twin.folder, pattern) for twin in twins}
+        if not any(matches.values()):
+            wrote = sorted({name for twin in twins for name in _matching(twin.folder, "**/*")})
             hint = f"they wrote: {', '.join(wrote[:8])}{' ...' if len(wrote) > 8 else ''}" if wrote else (
                 "they wrote no file at all into the folder that they ran in"
             )  # fmt: skip
             raise InputError(f"--outputs {pattern!r} matches nothing that the twins wrote", hint)
-        names |= dict.fromkeys(found)
-    return [_compare_file(twins, name) for name in names]
+        files |= {label: found for label, found in _pairs(matches, pattern).items() if label not in files}
+    results = [_compare(twins, label, found) for label, found in files.items()]
+    if log:
+        results.append(_compare(twins, PRINTED, {twin.name: twin.log for twin in twins}))
+    return results
 
 
-def _matching(folder: Path, pattern: str) -> list[Path]:
-    return [path for path in folder.glob(pattern) if path.is_file()]
+def _matching(folder: Path, pattern: str) -> dict[str, Path]:
+    return {str(path.relative_to(folder)): path for path in sorted(folder.glob(pattern)) if path.is_file()}
 
 
-def _compare_file(twins: Sequence[Twin], name: str) -> FileResult:
-    having = [one for one in twins if (one.folder / name).is_file()]
-    digests = {one.name: sha256_file(one.folder / name) for one in having}
+def _pairs(matches: dict[str, dict[str, Path]], pattern: str) -> dict[str, dict[str, Path]]:
+    """The files that belong together, by the label under which they are reported: label -> twin -> file."""
+    everywhere = set.intersection(*(set(names) for names in matches.values()))
+    labels = dict.fromkeys(name for names in matches.values() for name in names)
+    pairs = {name: {twin: names[name] for twin, names in matches.items()} for name in labels if name in everywhere}
+    rest = {twin: [name for name in names if name not in everywhere] for twin, names in matches.items()}
+    for key in (lambda name: _DIGITS.sub("*", name), lambda name: pattern):
+        groups = {twin: Counter(map(key, names)) for twin, names in rest.items()}
+        alike = [label for label in dict.fromkeys(label for group in groups.values() for label in group)
+                 if all(group[label] == 1 for group in groups.values())]  # fmt: skip
+        for label in alike:
+            pairs[label] = {
+                twin: matches[twin][name] for twin, names in rest.items() for name in names if key(name) == label
+            }
+        rest = {twin: [name for name in names if key(name) not in alike] for twin, names in rest.items()}
+    for name in dict.fromkeys(name for names in rest.values() for name in names):
+        pairs[name] = {twin: matches[twin][name] for twin, names in rest.items() if name in names}
+    return pairs
+
+
+def _compare(twins: Sequence[Twin], label: str, files: dict[str, Path]) -> FileResult:
+    having = [twin for twin in twins if twin.name in files]
+    digests = {twin.name: sha256_file(files[twin.name]) for twin in having}
     versions = len(set(digests.values()))
     result: dict[str, Any] = {
-        "name": name, "twins": len(having), "versions": versions, "sha256": digests, "read_as": "bytes",
+        "name": label, "twins": len(having), "versions": versions, "sha256": digests, "read_as": "bytes",
     }  # fmt: skip
     if len(having) < len(twins):
-        without = ", ".join(one.name for one in twins if one not in having)
+        without = ", ".join(twin.name for twin in twins if twin not in having)
         return FileResult(verdict=ABSENT, what=f"not written by {without}", **result)
     if versions == 1:
         return FileResult(verdict=SAME, what=f"the same bytes in all {len(having)}", **result)
     # Not before: contents may be large, and torch takes seconds to import.
-    content, result["read_as"] = read_contents(having[0].folder / name)
+    reference = files[having[0].name]
+    content, result["read_as"] = _read(label, reference)
     packaging = ""
     seen = {digests[having[0].name]}
-    for one in having[1:]:
-        if digests[one.name] in seen:
+    for twin in having[1:]:
+        if digests[twin.name] in seen:
             continue
-        seen.add(digests[one.name])
-        found = _difference((having[0].folder / name, content, result["read_as"]), one.folder / name)
+        seen.add(digests[twin.name])
+        found = _difference(label, (reference, content, result["read_as"]), files[twin.name])
         if isinstance(found, str):
             packaging = packaging or found
             continue
         places, entries = found
-        against = f"{having[0].name} against {one.name}"
+        against = f"{having[0].name} against {twin.name}"
         steps = [place.ulps for place in places if place.ulps is not None]
         among = f"{versions} versions among {len(having)}; " if len(having) > 2 else ""
         share = f"{len(places)} of {entries} entries differ, the first is " if entries > 1 else ""
+        unread = f" ({result['read_as']})" if result["read_as"].startswith("bytes,") else ""
         return FileResult(
-            verdict=DIFFERENT, what=f"{among}{against}: {share}{places[0]}", places=len(places), entries=entries,
-            against=against, first=places[0], largest_ulps=max(steps) if steps else None, **result,
+            verdict=DIFFERENT, what=f"{among}{against}: {share}{places[0]}{unread}", places=len(places),
+            entries=entries, against=against, first=places[0], largest_ulps=max(steps) if steps else None, **result,
         )  # fmt: skip
     return FileResult(verdict=PACKAGING, what=f"the same contents in all {len(having)}; {packaging}", **result)
 
 
-def _difference(first: tuple[Path, Any, str], other: Path) -> tuple[list[Difference], int] | str:
+def _read(label: str, path: Path) -> tuple[Any, str]:
+    if label != PRINTED:
+        return read_contents(path)
+    lines = path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
+    return {f"line {number}": line for number, line in enumerate(lines, 1)}, "lines"
+
+
+def _difference(label: str, first: tuple[Path, Any, str], other: Path) -> tuple[list[Difference], int] | str:
     """The places where contents differ and how many were compared; or, when none does, why the bytes do.
 
     `first` is a file, its contents, and what they were read as.
     """
-    (path, one, how), (two, how_other) = first, read_contents(other)
+    (path, content, how), (content_other, how_other) = first, _read(label, other)
     if how != how_other:  # one of them is damaged: their bytes can still be compared
-        one, two = path.read_bytes(), other.read_bytes()
+        content, content_other = path.read_bytes(), other.read_bytes()
     try:
-        places, count = list(differences(one, two)), leaves(one)
+        places, count = list(differences(content, content_other)), leaves(content)
     except (TypeError, RecursionError):  # what has no bits, or is nested too deep
         places, count = list(differences(path.read_bytes(), other.read_bytes())), 1
     return (places, count) if places else _packaging(path, other)
@@ -143,82 +160,18 @@ def _packaging(first: Path, second: Path) -> str:
     return "the files differ in how it is written down alone"
 
 
-def metric_parts(wanted: str) -> tuple[str, str]:
-    """The file and the key that `FILE:KEY` names; InputError for another form."""
-    name, _, key = wanted.rpartition(":")
-    if not name or not key:
-        raise InputError(f"--metric {wanted!r}: it is FILE:KEY, such as out/metrics.json:accuracy")
-    return name, key
+def self_test(twins: Sequence[Twin], results: Sequence[FileResult]) -> list[str]:
+    """Plant a change of one bit, and two swapped elements, into what the first twin wrote, and say what was seen.
 
-
-def read_metric(folder: Path, wanted: str) -> float:
-    """The number that `FILE:KEY` names: a dotted key of a JSON file, or the last row of a column of a CSV file.
-
-    Raises InputError for a file or key that is not there and for a value that is no finite number.
+    A comparison that cannot fail proves nothing: this is its control.
     """
-    name, key = metric_parts(wanted)
-    path = folder / name
-    if not path.is_file():
-        raise InputError(f"--metric {wanted!r}: {name} was not written")
-    value = _csv_value(path, wanted, key) if path.suffix == ".csv" else _json_value(path, wanted, key)
-    try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
-    except OverflowError as error:
-        raise InputError(f"--metric {wanted!r}: a whole number that no float64 holds") from error
-    if not math.isfinite(number):
-        raise InputError(f"--metric {wanted!r}: {value!r} is no finite number")
-    return number
-
-
-def _json_value(path: Path, wanted: str, key: str) -> Any:
-    value = read_json(path)
-    for part in [key] if isinstance(value, dict) and key in value else key.split("."):
-        if not isinstance(value, dict) or part not in value:
-            there = f"there is: {', '.join(map(str, value))}" if isinstance(value, dict) else "it is no mapping"
-            raise InputError(f"--metric {wanted!r}: no key {part!r} in {path.name}", there)
-        value = value[part]
-    return value
-
-
-def _csv_value(path: Path, wanted: str, key: str) -> Any:
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            rows, columns = list(reader), reader.fieldnames or ()
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"--metric {wanted!r}: {path.name} is no CSV file in UTF-8 ({error})") from error
-    if not rows or key not in columns:
-        there = f"columns: {', '.join(columns)}" if rows else "it has no rows"
-        raise InputError(f"--metric {wanted!r}: no column {key!r} in {path.name}", there)
-    try:
-        return float(rows[-1][key] or "")
-    except ValueError:
-        return rows[-1][key]
-
-
-def compare_metric(twins: Sequence[Twin], wanted: str) -> tuple[MetricResult | None, list[str]]:
-    """The metric over the twins that have it, and a sentence for each that has it not."""
-    values, problems = {}, []
-    for one in twins:
-        try:
-            values[one.name] = read_metric(one.folder, wanted)
-        except TwinrunError as error:
-            problems.append(f"{one.name}: {error}")
-    if not values:
-        return None, problems
-    numbers = list(values.values())
-    mean, sd = mean_interval(numbers), sd_chi_square(numbers)
-    assert mean.value is not None
-    return MetricResult(
-        name=wanted,
-        values=values,
-        mean=mean.value,
-        mean_low=mean.low,
-        mean_high=mean.high,
-        sd=sd.value,
-        sd_low=sd.low,
-        sd_high=sd.high,
-        minimum=min(numbers),
-        maximum=max(numbers),
-        remark=sd.reason,
-    ), problems
+    seen: dict[str, list[bool]] = {"one changed bit": [], "two swapped elements": []}
+    for result in results:
+        if result.name == PRINTED or not (twins[0].folder / result.name).is_file():
+            continue
+        content, _ = read_contents(twins[0].folder / result.name)
+        for what, change in zip(seen, (planting.flip_lowest_bit, planting.swap_two), strict=True):
+            planted = planting.plant(content, change)
+            if planted is not None:
+                seen[what].append(any(differences(content, planted)))
+    return [f"self-test: {what} seen in {sum(found)} of {len(found)} files" for what, found in seen.items()]

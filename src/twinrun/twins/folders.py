@@ -121,7 +121,7 @@ def keep_what_changed(folder: Path, before: dict[str, Stamp]) -> None:
     after = stamps(folder)
     for name, stamp in before.items():
         if after.get(name) == stamp:
-            (folder / name).unlink()
+            (folder / name).unlink(missing_ok=True)
     for path in sorted((folder / name for name in {str(p.parent) for p in map(Path, before)}), reverse=True):
         while path != folder and path.is_dir() and not any(path.iterdir()):
             path.rmdir()

@@ -12,15 +12,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from twinrun.study.files import write_json, write_text
 from twinrun.twins import arms
-from twinrun.twins.comparing import ABSENT, DIFFERENT, FileResult, MetricResult
+from twinrun.twins.comparing import ABSENT, DIFFERENT, FileResult
+from twinrun.twins.metrics import MetricResult
 from twinrun.twins.running import Plan, Twin
 
 SCHEMA = 1
-IDENTICAL, PARTED, UNFINISHED, BAD = "identical", "different", "incomplete", "bad input"
+IDENTICAL, DIFFERS, UNFINISHED, BAD = "identical", "different", "incomplete", "bad input"
+NO_EFFECT = "identical in spite of different seeds"
 SEED_HINT = (
     "the seed is only offered, in the variable TWINRUN_SEED and by twinrun.controlled(): does the program use it?"
 )
-EXIT_CODES = {IDENTICAL: 0, PARTED: 4, UNFINISHED: 3, BAD: 2}
+EXIT_CODES = {IDENTICAL: 0, DIFFERS: 4, NO_EFFECT: 4, UNFINISHED: 3, BAD: 2}
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,18 @@ class Result:
     files: Sequence[FileResult]
     metrics: Sequence[MetricResult]
     bad: Sequence[str]  # mistakes of the call: a metric that is not there
+    self_test: Sequence[str] = ()  # which planted differences were seen
 
     @property
     def verdict(self) -> str:
-        """`bad input` before `incomplete` before `different` before `identical`."""
+        """`bad input` before `incomplete` before `different` before `identical`; of arm all, identical is a fault."""
         if self.bad or any(twin.written_outside and not twin.code for twin in self.twins):
             return BAD
         if any(twin.problem for twin in self.twins):
             return UNFINISHED
-        return PARTED if self.apart else IDENTICAL
+        if self.apart:
+            return DIFFERS
+        return NO_EFFECT if self.arm == "all" else IDENTICAL
 
     @property
     def apart(self) -> bool:
@@ -51,8 +56,11 @@ class Result:
 
     @property
     def remarks(self) -> list[str]:
-        """The mistakes of the call, and what may be the reason of a difference."""
-        return [*self.bad, *([SEED_HINT] if self.arm == "det" and self.apart else [])]
+        """The mistakes of the call, what may be the reason of a difference, and what the twins left running."""
+        left = [f"{twin.name} left running, now ended: {', '.join(twin.left_running)}" for twin in self.twins
+                if twin.left_running]  # fmt: skip
+        hint = [SEED_HINT] if (self.arm == "det" and self.apart) or self.verdict == NO_EFFECT else []
+        return [*self.bad, *left, *hint, *self.self_test, *_what_it_bears(self)]
 
     @property
     def exit_code(self) -> int:
@@ -67,6 +75,8 @@ def sentences(result: Result) -> list[str]:
     lines += [f"{one.name}: {one.what}" for one in result.files]
     lines += [metric_words(one) for one in result.metrics]
     lines += result.remarks
+    loaded = sum(twin.loaded for twin in result.twins)
+    lines += [f"{loaded} of {count} twins ran while every core was kept busy"] if loaded else []
     return [*lines, f"verdict: {_verdict_words(result)}"]
 
 
@@ -76,6 +86,11 @@ def metric_words(one: MetricResult) -> str:
     spread = f"SD {one.sd:.4g}" if one.sd is not None else "no SD"
     if one.sd_low is not None and one.sd_high is not None:
         spread += f" (95 % from {one.sd_low:.4g} to {one.sd_high:.4g})"
+    if not one.same and one.mean_low is not None and one.mean_high is not None:
+        return (
+            f"{one.name}: mean {one.mean:.6g} (95 % from {one.mean_low:.6g} to {one.mean_high:.6g}), {spread}, "
+            f"{one.minimum:.6g} to {one.maximum:.6g}, n = {n}"
+        )
     same = ", the same in all" if one.same else f", {one.minimum:.6g} to {one.maximum:.6g}"
     return f"{one.name}: mean {one.mean:.6g}, {spread}{same}, n = {n}"
 
@@ -86,12 +101,38 @@ def _verdict_words(result: Result) -> str:
         return "bad input: the twins cannot be judged until what is named above is mended"
     if result.verdict == UNFINISHED:
         return f"incomplete: {finished} of {len(result.twins)} twins count; what they left was compared all the same"
-    if result.verdict == PARTED:
+    if result.verdict == NO_EFFECT:
+        return "the seed changes nothing: twins with different seeds left the same results"
+    if result.verdict == DIFFERS:
         first = next((one.name for one in result.files if one.verdict in (DIFFERENT, ABSENT)), None)
         return f"different, first in {first or next(one.name for one in result.metrics if not one.same)}"
     if not result.files:
         return "identical in every metric; no output file was compared"
-    return f"identical: {len(result.files)} output file{'s' * (len(result.files) != 1)} with the same contents in all"
+    return f"identical: {len(result.files)} output{'s' * (len(result.files) != 1)} with the same contents in all"
+
+
+def _what_it_bears(result: Result) -> list[str]:
+    """What follows from twins that are identical, and what was held fixed for it."""
+    finished = sum(not twin.problem for twin in result.twins)
+    if result.verdict != IDENTICAL or finished < 2:
+        return []
+    share = (
+        f"{finished} identical twins: with 95 % confidence "
+        f"at most {100 * differing_below(finished):.0f} % of starts differ"
+    )
+    pinned = "; det pins the hash seed, threads and instruction set, arm nd runs in your own environment"
+    return [share + (pinned if result.arm == "det" else "")]
+
+
+def differing_below(n: int) -> float:
+    """The 95 % upper limit of the share of starts that differ from the first, when n twins were all alike.
+
+    The p with (1 - p)^(n - 1) = 0.05. Source: the exact binomial limit of Clopper and Pearson (1934) for no event.
+
+    >>> round(differing_below(5), 3), round(differing_below(30), 3)
+    (0.527, 0.098)
+    """
+    return float(1 - 0.05 ** (1 / (n - 1)))
 
 
 def write_result(result: Result) -> Path:
@@ -118,7 +159,12 @@ def as_json(result: Result) -> dict[str, Any]:
         "arm": result.arm,
         "environment": arms.described(result.arm),
         "twins": [
-            {**asdict(twin), "folder": twin.folder.name, "written_outside": list(twin.written_outside)}
+            {
+                **asdict(twin),
+                "folder": twin.folder.name,
+                "written_outside": list(twin.written_outside),
+                "left_running": list(twin.left_running),
+            }
             for twin in result.twins
         ],
         "files": [asdict(one) for one in result.files],

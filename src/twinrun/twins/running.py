@@ -6,17 +6,22 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from twinrun.study.errors import InputError
 from twinrun.twins import folders
 
 LAST_LINES = 8
 GRACE_SECONDS = 5.0  # from the polite to the hard end
+MARK = "TWINRUN_TWIN"  # an environment variable that tells the processes of one twin
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")  # a twin that finds what another compiled is no fresh start
 
 
 @dataclass(frozen=True)
@@ -30,10 +35,17 @@ class Twin:
     seconds: float
     problem: str
     written_outside: tuple[str, ...] = ()
+    loaded: bool = False  # whether other processes kept every core busy meanwhile
+    left_running: tuple[str, ...] = ()  # processes that it left behind, which were ended
 
     @property
     def name(self) -> str:
         return f"twin {self.number}"
+
+    @property
+    def log(self) -> Path:
+        """What it printed."""
+        return self.folder.with_name(f"{self.folder.name}.log")
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,8 @@ class Plan:
     outputs: Sequence[str]
     linked: Sequence[str] = ()
     limit_seconds: float | None = None
+    load: bool = False  # every second twin runs while other processes keep every core busy
+    share_caches: bool = False  # of compilers: else each twin compiles for itself
 
 
 def run_twins(
@@ -62,13 +76,35 @@ def run_twins(
     plan.out.mkdir(parents=True)
     twins = []
     for number, (environment, seed) in enumerate(zip(environments, seeds, strict=True), 1):
-        twins.append(_run(plan, names, environment, number, seed))
+        loaded = plan.load and number % 2 == 0
+        with busy_cores() if loaded else nullcontext():
+            twins.append(_run(plan, names, environment, number, seed, loaded))
         done(twins[-1])
     return twins
 
 
-def _run(plan: Plan, names: Sequence[Path], environment: Mapping[str, str], number: int, seed: int) -> Twin:
+@contextmanager
+def busy_cores() -> Iterator[None]:
+    """Keep every core busy with a process of its own: what depends on the order of events then shows sooner."""
+    command = [sys.executable, "-c", "while True: sum(range(100_000))"]
+    processes = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _run(
+    plan: Plan, names: Sequence[Path], environment: Mapping[str, str], number: int, seed: int, loaded: bool
+) -> Twin:
+    # All twins see the same path, for programs write their own path into what they leave.
     running, folder, log = plan.out / "running", plan.out / f"twin_{number}", plan.out / f"twin_{number}.log"
+    mark, caches = f"{os.getpid()}-{number}-{time.monotonic_ns()}", plan.out.resolve() / "caches"
+    environment = {**environment, MARK: mark, "PWD": str(running.resolve())}
+    if not plan.share_caches:
+        environment |= {name: str(caches / name.lower()) for name in CACHES}
     folders.fill(running, plan.root, names, plan.linked)
     inside, outside = folders.stamps(running), folders.stamps(plan.root, [plan.out])
     begin = time.monotonic()
@@ -77,7 +113,7 @@ def _run(plan: Plan, names: Sequence[Path], environment: Mapping[str, str], numb
             process = subprocess.Popen(
                 plan.command,
                 cwd=running,
-                env=dict(environment) | {"PWD": str(running.resolve())},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -93,11 +129,32 @@ def _run(plan: Plan, names: Sequence[Path], environment: Mapping[str, str], numb
         finally:
             # Also after a good end: what is left of the group would write into a folder that is being compared.
             _end_group(process)
+            left = _end_marked(mark)
+            shutil.rmtree(caches, ignore_errors=True)
     seconds = time.monotonic() - begin
     written = tuple(folders.changed(outside, folders.stamps(plan.root, [plan.out])))
+    gone = not running.is_dir()
+    running.mkdir(exist_ok=True)
     folders.keep_what_changed(running, inside)
     running.rename(folder)
-    return Twin(number, seed, folder, code, seconds, _problem(code, plan, log, written), written)
+    problem = "it removed the folder that it ran in" if gone else _problem(code, plan, log, written)
+    return Twin(number, seed, folder, code, seconds, problem, written, loaded, left)
+
+
+def _end_marked(mark: str) -> tuple[str, ...]:
+    """End what a twin left running in sessions of its own, found by its environment: it would disturb the next twin."""
+    left: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                left.append(process)
+    names = []
+    for process in left:
+        with suppress(psutil.Error):
+            names.append(f"{process.name()} (process {process.pid})")
+            process.kill()
+    psutil.wait_procs(left, GRACE_SECONDS)
+    return tuple(names)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
