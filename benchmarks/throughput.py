@@ -31,14 +31,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from twinrun.data.packed import data_digest, load_packed
 from twinrun.study.files import sha256_file, write_json
+from twinrun.study.flags import flags_for
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
 from twinrun.training.batches import Batch
 from twinrun.training.environment import host_facts, versions
 from twinrun.training.loop import begin_epoch, train_step
-from twinrun.training.numerics import set_numerics
-from twinrun.training.randomness import Noise
-from twinrun.training.setup import Trainee, assemble
+from twinrun.training.setup import Setup, assemble, set_conditions
 
 BATCH = 128
 PARAMS = """
@@ -102,37 +101,37 @@ def study(folder: Path, images: int, arguments: argparse.Namespace) -> tuple[Par
     return params, layout
 
 
-def trainee_of(params: Params, layout: Layout, device: torch.device) -> Trainee:
-    """A run of the study, ready."""
-    run = params.runs[0]
-    packed = load_packed(layout.prepared("drawn"), params.data_params_digest("drawn"))
-    return assemble(params, run, packed, Noise("none", None), device, layout.root)
+def setup_of(params: Params, layout: Layout, device: torch.device) -> Setup:
+    """A free run of the study, ready."""
+    tf32 = params.execution.precision == "tf32"
+    free = flags_for(deterministic=False, tf32=tf32, fill_uninitialized_memory=False)
+    return assemble(set_conditions(params, params.runs[0], layout, device.type, instead=free))
 
 
-def ours(trainee: Trainee) -> Iterator[None]:
+def ours(setup: Setup) -> Iterator[None]:
     """Steps as a run makes them."""
     epoch = 0
     while True:
-        begin_epoch(trainee, epoch)
-        for batch in trainee.batches.train(epoch):
-            train_step(trainee, batch)
+        begin_epoch(setup, epoch)
+        for batch in setup.batches.train(epoch):
+            train_step(setup, batch)
             yield
         epoch += 1
 
 
-def constant(trainee: Trainee) -> Iterator[None]:
+def constant(setup: Setup) -> Iterator[None]:
     """The same model, optimizer and step on one batch that is on the device already."""
-    begin_epoch(trainee, 0)
-    batch = next(trainee.batches.train(0))
+    begin_epoch(setup, 0)
+    batch = next(setup.batches.train(0))
     batch = Batch(batch.images.clone(), batch.labels.clone(), None)
     while True:
-        train_step(trainee, batch)
+        train_step(setup, batch)
         yield
 
 
-def classic(trainee: Trainee, data: Classic, workers: int, device: torch.device) -> Iterator[None]:
+def classic(setup: Setup, data: Classic, workers: int, device: torch.device) -> Iterator[None]:
     """The classic loop: DataLoader, one transfer a batch, loss.item() every 100 steps for the progress line."""
-    model, optimizer = trainee.model, trainee.optimizer
+    model, optimizer = setup.model, setup.optimizer
     loader = DataLoader(data, BATCH, shuffle=True, num_workers=workers, pin_memory=device.type == "cuda",
                         persistent_workers=workers > 0)  # fmt: skip
     model.train()
@@ -200,18 +199,18 @@ def main() -> None:
         params, layout = study(Path(folder), arguments.images, arguments)
         packed = load_packed(layout.prepared("drawn"), params.data_params_digest("drawn"))
         data = Classic(np.array(packed.images[: packed.n_train]), np.array(packed.labels[: packed.n_train]))
-        flags = set_numerics(deterministic=False, precision=arguments.precision, fill_uninitialized_memory=False)
+        flags = setup_of(params, layout, device).conditions.flags
         # The classic loop has PyTorch's default: TF32 in convolutions and not in matrix products, no mixed precision.
         plain = params.model_copy(update={"execution": params.execution.model_copy(
             update={"precision": "fp32", "channels_last": False})})  # fmt: skip
         rivals: dict[str, Callable[[], Iterator[None]]] = {
-            "ours": lambda: ours(trainee_of(params, layout, device)),
-            "constant batch": lambda: constant(trainee_of(params, layout, device)),
+            "ours": lambda: ours(setup_of(params, layout, device)),
+            "constant batch": lambda: constant(setup_of(params, layout, device)),
         }
         # Each worker makes two batches ahead, while the rivals run: those are not counted.
         workers = {"classic, 2 workers": 2, "classic, 8 workers": 8}
         for name, count in workers.items():
-            rivals[name] = partial(lambda n: classic(trainee_of(plain, layout, device), data, n, device), count)
+            rivals[name] = partial(lambda n: classic(setup_of(plain, layout, device), data, n, device), count)
         running = {name: make() for name, make in rivals.items()}
 
         def measure(name: str, seconds: float) -> float:
@@ -226,10 +225,10 @@ def main() -> None:
             order = list(running)[:: 1 if number % 2 else -1]
             rounds.append({name: measure(name, arguments.seconds) for name in order})
         counter = FlopCounterMode(display=False)
-        trainee = trainee_of(params, layout, device)
-        begin_epoch(trainee, 0)
+        setup = setup_of(params, layout, device)
+        begin_epoch(setup, 0)
         with counter:
-            train_step(trainee, next(trainee.batches.train(0)))
+            train_step(setup, next(setup.batches.train(0)))
         measure("ours", 0.1)
         dtype = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
         flops = {"step": counter.get_total_flops(), "peak_per_second": peak_flops(device, dtype)}

@@ -26,13 +26,9 @@ from twinrun.study.params import Params, read_params
 from twinrun.training.fingerprint import fingerprint
 from twinrun.training.loop import evaluate, train_epoch
 from twinrun.training.models import build_model
-from twinrun.training.numerics import set_numerics
 from twinrun.training.optimizers import build_optimizer
-from twinrun.training.randomness import Noise
 from twinrun.training.recording import recorded_weights
-from twinrun.training.setup import assemble
-
-CPU = torch.device("cpu")
+from twinrun.training.setup import assemble, set_conditions
 
 
 class Ours:
@@ -40,22 +36,21 @@ class Ours:
 
     def __init__(self, params: Params, task: str, optimizer: str) -> None:
         run = next(r for r in params.runs if (r.task, r.optimizer, r.arm) == (task, optimizer, "det"))
-        packed = load_packed(Layout().prepared(task), params.data_params_digest(task))
-        self.trainee = assemble(params, run, packed, Noise("none", None), CPU, Path())
+        self.setup = assemble(set_conditions(params, run, Layout(), "cpu"))
         self.fingerprinting = self.all = 0.0
 
     def epoch(self, number: int) -> None:
         begin = time.process_time()
-        train_epoch(self.trainee, number)
-        recorded_weights(self.trainee.model, number)
+        train_epoch(self.setup, number)
+        recorded_weights(self.setup.model, number)
         middle = time.process_time()
-        fingerprint(self.trainee.model)
+        fingerprint(self.setup.model)
         self.fingerprinting += time.process_time() - middle
         self.all += time.process_time() - begin
 
     def evaluate(self) -> None:
         begin = time.process_time()
-        evaluate(self.trainee.model, self.trainee.batches)
+        evaluate(self.setup.model, self.setup.batches)
         self.all += time.process_time() - begin
 
 
@@ -87,7 +82,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3, help="epochs in each half of a round")
     arguments = parser.parse_args()
     params = read_params(Path("params.yaml"))
-    set_numerics(deterministic=True, precision="fp32", fill_uninitialized_memory=False)
     print(f"{arguments.rounds} rounds of {arguments.epochs} epochs each, alternating, one core, processor time")
     print("task\toptimizer\tours / bare: median (min to max)\tfingerprinting's share of training and evaluation")
     for task in params.grid.tasks:

@@ -67,7 +67,7 @@ def record_of(params: Params, run_id: str, replay: Replay) -> Record:
     return Record(
         run=run.id, task=run.task, optimizer=run.optimizer, seed=run.seed, arm=run.arm, replicate=run.replicate,
         status="complete", params_digest="a" * 64, code_digest="b" * 64, data_digest="c" * 64, device="cpu",
-        noise=NATIVE, flags={}, parameter_count=1, initial_fingerprint=replay.trainee.initial,
+        noise=NATIVE, flags={}, parameter_count=1, initial_fingerprint=replay.setup.initial,
         fingerprints=["d" * 64] * 9, metrics=None, note=None, files={},
     )  # fmt: skip
 

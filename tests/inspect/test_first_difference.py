@@ -54,12 +54,12 @@ def model(request: pytest.FixtureRequest, harness: Harness) -> SimpleNamespace:
     replay = Replay(harness.params, harness.params.find(f"{CELLS[request.param]}/det_1"), harness.study,
                     Noise(kind="none", entropy=None), "cpu")  # fmt: skip
     order: list[str] = []
-    for path, module in replay.trainee.model.named_modules():
+    for path, module in replay.setup.model.named_modules():
         if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(lambda *_, path=path: order.append(path))
     replay.next_step()
     optimizer = "sgd" if "sgd" in CELLS[request.param] else "adam"
-    first = next(name for name, _ in replay.trainee.model.named_parameters())
+    first = next(name for name, _ in replay.setup.model.named_parameters())
     return SimpleNamespace(
         harness=harness, cell=CELLS[request.param], convolutions=order, optimizer=optimizer, first=first
     )
@@ -107,8 +107,8 @@ def test_optimizer_state(model: SimpleNamespace) -> None:
     key = {"sgd": "momentum_buffer", "adam": "exp_avg_sq"}[model.optimizer]
 
     def work(replay: Replay) -> None:
-        parameter = next(replay.trainee.model.parameters())
-        swap(replay.trainee.optimizer.state[parameter][key].view(-1))
+        parameter = next(replay.setup.model.parameters())
+        swap(replay.setup.optimizer.state[parameter][key].view(-1))
 
     one = drive(model.harness, before(EPOCH, STEP, work), cell=model.cell).parting
     assert (one.phase, one.tensor, one.differ) == ("optimizer", f"{key} of {model.first}", 2)
@@ -146,7 +146,7 @@ def test_nothing_is_found_in_nothing(model: SimpleNamespace) -> None:
 
 def test_dropout_mask(harness: Harness) -> None:
     def disturb(replay: Replay) -> None:
-        [dropout] = replay.trainee.dropouts
+        [dropout] = replay.setup.dropouts
 
         @contextmanager
         def around(epoch: int, step: int) -> Iterator[None]:
@@ -167,7 +167,7 @@ def test_running_statistics(harness: Harness) -> None:
     """Batch normalization writes them, and its schema does not say so."""
 
     def work(replay: Replay) -> None:
-        one_ulp(replay.trainee.model.get_buffer("blocks.0.bn1.running_mean").view(-1))
+        one_ulp(replay.setup.model.get_buffer("blocks.0.bn1.running_mean").view(-1))
 
     one = drive(harness, before(EPOCH, STEP, work)).parting
     assert (one.phase, one.tensor) == ("between steps", "buffer blocks.0.bn1.running_mean")
@@ -194,7 +194,7 @@ def test_running_statistics_belong_to_the_operation_that_writes_them(harness: Ha
 
 def test_another_operation_in_the_same_place(harness: Harness) -> None:
     def work(replay: Replay) -> None:
-        replay.trainee.model.blocks[1].bn1.register_forward_hook(lambda module, inputs, output: output.neg())
+        replay.setup.model.blocks[1].bn1.register_forward_hook(lambda module, inputs, output: output.neg())
 
     one = drive(harness, before(EPOCH, STEP, work)).parting
     assert (one.kind, one.phase, one.module) == ("other operation", "forward", "blocks.1.bn1")
@@ -220,7 +220,7 @@ def test_another_operation_that_gives_the_same_bits(tmp_path: Path) -> None:
 
 def test_a_kernel_that_the_dispatcher_does_not_show_is_named_opaque(harness: Harness) -> None:
     def disturb(replay: Replay) -> None:
-        module = replay.trainee.model.blocks[2]
+        module = replay.setup.model.blocks[2]
         plain = module.forward
 
         def forward(x: torch.Tensor) -> torch.Tensor:
@@ -243,7 +243,7 @@ def test_a_custom_operation_is_named_opaque(harness: Harness, monkeypatch: pytes
     library.impl("twice", lambda x, by: x * by, "CPU")
 
     def wrap(replay: Replay, by: float) -> None:
-        module = replay.trainee.model.linear
+        module = replay.setup.model.linear
         plain = type(module).forward
         module.forward = lambda x: plain(module, torch.ops.twinrun_test.twice(x.detach(), by))
 
@@ -424,8 +424,8 @@ def test_going_back_restores_buffers_that_no_state_dict_holds(harness: Harness) 
     run = harness.params.find("shapes/sgd/0/det_1")
     replay = Replay(harness.params, run, harness.study, NATIVE, "cpu")
     count = torch.zeros(1)
-    replay.trainee.model.register_buffer("calls", count, persistent=False)
-    replay.trainee.model.register_forward_pre_hook(lambda *_: count.add_(1.0) and None)
+    replay.setup.model.register_buffer("calls", count, persistent=False)
+    replay.setup.model.register_forward_pre_hook(lambda *_: count.add_(1.0) and None)
     before = replay.fingerprint()
     replay.next_step()
     assert (count.item(), replay.fingerprint() != before) == (1.0, True)

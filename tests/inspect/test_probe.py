@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from twinrun.inspect import probe as probing
-from twinrun.inspect.probe import mean_watts, own_mode, probe
+from twinrun.inspect.probe import mean_watts, probe
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
+from twinrun.training.setup import noise_kind, own_flags
 
 
 def with_execution(params: Params, **changed: Any) -> Params:
@@ -36,8 +37,9 @@ def test_only_native_noise_is_without_the_deterministic_flags(
     file = study.root / "params.yaml"
     file.write_text(file.read_text().replace("[det_1, det_2, nd_1, nd_2]", "[det_1, nd_1, ulp_1]"))
     params = with_execution(read_params(file), noise=noise, fill_uninitialized_memory=True, precision="tf32")
-    found, flags = own_mode(params, params.find(f"shapes/sgd/0/{label}"), device)
-    assert found.kind == kind
+    found = noise_kind(params, params.find(f"shapes/sgd/0/{label}"), device)
+    flags = own_flags(params, found)
+    assert found == kind
     assert flags.deterministic_algorithms == (kind != "native")
     assert (flags.tf32, flags.fill_uninitialized_memory) == (True, True)
 
@@ -65,13 +67,13 @@ def test_an_estimate_is_of_the_runs_own_flags_and_of_a_second_evaluation(
 @pytest.mark.parametrize("counter", [True, False])
 def test_power_is_that_of_seconds_of_steps(counter: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[Any] = []
-    monkeypatch.setattr(probing, "train_step", lambda trainee, batch: steps.append(batch))
+    monkeypatch.setattr(probing, "train_step", lambda setup, batch: steps.append(batch))
     monkeypatch.setattr(probing, "synchronized", lambda device: len(steps) / 20)  # twenty steps a second
     gpu: Any = SimpleNamespace(
         energy_millijoules=lambda: 15_000 * len(steps) if counter else None, power_watts=lambda: len(steps)
     )
-    trainee: Any = None
-    watts = mean_watts(trainee, iter(range(10**6)), gpu, torch.device("cuda"))  # type: ignore[arg-type]
+    setup: Any = None
+    watts = mean_watts(setup, iter(range(10**6)), gpu, torch.device("cuda"))  # type: ignore[arg-type]
     assert len(steps) == 40
     assert watts == (300.0 if counter else 40)  # 15 J a step; else the reading after all of them
-    assert mean_watts(trainee, iter(()), None, torch.device("cpu")) is None
+    assert mean_watts(setup, iter(()), None, torch.device("cpu")) is None

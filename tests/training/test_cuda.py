@@ -27,7 +27,7 @@ from twinrun.study.records import Record, read_measured, read_record
 from twinrun.training.batches import Batches
 from twinrun.training.loop import begin_epoch, train_step
 from twinrun.training.randomness import Noise, Streams
-from twinrun.training.setup import assemble
+from twinrun.training.setup import assemble, set_conditions
 
 pytestmark = pytest.mark.cuda
 
@@ -140,18 +140,17 @@ def test_order_and_crops_are_those_of_the_cpu(tmp_path: Path) -> None:
 def test_no_step_waits_for_the_device(architecture: str, optimizer: str, tmp_path: Path) -> None:
     layout = write_study(tmp_path, architecture, SETTINGS["bf16 channels_last"])
     params = read_params(layout.root / "params.yaml")
-    packed = load_packed(layout.prepared("drawn"), params.data_params_digest("drawn"))
     run = params.find(f"drawn/{optimizer}/0/nd_1")
-    trainee = assemble(params, run, packed, Noise("native", None), torch.device("cuda"), layout.root)
-    begin_epoch(trainee, 0)
-    batches = trainee.batches.train(0)
-    train_step(trainee, next(batches))  # libraries start, the optimizer makes its state
+    setup = assemble(set_conditions(params, run, layout, "cuda"))
+    begin_epoch(setup, 0)
+    batches = setup.batches.train(0)
+    train_step(setup, next(batches))  # libraries start, the optimizer makes its state
     try:
         torch.cuda.set_sync_debug_mode("error")
         with pytest.raises(RuntimeError, match="synchronizing"):
             torch.ones(1, device="cuda").item()
         for batch in batches:
-            train_step(trainee, batch)
+            train_step(setup, batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -19,13 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from twinrun.data.packed import load_packed
 from twinrun.study.params import read_params
-from twinrun.training import batches
-from twinrun.training import setup as trainee
+from twinrun.training import batches, setup
 from twinrun.training.loop import begin_epoch, evaluate, train_step
-from twinrun.training.randomness import Noise
-from twinrun.training.setup import Trainee, assemble
+from twinrun.training.setup import Setup, assemble, set_conditions
 
 STEPS = 16  # 1,024 images by 64
 
@@ -68,12 +65,14 @@ def fake() -> Iterator[ExitStack]:
 
 def on_cuda(
     root: Path, architecture: str, setting: str, fake: ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Trainee, list[int]]:
+) -> tuple[Setup, list[int]]:
     """A run ready on a device that is not there, and how many bytes were pinned each time."""
     layout = write_study(root, architecture, SETTINGS[setting])
     params = read_params(root / "params.yaml")
-    packed = load_packed(layout.prepared("drawn"), params.data_params_digest("drawn"))
-    adapt, pinned = trainee.adapt, []
+    with monkeypatch.context() as there:
+        there.setattr(torch.cuda, "is_available", lambda: True)
+        conditions = set_conditions(params, params.find("drawn/adam/0/det_1"), layout, "cuda")
+    adapt, pinned = setup.adapt, []
 
     def begin(*arguments: Any) -> None:
         # The weights are drawn and fingerprinted by then; from here on nothing has numbers.
@@ -84,11 +83,11 @@ def on_cuda(
         pinned.append(tensor.nbytes)
         return tensor
 
-    monkeypatch.setattr(trainee, "adapt", begin)
+    monkeypatch.setattr(setup, "adapt", begin)
     monkeypatch.setattr(batches, "fits", lambda size, device: True)
     monkeypatch.setattr(nn.Module, "to", move)
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-    made = assemble(params, params.find("drawn/adam/0/det_1"), packed, Noise("none", None), torch.device("cuda"), root)
+    made = assemble(conditions)
 
     def backward(loss: torch.Tensor) -> None:
         for parameter in made.model.parameters():

@@ -23,16 +23,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from twinrun.data.packed import load_packed
 from twinrun.study.errors import BusyError, InputError
 from twinrun.study.layout import COMPUTED_FILES, LOCK, RECORD, Layout
 from twinrun.study.params import Params, read_params
 from twinrun.study.records import Record, read_measured, read_record
-from twinrun.training import loop
 from twinrun.training.loop import Options, begin_epoch, train_run, train_step
 from twinrun.training.metrics import evaluate_metrics
-from twinrun.training.randomness import Noise
-from twinrun.training.setup import adapt, assemble
+from twinrun.training.setup import NoiseKind, adapt, assemble, set_conditions
 from twinrun.training.workspace import Workspace
 
 CODE = "c" * 64
@@ -109,19 +106,19 @@ def test_reorder_noise_differs_and_replays(params: Params, study: Layout) -> Non
 def test_reorder_noise_is_rounding_alone(task: str, optimizer: str, params: Params, study: Layout) -> None:
     """In double precision an epoch with it ends where one without it ends: the mathematics is the same."""
     run = params.find(f"{task}/{optimizer}/0/nd_1")
-    packed = load_packed(study.prepared(task), params.data_params_digest(task))
+    conditions = set_conditions(params, run, study, "cpu")
 
-    def weights(noise: Noise, dtype: torch.dtype) -> torch.Tensor:
-        trainee = assemble(params, run, packed, noise, torch.device("cpu"), study.root)
-        trainee.model.to(dtype)
-        begin_epoch(trainee, 0)
-        for batch in trainee.batches.train(0):
-            train_step(trainee, replace(batch, images=batch.images.to(dtype)))
-        return torch.cat([weight.detach().flatten().double() for weight in trainee.model.parameters()])
+    def weights(kind: NoiseKind, dtype: torch.dtype) -> torch.Tensor:
+        setup = assemble(replace(conditions, noise_kind=kind), "7")
+        setup.model.to(dtype)
+        begin_epoch(setup, 0)
+        for batch in setup.batches.train(0):
+            train_step(setup, replace(batch, images=batch.images.to(dtype)))
+        return torch.cat([weight.detach().flatten().double() for weight in setup.model.parameters()])
 
     apart = {}
     for dtype in (torch.float32, torch.float64):
-        plain, disturbed = weights(Noise("none", None), dtype), weights(Noise("reorder", "7"), dtype)
+        plain, disturbed = weights("none", dtype), weights("reorder", dtype)
         apart[dtype] = float((plain - disturbed).norm() / plain.norm())
     assert 0 < apart[torch.float64] < 1e-10
     assert apart[torch.float32] > 1e4 * apart[torch.float64]
@@ -235,7 +232,7 @@ def test_a_look_at_the_lock_stops_no_run(params: Params, study: Layout) -> None:
 
 
 def test_cuda_asked_for_and_absent(params: Params, study: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="torch sees no CUDA device"):
         train(params, study, "shapes/sgd/0/det_1", Options(device="cuda"))
     assert train(params, study, "shapes/sgd/0/det_1", Options(device="auto")).device == "cpu"

@@ -17,6 +17,7 @@ from twinrun.inspect.nondeterministic_ops import DOCUMENTED, documented
 from twinrun.inspect.repeat import call_digests, repeat_elsewhere, save_call
 from twinrun.inspect.tensors import tensors_in
 from twinrun.inspect.trace import UNINITIALIZED, Tracer
+from twinrun.training.numerics import flags_kept, set_flags
 from twinrun.training.own_models import blame
 from twinrun.training.torch_errors import NOT_DETERMINISTIC
 
@@ -71,19 +72,15 @@ def audit(model: nn.Module, loss: Loss, optimizer: Optimizer, batch: tuple[Any, 
         examiner = Examiner(model, optimizer, repeats, Path(folder))
         inputs, targets = batch
         model.train()
-        threads = torch.get_num_threads()
-        try:
-            with blame("the training step to be audited fails", Path()), examiner:
-                value = loss(model(inputs), targets)
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()
-                optimizer.step()
-        finally:
-            torch.set_num_threads(threads)
+        with blame("the training step to be audited fails", Path()), flags_kept(), examiner:
+            value = loss(model(inputs), targets)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            optimizer.step()
         examiner.compare_instruction_sets()
     device = next((str(t.device.type) for t in model.parameters()), "cpu")
     order = {BAD: 0, NOTE: 1}
-    findings = sorted(dict.fromkeys(examiner.findings), key=lambda one: order[one.level])
+    findings = sorted(dict.fromkeys(examiner.findings), key=lambda finding: order[finding.level])
     return Audit(findings, examiner.count, device, repeats)
 
 
@@ -154,24 +151,23 @@ class Examiner(Tracer):
 
         Its mere warning would be of no use: it is given only after this mode's code for the operation has returned.
         """
-        before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-        torch.use_deterministic_algorithms(True)
-        try:
-            again()
-        except RuntimeError as error:  # others, such as of cuBLAS without its workspace, are about this mode alone
-            if NOT_DETERMINISTIC in str(error):
-                words = "PyTorch says that it has no deterministic implementation on this device"
-                self._find(BAD, "warned", place, words, "see the documentation of torch.use_deterministic_algorithms")
-        finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        with flags_kept():
+            set_flags({"deterministic_algorithms": True})
+            try:
+                again()
+            except RuntimeError as error:  # others, such as of cuBLAS without its workspace, are about this mode alone
+                if NOT_DETERMINISTIC in str(error):
+                    words = "PyTorch says that it has no deterministic implementation on this device"
+                    hint = "see the documentation of torch.use_deterministic_algorithms"
+                    self._find(BAD, "warned", place, words, hint)
 
     def _by_threads(self, place: tuple[str, str, str], again: Callable[[], list[str]]) -> None:
-        before, seen = torch.get_num_threads(), []
-        for threads in THREADS:
-            torch.set_num_threads(threads)
-            seen.append(again())
-        torch.set_num_threads(before)
-        if any(one != seen[0] for one in seen):
+        seen = []
+        with flags_kept():
+            for threads in THREADS:
+                set_flags({"cpu_threads": threads})
+                seen.append(again())
+        if any(digests != seen[0] for digests in seen):
             words = f"gives other bits with another number of threads (tried: {', '.join(map(str, THREADS))})"
             self._find(NOTE, "threads", place, words, "fix the number of threads; twinrun's runs use one")
 

@@ -8,15 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch.utils import deterministic as memory
 
 from twinrun.study.errors import InputError
 from twinrun.study.pins import ARM, CUBLAS, CUBLAS_DETERMINISTIC, PINNED, SEED
-from twinrun.training.numerics import Flags, read_flags
+from twinrun.training.numerics import Flags, flags_kept, read_flags, set_flags
 
 # Read once, when torch or a library below it starts; the other pinned ones are about Python and its packages.
 _BEFORE_TORCH = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -61,15 +59,12 @@ def controlled(seed: int | None = None, *, deterministic: bool | None = None) ->
             f"without {' '.join(missing)}; `twinrun twins --arm det -- python ...` sets them, or your shell",
             stacklevel=3,
         )
-    kept = _State.take()
-    try:
-        _set_mode(fixed)
+    with flags_kept(), _generators_kept():
+        set_flags(_mode(fixed))
         random.seed(chosen)
         np.random.seed(chosen)  # noqa: NPY002 - the legacy generator is the one that a user's code may use
         torch.manual_seed(chosen)
         yield Control(chosen, fixed, read_flags(), missing)
-    finally:
-        kept.put_back()
 
 
 def _seed() -> int:
@@ -84,59 +79,28 @@ def _missing() -> tuple[str, ...]:
     return tuple(f"{name}={PINNED[name]}" for name in _BEFORE_TORCH if os.environ.get(name) != PINNED[name])
 
 
-def _set_mode(deterministic: bool) -> None:
-    torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.deterministic = deterministic
-    torch.backends.cudnn.benchmark = not deterministic
+def _mode(deterministic: bool) -> Flags:
+    flags: Flags = {
+        "deterministic_algorithms": deterministic,
+        "cudnn_deterministic": deterministic,
+        "cudnn_benchmark": not deterministic,
+    }
     if deterministic:
-        os.environ.setdefault(CUBLAS, CUBLAS_DETERMINISTIC)
-        torch.set_num_threads(1)  # the split of a sum among threads changes its rounding
-        memory.fill_uninitialized_memory = False  # type: ignore[attr-defined] # slow, changes no bits
+        workspace = os.environ.get(CUBLAS, CUBLAS_DETERMINISTIC)
+        flags |= {"cpu_threads": 1, "fill_uninitialized_memory": False, "cublas_workspace_config": workspace}
+    return flags
 
 
-@dataclass(frozen=True)
-class _State:
-    """Everything that the block changes, as it was before."""
-
-    python: Any
-    numpy: Any
-    torch_cpu: torch.Tensor
-    cuda: list[torch.Tensor] | None  # None: CUDA had not been started
-    algorithms: tuple[bool, bool]
-    cudnn: tuple[bool, bool]
-    fill: bool
-    threads: int
-    workspace: str | None
-
-    @classmethod
-    def take(cls) -> _State:
-        return cls(
-            python=random.getstate(),
-            numpy=np.random.get_state(),  # noqa: NPY002
-            torch_cpu=torch.get_rng_state(),
-            cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None,
-            algorithms=(
-                torch.are_deterministic_algorithms_enabled(),
-                torch.is_deterministic_algorithms_warn_only_enabled(),
-            ),
-            cudnn=(torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark),
-            fill=memory.fill_uninitialized_memory,  # type: ignore[attr-defined]
-            threads=torch.get_num_threads(),
-            workspace=os.environ.get(CUBLAS),
-        )
-
-    def put_back(self) -> None:
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)  # noqa: NPY002
-        torch.set_rng_state(self.torch_cpu)
-        if self.cuda is not None:
-            torch.cuda.set_rng_state_all(self.cuda)
-        torch.use_deterministic_algorithms(self.algorithms[0], warn_only=self.algorithms[1])
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = self.cudnn
-        memory.fill_uninitialized_memory = self.fill  # type: ignore[attr-defined]
-        torch.set_num_threads(self.threads)
-        # cuBLAS reads it once: where CUDA was started in the block, it holds on, and the next block must see that.
-        if self.workspace is None and (self.cuda is not None or not torch.cuda.is_initialized()):
-            os.environ.pop(CUBLAS, None)
-        elif self.workspace is not None:
-            os.environ[CUBLAS] = self.workspace
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """Put every global generator back at the end of the block as it was."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)

@@ -6,7 +6,6 @@ twinrun probe digits/sgd/42/det_1 --rung free --steps 20      # in a study folde
 from __future__ import annotations
 
 import resource
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,27 +15,16 @@ from typing import Any
 import psutil
 import torch
 
-from twinrun.data.packed import load_packed
 from twinrun.inspect.ladder import ladder
-from twinrun.study.flags import NumericFlags, flags_for
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
 from twinrun.training.batches import Batch
 from twinrun.training.environment import host_facts, versions
 from twinrun.training.gpu import Gpu
-from twinrun.training.loop import (
-    EMULATED,
-    begin_epoch,
-    choose_device,
-    evaluate,
-    noise_kind,
-    synchronized,
-    train_step,
-)
-from twinrun.training.numerics import apply_flags
-from twinrun.training.randomness import Noise
-from twinrun.training.setup import Trainee, assemble
+from twinrun.training.loop import begin_epoch, evaluate, synchronized, train_step
+from twinrun.training.randomness import fresh_entropy
+from twinrun.training.setup import Setup, assemble, set_conditions
 
 POWER_SECONDS = 2.0  # NVML's energy counter moves every tenth of a second or so
 
@@ -57,77 +45,63 @@ def probe(
     Seconds are between CUDA events on a GPU, of processor time on a CPU, where other work then hardly matters.
     Without a `rung` the run has its own flags and noise, and its evaluation and its power are measured, too.
     """
-    run_id, name = run.id, choose_device(device)
-    where = torch.device(name)
-    gpu = Gpu(str(torch.cuda.get_device_properties(where).uuid)) if name == "cuda" else None
-    noise, wanted = own_mode(params, run, name)
-    if rung is not None:
-        run, noise = replace(run, arm="det"), Noise("none", None)
-        wanted = ladder(tf32=params.execution.precision == "tf32")[rung]
-    flags = apply_flags(wanted)
-    task = params.tasks[run.task]
+    run_id, task = run.id, params.tasks[run.task]
     if batch_size is not None:
         recipe = task.recipe.model_copy(update={"batch_size": batch_size})
         task = task.model_copy(update={"recipe": recipe})
         params = params.model_copy(update={"tasks": params.tasks | {run.task: task}})
-    packed = load_packed(layout.prepared(run.task), params.data_params_digest(run.task))
-    trainee = assemble(params, run, packed, noise, where, layout.root)
-    stream = endless(trainee)
+    flags = None
+    if rung is not None:
+        run, flags = replace(run, arm="det"), ladder(tf32=params.execution.precision == "tf32")[rung]
+    conditions = set_conditions(params, run, layout, device, instead=flags)
+    where, packed = conditions.device, conditions.packed
+    gpu = Gpu(str(torch.cuda.get_device_properties(where).uuid)) if where.type == "cuda" else None
+    setup = assemble(conditions, fresh_entropy())
+    stream = endless(setup)
     startup = time.time() - psutil.Process().create_time()
     for _ in range(warmup):
-        train_step(trainee, next(stream))
+        train_step(setup, next(stream))
     before = readings(gpu)
     marks = Marks(where)
     for _ in range(steps):
-        train_step(trainee, next(stream))  # the making of the batch belongs to the step
+        train_step(setup, next(stream))  # the making of the batch belongs to the step
         marks.mark()
     seconds = marks.seconds()
     after = readings(gpu)
     estimated: dict[str, Any] = {}
     if rung is None:
-        estimated["watts"] = mean_watts(trainee, stream, gpu, where)
-        evaluate(trainee.model, trainee.batches)  # the first one loads kernels and chooses algorithms
+        estimated["watts"] = mean_watts(setup, stream, gpu, where)
+        evaluate(setup.model, setup.batches)  # the first one loads kernels and chooses algorithms
         clock = Marks(where)
-        evaluate(trainee.model, trainee.batches)
+        evaluate(setup.model, setup.batches)
         clock.mark()
         estimated["evaluation_seconds"] = clock.seconds()[0]
     return estimated | {
         "run": run_id,
         "rung": rung,
-        "device": name,
+        "device": where.type,
         "batch_size": task.recipe.batch_size,
         "warmup": warmup,
         "startup_seconds": startup,
         "step_seconds": seconds,
-        "clock": "CUDA events" if name == "cuda" else "processor time",
+        "clock": "CUDA events" if where.type == "cuda" else "processor time",
         "peak_memory_bytes": peak_memory(where),
         "train_images": packed.n_train,
         "data": packed.digest,
         "before": before,
         "after": after,
-        "flags": flags,
+        "flags": conditions.flags,
         "host": host_facts(where),
         "versions": versions(),
     }
 
 
-def own_mode(params: Params, run: Run, device: str) -> tuple[Noise, NumericFlags]:
-    """The implementation noise and the flags with which `twinrun train` would execute the run on that device."""
-    kind = noise_kind(params, run, device)
-    flags = flags_for(
-        deterministic=kind != "native",
-        tf32=params.execution.precision == "tf32",
-        fill_uninitialized_memory=params.execution.fill_uninitialized_memory,
-    )
-    return Noise(kind, secrets.token_hex(16) if kind in EMULATED else None), flags
-
-
-def endless(trainee: Trainee) -> Iterator[Batch]:
+def endless(setup: Setup) -> Iterator[Batch]:
     """Full batches of one epoch after the other; the last, smaller one of an epoch would be a faster step."""
-    epoch, full = 0, min(trainee.batches.recipe.batch_size, trainee.batches.train_count)
+    epoch, full = 0, min(setup.batches.recipe.batch_size, setup.batches.train_count)
     while True:
-        begin_epoch(trainee, epoch)
-        yield from (batch for batch in trainee.batches.train(epoch) if len(batch.labels) >= full)
+        begin_epoch(setup, epoch)
+        yield from (batch for batch in setup.batches.train(epoch) if len(batch.labels) >= full)
         epoch += 1
 
 
@@ -160,7 +134,7 @@ class Marks:
         return [end - begin for begin, end in pairs]
 
 
-def mean_watts(trainee: Trainee, stream: Iterator[Batch], gpu: Gpu | None, device: torch.device) -> float | None:
+def mean_watts(setup: Setup, stream: Iterator[Batch], gpu: Gpu | None, device: torch.device) -> float | None:
     """Power of the GPU over `POWER_SECONDS` of steps, from its energy counter; None where it has no power reading.
 
     A card without such a counter gives its reading at the end: an average over the last second.
@@ -170,7 +144,7 @@ def mean_watts(trainee: Trainee, stream: Iterator[Batch], gpu: Gpu | None, devic
     begin, joules = synchronized(device), gpu.energy_millijoules()
     while (seconds := synchronized(device) - begin) < POWER_SECONDS:
         for _ in range(10):  # waiting after every step would leave the GPU idle in between
-            train_step(trainee, next(stream))
+            train_step(setup, next(stream))
     end = gpu.energy_millijoules()
     return gpu.power_watts() if joules is None or end is None else (end - joules) / 1000 / seconds
 

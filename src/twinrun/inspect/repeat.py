@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 from twinrun.inspect.tensors import tensor_digest, tensors_in
 from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.files import has_room, read_json, write_bytes, write_json
+from twinrun.training.numerics import set_flags
 
 # Instruction sets of the processor, from the oldest on, and the features without which there is nothing to compare.
 INSTRUCTION_SETS: dict[str, tuple[Mapping[str, str], frozenset[str]]] = {
@@ -115,7 +116,7 @@ def _restored(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 def repeat_saved(folder: Path) -> dict[str, list[str]]:
     """Do every call in `folder` again in this process; digests by its number."""
     found = {}
-    torch.set_num_threads(1)
+    set_flags({"cpu_threads": 1})
     for path in sorted(folder.glob("*.json")):
         call = read_json(path)
         namespace, _, name = call["name"].partition("::")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from twinrun.data.packed import load_packed
 from twinrun.inspect.tensors import tensor_digest
 from twinrun.inspect.trace import AUGMENTATION, BATCH, DRAW, STATE, Event, Tracer
 from twinrun.study.grid import Run
@@ -21,20 +20,9 @@ from twinrun.study.records import Noise as NoiseRecord
 from twinrun.training.batches import Batch, Draw, batch_bounds
 from twinrun.training.checkpoint import load_checkpoint, model_state, peek_checkpoint, restore_model
 from twinrun.training.fingerprint import fingerprint
-from twinrun.training.loop import (
-    EMULATED,
-    begin_epoch,
-    choose_device,
-    evaluate,
-    identify,
-    noise_kind,
-    train_epoch,
-    train_step,
-)
-from twinrun.training.numerics import set_numerics
+from twinrun.training.loop import begin_epoch, evaluate, identify, train_epoch, train_step
 from twinrun.training.optimizers import learning_rate, set_learning_rate
-from twinrun.training.randomness import Noise
-from twinrun.training.setup import assemble
+from twinrun.training.setup import assemble, set_conditions
 from twinrun.training.workspace import Workspace
 
 _DRAWN = ("row of the crop", "column of the crop", "horizontal flip", "vertical flip")
@@ -47,20 +35,14 @@ class Replay:
     """
 
     def __init__(self, params: Params, run: Run, layout: Layout, noise: NoiseRecord, device: str) -> None:
-        device_name = choose_device(device)
-        kind = noise_kind(params, run, device_name)
-        self.device = torch.device(device_name)
-        packed = load_packed(layout.prepared(run.task), params.data_params_digest(run.task))
-        set_numerics(
-            deterministic=kind != "native",
-            precision=params.execution.precision,
-            fill_uninitialized_memory=params.execution.fill_uninitialized_memory,
-        )
-        entropy = noise.entropy if kind in EMULATED else None
-        self.trainee = assemble(params, run, packed, Noise(kind, entropy), self.device, layout.root)
+        conditions = set_conditions(params, run, layout, device)
+        self.device = conditions.device
+        self.setup = assemble(conditions, noise.entropy)
         self.epochs, self.epoch, self.step = params.tasks[run.task].recipe.epochs, 0, 0  # done, and of the epoch
-        self.steps = len(batch_bounds(packed.n_train, params.tasks[run.task].recipe.batch_size))  # of an epoch
-        self._identity = lambda code: identify(params, run, code, packed.digest, self.device, kind)
+        self.steps = len(
+            batch_bounds(conditions.packed.n_train, params.tasks[run.task].recipe.batch_size)
+        )  # of an epoch
+        self._identity = lambda code: identify(conditions, code)
         self._checkpoint = Workspace(layout.work(run)).checkpoint
         self.redraw: Callable[[Draw, int, int], Draw] = lambda draw, epoch, step: draw
         self.around: Callable[[int, int], AbstractContextManager[Any]] = lambda epoch, step: nullcontext()
@@ -77,17 +59,17 @@ class Replay:
         reached = [row["fingerprint"] for row in facts.get("rows", [])]
         if facts.get("identity") != identity or not 0 < epoch <= len(fingerprints) or reached != fingerprints[:epoch]:
             return 0
-        if load_checkpoint(self._checkpoint, identity, self.trainee.model, self.trainee.optimizer) is None:
+        if load_checkpoint(self._checkpoint, identity, self.setup.model, self.setup.optimizer) is None:
             return 0
         self.epoch = epoch
         return epoch
 
     def whole_epoch(self) -> str:
         """Train an epoch as a run does; the fingerprint after it."""
-        set_learning_rate(self.trainee.optimizer, learning_rate(self.trainee.settings, self.epoch))
-        train_epoch(self.trainee, self.epoch)
+        set_learning_rate(self.setup.optimizer, learning_rate(self.setup.settings, self.epoch))
+        train_epoch(self.setup, self.epoch)
         self.epoch += 1
-        return fingerprint(self.trainee.model)
+        return fingerprint(self.setup.model)
 
     def next_step(self) -> bool:
         """Train one step, and be able to go back; False, and nothing done, where the last epoch has ended."""
@@ -97,15 +79,15 @@ class Replay:
                 self.epoch, self.step = self.epoch + 1, 0
             if self.epoch >= self.epochs:
                 return False
-            set_learning_rate(self.trainee.optimizer, learning_rate(self.trainee.settings, self.epoch))
-            begin_epoch(self.trainee, self.epoch)
-            self._draws = self.trainee.batches.draws(self.epoch)
+            set_learning_rate(self.setup.optimizer, learning_rate(self.setup.settings, self.epoch))
+            begin_epoch(self.setup, self.epoch)
+            self._draws = self.setup.batches.draws(self.epoch)
             draw = next(self._draws)
         self._draw = draw
         self._before = self._state()
         self.step += 1
         with self.around(self.epoch + 1, self.step):
-            self._loss = train_step(self.trainee, self.trainee.batches.make(self._redrawn()))
+            self._loss = train_step(self.setup, self.setup.batches.make(self._redrawn()))
         return True
 
     def step_digests(self) -> dict[str, str]:
@@ -118,13 +100,13 @@ class Replay:
     def rewind(self) -> None:
         """Put everything back to where it was before the last step."""
         self.step -= 1
-        before, trainee = self._before, self.trainee
-        restore_model(trainee.model, before["model"])
-        trainee.optimizer.zero_grad(set_to_none=True)
-        trainee.optimizer.state.clear()
+        before, setup = self._before, self.setup
+        restore_model(setup.model, before["model"])
+        setup.optimizer.zero_grad(set_to_none=True)
+        setup.optimizer.state.clear()
         for parameter, state in before["optimizer"].items():
-            trainee.optimizer.state[parameter] = {key: _copied(value) for key, value in state.items()}
-        for dropout, step in zip(trainee.dropouts, before["dropouts"], strict=True):
+            setup.optimizer.state[parameter] = {key: _copied(value) for key, value in state.items()}
+        for dropout, step in zip(setup.dropouts, before["dropouts"], strict=True):
             dropout.step = step
         random.setstate(before["python"])
         np.random.set_state(before["numpy"])  # noqa: NPY002 - a user's model may draw from it
@@ -139,8 +121,8 @@ class Replay:
         with self.around(self.epoch + 1, self.step):
             draw = self._redrawn()
             tracer = Tracer(
-                self.trainee.model,
-                self.trainee.optimizer,
+                self.setup.model,
+                self.setup.optimizer,
                 draw.table.shape[1],
                 lambda event: report(event, tracer),
             )
@@ -149,16 +131,16 @@ class Replay:
             tracer.boundary(BATCH, DRAW, "", {"order of the examples": draw.table[0]})
             tracer.boundary(AUGMENTATION, DRAW, "", dict(zip(_DRAWN, draw.table[1:], strict=True)))
             with tracer:
-                batch: Batch = self.trainee.batches.make(draw)
-                self._loss = train_step(self.trainee, batch)
+                batch: Batch = self.setup.batches.make(draw)
+                self._loss = train_step(self.setup, batch)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Parameters, buffers and optimizer state by name, such as `exp_avg of conv1.weight`."""
-        model = self.trainee.model
+        model = self.setup.model
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         found = {f"parameter {name}": parameter.detach() for name, parameter in model.named_parameters()}
         found |= {f"buffer {name}": buffer for name, buffer in model.named_buffers()}
-        for parameter, state in self.trainee.optimizer.state.items():
+        for parameter, state in self.setup.optimizer.state.items():
             for key, value in state.items():
                 if isinstance(value, torch.Tensor):
                     found[f"{key} of {names[id(parameter)]}"] = value
@@ -166,21 +148,21 @@ class Replay:
 
     def gradients(self) -> dict[str, torch.Tensor]:
         """The gradients as the last step left them."""
-        named = self.trainee.model.named_parameters()
+        named = self.setup.model.named_parameters()
         return {f"gradient of {name}": p.grad for name, p in named if p.grad is not None}
 
     def fingerprint(self) -> str:
         """That of the model as it is now."""
-        return fingerprint(self.trainee.model)
+        return fingerprint(self.setup.model)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """All parameters, on the CPU."""
-        return {name: p.detach().cpu().clone() for name, p in self.trainee.model.named_parameters()}
+        return {name: p.detach().cpu().clone() for name, p in self.setup.model.named_parameters()}
 
     def predictions(self) -> torch.Tensor:
         """The predicted class (n,) of every test example."""
-        found = evaluate(self.trainee.model, self.trainee.batches)
-        self.trainee.model.train()
+        found = evaluate(self.setup.model, self.setup.batches)
+        self.setup.model.train()
         return torch.from_numpy(found.log_probabilities.argmax(axis=1))
 
     def loss(self) -> float:
@@ -192,14 +174,14 @@ class Replay:
         return self.redraw(self._draw, self.epoch + 1, self.step)
 
     def _state(self) -> dict[str, Any]:
-        trainee = self.trainee
+        setup = self.setup
         return {
-            "model": {name: tensor.clone() for name, tensor in model_state(trainee.model).items()},
+            "model": {name: tensor.clone() for name, tensor in model_state(setup.model).items()},
             "optimizer": {
                 parameter: {key: _copied(value) for key, value in state.items()}
-                for parameter, state in trainee.optimizer.state.items()
+                for parameter, state in setup.optimizer.state.items()
             },
-            "dropouts": [dropout.step for dropout in trainee.dropouts],
+            "dropouts": [dropout.step for dropout in setup.dropouts],
             "python": random.getstate(),
             "numpy": np.random.get_state(),  # noqa: NPY002
             "torch": torch.get_rng_state(),

@@ -9,19 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.nn import functional
 
-from twinrun.data.packed import load_packed
 from twinrun.inspect.audit import Audit, audit
 from twinrun.study.errors import InputError
+from twinrun.study.flags import flags_for
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
-from twinrun.training.loop import begin_epoch, choose_device
-from twinrun.training.numerics import set_numerics
+from twinrun.training.loop import begin_epoch
 from twinrun.training.own_models import blame
-from twinrun.training.randomness import Noise
-from twinrun.training.setup import assemble
+from twinrun.training.setup import assemble, set_conditions
 
 
 def audit_task(params: Params, task: str, layout: Layout, device: str, repeats: int) -> Audit:
@@ -29,15 +26,11 @@ def audit_task(params: Params, task: str, layout: Layout, device: str, repeats: 
     run = next((run for run in params.runs if run.task == task), None)
     if run is None:
         raise InputError(f"task {task!r} is not in the grid of this study", f"tasks: {', '.join(params.grid.tasks)}")
-    packed = load_packed(layout.prepared(task), params.data_params_digest(task))
-    set_numerics(deterministic=False, precision=params.execution.precision, fill_uninitialized_memory=False)
-    on = torch.device(choose_device(device))
-    trainee = assemble(params, run, packed, Noise("none", None), on, layout.root)
-    begin_epoch(trainee, 0)
-    batch = next(iter(trainee.batches.train(0)))
-    return audit(
-        trainee.model, functional.cross_entropy, trainee.optimizer, (batch.images, batch.labels), repeats=repeats
-    )
+    free = flags_for(deterministic=False, tf32=params.execution.precision == "tf32", fill_uninitialized_memory=False)
+    setup = assemble(set_conditions(params, run, layout, device, instead=free))
+    begin_epoch(setup, 0)
+    batch = next(iter(setup.batches.train(0)))
+    return audit(setup.model, functional.cross_entropy, setup.optimizer, (batch.images, batch.labels), repeats=repeats)
 
 
 def audit_function(name: str, root: Path, repeats: int) -> Audit:

@@ -22,7 +22,7 @@ Message = dict[str, Any]
 
 def serve(replay: Replay, receive: Callable[[], Message], send: Callable[[Message], None]) -> None:
     """Answer each request with one message, until `quit`; a traced step sends one message for each operation."""
-    send({"initial": replay.trainee.initial, "bytes": _bytes(replay), "steps": replay.steps})
+    send({"initial": replay.setup.initial, "bytes": _bytes(replay), "steps": replay.steps})
     while (request := receive())["do"] != "quit":
         match request["do"]:
             case "advance":
@@ -58,19 +58,19 @@ class Pause:
         self.replay, self.receive, self.send = replay, receive, send
         self.kept: list[torch.Tensor] = []
         self.order: torch.Tensor | None = None  # the place in the first run's batch of each example of this one's
-        self.types = {path: type(module).__name__ for path, module in replay.trainee.model.named_modules()}
+        self.types = {path: type(module).__name__ for path, module in replay.setup.model.named_modules()}
 
     def run(self) -> list[str | None]:
         """Do the step; returns what the tensors that were asked for have become, such as `gradient of fc.weight`."""
-        self.names = {id(p): f"parameter {name}" for name, p in self.replay.trainee.model.named_parameters()}
-        self.names |= {id(b): f"buffer {name}" for name, b in self.replay.trainee.model.named_buffers()}
+        self.names = {id(p): f"parameter {name}" for name, p in self.replay.setup.model.named_parameters()}
+        self.names |= {id(b): f"buffer {name}" for name, b in self.replay.setup.model.named_buffers()}
         ends: dict[int, str] = {}
 
         def arrived(name: str, gradient: torch.Tensor) -> None:
             # A gradient is named when it arrives: the operation that makes it does not know whose it will be.
             ends.update((i, name) for i, kept in enumerate(self.kept) if kept.data_ptr() == gradient.data_ptr())
 
-        named = list(self.replay.trainee.model.named_parameters())
+        named = list(self.replay.setup.model.named_parameters())
         hooks = [p.register_hook(partial(arrived, f"gradient of {n}")) for n, p in named if p.requires_grad]
         self.replay.traced_step(self.report)
         for hook in hooks:
@@ -132,7 +132,7 @@ class Pause:
 
 
 def _bytes(replay: Replay) -> int:
-    return sum(p.numel() * p.element_size() for p in replay.trainee.model.parameters())
+    return sum(p.numel() * p.element_size() for p in replay.setup.model.parameters())
 
 
 def _distance(replay: Replay, other: dict[str, torch.Tensor]) -> Message:

@@ -1,4 +1,4 @@
-"""One run, from its four streams to its record: read it top-down.
+"""One run, from its set-up to its record: read it top-down.
 
 twinrun train digits/sgd/42/det_1           # in the study folder; writes runs/digits/sgd/42/det_1/
 """
@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from twinrun.data.packed import load_packed
-from twinrun.study.errors import DeviceError, InputError
+from twinrun.study.errors import InputError
 from twinrun.study.files import digest
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
-from twinrun.study.records import FINISHED, Record, read_record
+from twinrun.study.records import FINISHED, Metrics, Record, read_record
 from twinrun.study.records import Noise as NoiseRecord
 from twinrun.training import outcome
 from twinrun.training.batches import Batch, Batches
@@ -32,16 +31,12 @@ from twinrun.training.energy import energy_meter
 from twinrun.training.environment import gpu_name, versions
 from twinrun.training.fingerprint import fingerprint
 from twinrun.training.metrics import evaluate_metrics
-from twinrun.training.numerics import set_numerics
 from twinrun.training.optimizers import learning_rate, set_learning_rate
-from twinrun.training.randomness import Noise, seed_global_generators
+from twinrun.training.randomness import seed_global_generators
 from twinrun.training.recording import describe_weights, features_of, recorded_weights
-from twinrun.training.setup import Trainee, assemble
+from twinrun.training.setup import Conditions, Setup, assemble, set_conditions
 from twinrun.training.torch_errors import named_faults
 from twinrun.training.workspace import Workspace
-
-EMULATED = ("reorder", "ulp")
-NO_CUDA = "`twinrun doctor` says why; in a container: docker run --gpus all, apptainer run --nv; or use --device cpu"
 
 
 @dataclass(frozen=True)
@@ -62,44 +57,35 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
 
     Raises BusyError when another process holds the run, InputError for a device, data or replay that is not there.
     """
-    task = params.tasks[run.task]
-    device_name = choose_device(options.device)
-    device = torch.device(device_name)
-    kind = noise_kind(params, run, device_name)
-    check_replay(run, kind, options.replay)
-    packed = load_packed(layout.prepared(run.task), params.data_params_digest(run.task))
-    with Workspace(layout.work(run)) as workspace, named_faults(run.id, task.recipe.batch_size):
+    recipe = params.tasks[run.task].recipe
+    conditions = set_conditions(params, run, layout, options.device)
+    check_replay(conditions, options.replay)
+    device, packed = conditions.device, conditions.packed
+    with Workspace(layout.work(run)) as workspace, named_faults(run.id, recipe.batch_size):
         if options.unless_done and params.state_of(run, layout, packed.digest, code) in FINISHED:
             workspace.finish()
             return read_record(layout.run(run))
         started, clock, meter = datetime.now(UTC), time.perf_counter(), energy_meter(device)
-        # Emulated noise is free in an otherwise deterministic run: it replays, and differs from `det` in it alone.
-        flags = set_numerics(
-            deterministic=kind != "native",
-            precision=params.execution.precision,
-            fill_uninitialized_memory=params.execution.fill_uninitialized_memory,
-        )
         replayed = options.replay.entropy if options.replay else None
-        identity = identify(params, run, code, packed.digest, device, kind, replayed, options.stop_after)
-        attempt = workspace.begin(identity, needs_entropy=kind in EMULATED and not replayed)
-        noise = Noise(kind, replayed or attempt.entropy)
-        trainee = assemble(params, run, packed, noise, device, layout.root)
-        model, optimizer, batches, settings = trainee.model, trainee.optimizer, trainee.batches, trainee.settings
-        initial = trainee.initial
+        identity = identify(conditions, code, replayed, options.stop_after)
+        attempt = workspace.begin(identity, needs_entropy=conditions.needs_entropy and not replayed)
+        setup = assemble(conditions, replayed or attempt.entropy)
+        model, optimizer, batches = setup.model, setup.optimizer, setup.batches
 
         progress = load_checkpoint(workspace.checkpoint, identity, model, optimizer)
         resumed = progress is not None
         if progress is None:
             progress = Progress(identity, 0, [], recorded_weights(model, 0), {"train": 0.0, "eval": 0.0})
-        epochs = min(task.recipe.epochs, options.stop_after or task.recipe.epochs)
+        epochs = min(recipe.epochs, options.stop_after or recipe.epochs)
         note, predictions, saved = None, outcome.no_predictions(len(packed.classes)), time.perf_counter()
-        if resumed and progress.epoch == epochs:  # interrupted between the last epoch and the record
+        if progress.epoch == epochs:  # interrupted between the last epoch and the record
             predictions = evaluate(model, batches)
+            progress.rows[-1] |= evaluate_metrics(*predictions).model_dump()
         for epoch in range(progress.epoch, epochs):
-            rate = learning_rate(settings, epoch)
+            rate = learning_rate(setup.settings, epoch)
             set_learning_rate(optimizer, rate)
             begin = synchronized(device)
-            train_loss = train_epoch(trainee, epoch)
+            train_loss = train_epoch(setup, epoch)
             middle = synchronized(device)
             predictions = evaluate(model, batches)
             end = synchronized(device)
@@ -114,13 +100,14 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
                 predictions = outcome.no_predictions(len(packed.classes))
                 break
             row |= evaluate_metrics(*predictions).model_dump()
-            if (epoch + 1) % task.recipe.heads_every == 0 or epoch + 1 == epochs:
+            if (epoch + 1) % recipe.heads_every == 0 or epoch + 1 == epochs:
                 progress.weights |= recorded_weights(model, epoch + 1)
             options.progress(row, epochs)
             if time.perf_counter() - saved >= options.checkpoint_seconds:
                 save_checkpoint(workspace.checkpoint, progress, model, optimizer)
                 saved = time.perf_counter()
 
+        last = progress.rows[-1]
         result = outcome.Outcome(
             record=Record(
                 run=run.id,
@@ -133,13 +120,13 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
                 params_digest=params.run_digest(run),
                 code_digest=code,
                 data_digest=packed.digest,
-                device=device_name,
-                noise=NoiseRecord(kind=kind, entropy=noise.entropy),
-                flags=flags,
+                device=device.type,  # type: ignore[arg-type] # cpu or cuda
+                noise=NoiseRecord(kind=conditions.noise_kind, entropy=setup.noise.entropy),
+                flags=conditions.flags,
                 parameter_count=sum(parameter.numel() for parameter in model.parameters()),
-                initial_fingerprint=initial,
+                initial_fingerprint=setup.initial,
                 fingerprints=[row["fingerprint"] for row in progress.rows],
-                metrics=None if note else evaluate_metrics(*predictions),
+                metrics=None if note else Metrics(**{name: last[name] for name in Metrics.model_fields}),
                 note=note,
                 files={},
             ),
@@ -147,7 +134,7 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
             predictions=predictions,
             weights=progress.weights,
             shapes=describe_weights(model),
-            features=None if note or not task.recipe.features else features_of(model, batches, task.recipe.features),
+            features=None if note or not recipe.features else features_of(model, batches, recipe.features),
             seconds=None if resumed else progress.seconds | {"total": time.perf_counter() - clock},
             energy=(None, "not measured: the run was resumed") if resumed else meter.joules(shared=options.shared),
             idle_watts=meter.idle_watts,
@@ -161,50 +148,39 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
     return record
 
 
-def identify(
-    params: Params,
-    run: Run,
-    code: str,
-    data: str,
-    device: torch.device,
-    kind: str,
-    replayed: str | None = None,
-    stop_after: int | None = None,
-) -> str:
-    """What a checkpoint must agree in: a run that went on with another library or GPU would be two halves."""
-    return digest([run.id, params.run_digest(run), code, data, kind, replayed, stop_after,
-                   versions(), gpu_name(device)])  # fmt: skip
-
-
-def train_epoch(trainee: Trainee, epoch: int) -> float:
+def train_epoch(setup: Setup, epoch: int) -> float:
     """One pass over the training set; the mean loss over its examples. The device is waited for at the end only."""
-    begin_epoch(trainee, epoch)
-    losses, sizes = [], []
-    for batch in trainee.batches.train(epoch):
-        losses.append(train_step(trainee, batch))
-        sizes.append(len(batch.labels))
+    begin_epoch(setup, epoch)
+    losses, sizes = zip(*updates(setup, setup.batches.train(epoch)), strict=True)
     values = torch.stack(losses).tolist()
     return math.fsum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
 
 
-def begin_epoch(trainee: Trainee, epoch: int) -> None:
+def begin_epoch(setup: Setup, epoch: int) -> None:
     """Seed what a model may draw from in this epoch."""
     # Nothing of ours draws from these generators; a user's model may.
-    seed_global_generators("dropout", trainee.streams.dropout, epoch)
-    for dropout in trainee.dropouts:
-        dropout.start_epoch(trainee.streams.dropout, epoch)
-    trainee.model.train()
+    seed_global_generators("dropout", setup.streams.dropout, epoch)
+    for dropout in setup.dropouts:
+        dropout.start_epoch(setup.streams.dropout, epoch)
+    setup.model.train()
 
 
-def train_step(trainee: Trainee, batch: Batch) -> torch.Tensor:
-    """One update of the weights; the loss of the batch, on the device."""
-    for dropout in trainee.dropouts:
-        dropout.order = batch.order
-    loss = functional.cross_entropy(trainee.model(batch.images).float(), batch.labels)
-    trainee.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    trainee.optimizer.step()
-    return loss.detach()
+def updates(setup: Setup, batches: Iterable[Batch]) -> Iterator[tuple[torch.Tensor, int]]:
+    """One update of the weights for each batch; its loss, on the device, and its number of examples."""
+    model, optimizer = setup.model, setup.optimizer
+    for batch in batches:
+        for dropout in setup.dropouts:
+            dropout.order = batch.order
+        loss = functional.cross_entropy(model(batch.images).float(), batch.labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        yield loss.detach(), len(batch.labels)
+
+
+def train_step(setup: Setup, batch: Batch) -> torch.Tensor:
+    """A single update, for what looks at each; the loss of the batch, on the device."""
+    return next(updates(setup, [batch]))[0]
 
 
 @torch.no_grad()
@@ -220,34 +196,19 @@ def evaluate(model: nn.Module, batches: Batches) -> outcome.Predictions:
     return outcome.Predictions(*(torch.cat(parts).cpu().numpy() for parts in (probabilities, labels, logs)))
 
 
-def choose_device(name: str) -> Literal["cpu", "cuda"]:
-    """The device that `auto`, `cpu` or `cuda` means here; DeviceError when CUDA is asked for and absent."""
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if name not in ("auto", "cuda"):
-        raise InputError(f"device {name!r} is not known", "cpu, cuda or auto")
-    if not torch.cuda.is_available():
-        raise DeviceError("device cuda: torch sees no CUDA device", NO_CUDA)
-    return "cuda"
+def identify(conditions: Conditions, code: str, replayed: str | None = None, stop_after: int | None = None) -> str:
+    """What a checkpoint must agree in: a run that went on with another library or GPU would be two halves."""
+    params, run, device = conditions.params, conditions.run, conditions.device
+    return digest([run.id, params.run_digest(run), code, conditions.packed.digest, conditions.noise_kind, replayed,
+                   stop_after, versions(), gpu_name(device)])  # fmt: skip
 
 
-def noise_kind(params: Params, run: Run, device: str) -> Literal["none", "native", "reorder", "ulp"]:
-    """The implementation noise of that run on that device."""
-    if not run.free_noise:
-        return "none"
-    kind = "ulp" if run.arm == "ulp" else params.execution.noise
-    if kind == "auto":
-        return "native" if device == "cuda" else "reorder"
-    if kind == "native" and device == "cpu":
-        raise InputError("execution.noise native: a single-threaded CPU run has none", "use auto, reorder or ulp")
-    return kind
-
-
-def check_replay(run: Run, kind: str, replay: NoiseRecord | None) -> None:
+def check_replay(conditions: Conditions, replay: NoiseRecord | None) -> None:
     """Refuse to replay what this run does not have: InputError."""
-    if replay and (kind not in EMULATED or replay.kind != kind):
+    kind = conditions.noise_kind
+    if replay and (not conditions.needs_entropy or replay.kind != kind):
         raise InputError(
-            f"{run.id}: its noise here is {kind}, which cannot replay a record with {replay.kind} noise",
+            f"{conditions.run.id}: its noise here is {kind}, which cannot replay a record with {replay.kind} noise",
             "only reorder and ulp noise can be replayed, each by a run of the same kind",
         )
 

@@ -1,63 +1,37 @@
-"""Deterministic and free mode: one function sets the flags, reads them back and refuses a contradiction."""
+"""Deterministic and free mode: the one place that sets torch's switches, reads them back and puts them back."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils import deterministic as memory  # its one switch is a property that type checkers do not see
 
 from twinrun.study.errors import MismatchError
-from twinrun.study.flags import NumericFlags, flags_for
+from twinrun.study.flags import NumericFlags
 from twinrun.study.pins import CUBLAS, CUBLAS_DETERMINISTIC, leaks
 
 Flags = dict[str, bool | int | str | None]
-
-
-def set_numerics(*, deterministic: bool, precision: str, fill_uninitialized_memory: bool) -> Flags:
-    """Put torch into deterministic or free mode and return the flags in force; `precision` as in the params.
-
-    Raises as `apply_flags` does.
-    """
-    return apply_flags(
-        flags_for(
-            deterministic=deterministic,
-            tf32=precision == "tf32",
-            fill_uninitialized_memory=fill_uninitialized_memory,
-        )
-    )
+_TF32 = ("cuda_matmul_tf32", "cudnn_tf32")
+_workspace_in_force: list[str | None] = []  # what the last mode of this process set, if there was one
 
 
 def apply_flags(flags: NumericFlags) -> Flags:
-    """Set torch's switches and return those in force, read back.
+    """Put torch into the mode of a run or a measurement, and return the flags in force, read back.
 
-    Raises MismatchError when a flag cannot be brought to its value, or when a controlled environment variable has
-    another one (they are read by libraries when torch is imported).
+    Raises MismatchError when a flag cannot be brought to its value, when a controlled environment variable has another
+    one (libraries read them when torch is imported), and for a second mode in a process that has started CUDA.
     """
-    os.environ.pop(CUBLAS, None)  # this process may have had a run before
+    before = os.environ.pop(CUBLAS, None)  # this process may have had a run before
     wrong = leaks(os.environ)
     if wrong:
         raise MismatchError(
             f"environment variables that would change the results: {', '.join(sorted(wrong))}",
             "start the run with `twinrun train`, which sets them before torch is imported",
         )
-    if flags.cublas_workspace:
-        # cuBLAS picks its workspaces at run time unless told which. It looks when CUDA starts, which is later.
-        os.environ[CUBLAS] = CUBLAS_DETERMINISTIC
-    torch.set_num_threads(1)  # the split of a sum among threads changes its rounding
-    # Operations without a deterministic implementation raise instead of differing silently.
-    torch.use_deterministic_algorithms(flags.deterministic_algorithms)
-    # Convolutions: only algorithms that give the same bits each time.
-    torch.backends.cudnn.deterministic = flags.cudnn_deterministic
-    # Autotuning picks an algorithm by measured speed, another one from process to process; ordinary training has it on.
-    torch.backends.cudnn.benchmark = flags.cudnn_benchmark
-    # Writes NaN into fresh memory to expose reads of it: most of deterministic mode's cost, and no bit changes.
-    memory.fill_uninitialized_memory = flags.fill_uninitialized_memory  # type: ignore[attr-defined]
-    # TF32 keeps 10 bits of the mantissa in matrix products on CUDA: a choice of precision, not of determinism.
-    torch.backends.cuda.matmul.allow_tf32 = flags.tf32
-    torch.backends.cudnn.allow_tf32 = flags.tf32
-
     wanted: Flags = {
         "deterministic_algorithms": flags.deterministic_algorithms,
         "cudnn_deterministic": flags.cudnn_deterministic,
@@ -69,6 +43,17 @@ def apply_flags(flags: NumericFlags) -> Flags:
         "cpu_capability": "AVX2",
         "cublas_workspace_config": CUBLAS_DETERMINISTIC if flags.cublas_workspace else None,
     }
+    workspace = wanted["cublas_workspace_config"]
+    if _workspace_in_force and _workspace_in_force[0] != workspace and torch.cuda.is_initialized():
+        if before is not None:
+            os.environ[CUBLAS] = before
+        raise MismatchError(
+            f"numerics: this process has started CUDA with {CUBLAS}={_workspace_in_force[0]}, and cuBLAS keeps to it: "
+            f"{workspace} would not take effect",
+            "run the other mode in a process of its own, as `twinrun train` and `twinrun sweep` do",
+        )
+    _workspace_in_force[:] = [str(workspace) if workspace else None]
+    set_flags({name: value for name, value in wanted.items() if name in _SET})
     found = read_flags()
     for name, value in wanted.items():
         if found[name] != value:
@@ -92,6 +77,52 @@ def read_flags() -> Flags:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cublas_workspace_config": os.environ.get(CUBLAS),
     }
+
+
+def set_flags(flags: Flags) -> None:
+    """Set just these flags, named as `read_flags` does."""
+    for name, value in flags.items():
+        _SET[name](value)
+
+
+@contextmanager
+def flags_kept() -> Iterator[None]:
+    """Put the flags back at the end of the block as they were before it, but for TF32, a user's own choice."""
+    before = {name: value for name, value in read_flags().items() if name in _SET and name not in _TF32}
+    warn_only, started = torch.is_deterministic_algorithms_warn_only_enabled(), torch.cuda.is_initialized()
+    try:
+        yield
+    finally:
+        if before["cublas_workspace_config"] is None and torch.cuda.is_initialized() and not started:
+            # cuBLAS reads it once: where CUDA was started in the block, it holds on, and the next block must see that.
+            del before["cublas_workspace_config"]
+        set_flags(before)
+        torch.use_deterministic_algorithms(bool(before["deterministic_algorithms"]), warn_only=warn_only)
+
+
+def _set_workspace(value: Any) -> None:
+    # cuBLAS picks its workspaces at run time unless told which. It looks when CUDA starts, which is later.
+    if value is None:
+        os.environ.pop(CUBLAS, None)
+    else:
+        os.environ[CUBLAS] = str(value)
+
+
+_SET: dict[str, Callable[[Any], None]] = {
+    # Operations without a deterministic implementation raise instead of differing silently.
+    "deterministic_algorithms": torch.use_deterministic_algorithms,
+    # Convolutions: only algorithms that give the same bits each time.
+    "cudnn_deterministic": lambda value: setattr(torch.backends.cudnn, "deterministic", value),
+    # Autotuning picks an algorithm by measured speed, another one from process to process; ordinary training has it on.
+    "cudnn_benchmark": lambda value: setattr(torch.backends.cudnn, "benchmark", value),
+    # Writes NaN into fresh memory to expose reads of it: most of deterministic mode's cost, and no bit changes.
+    "fill_uninitialized_memory": lambda value: setattr(memory, "fill_uninitialized_memory", value),
+    # TF32 keeps 10 bits of the mantissa in matrix products on CUDA: a choice of precision, not of determinism.
+    "cuda_matmul_tf32": lambda value: setattr(torch.backends.cuda.matmul, "allow_tf32", value),
+    "cudnn_tf32": lambda value: setattr(torch.backends.cudnn, "allow_tf32", value),
+    "cpu_threads": torch.set_num_threads,  # the split of a sum among threads changes its rounding
+    "cublas_workspace_config": _set_workspace,
+}
 
 
 def _tf32(old: Any, new: Any) -> bool:

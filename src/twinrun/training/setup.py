@@ -1,31 +1,58 @@
-"""A run ready to be trained: model, optimizer and batches as its params, streams and noise make them."""
+"""The one set-up of a run: device, noise, flags and data first, then model, optimizer and batches from its streams."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from twinrun.data.packed import Packed
+from twinrun.data.packed import Packed, load_packed
 from twinrun.study import schema
-from twinrun.study.errors import InputError
+from twinrun.study.errors import DeviceError, InputError
+from twinrun.study.flags import NumericFlags, flags_for
 from twinrun.study.grid import Run
+from twinrun.study.layout import Layout
 from twinrun.study.params import Params
 from twinrun.training.batches import Batches
 from twinrun.training.fingerprint import fingerprint
 from twinrun.training.models import build_model
+from twinrun.training.numerics import Flags, apply_flags
 from twinrun.training.optimizers import build_optimizer
 from twinrun.training.randomness import Noise, StreamDropout, Streams, take_over_dropout
 
+NoiseKind = Literal["none", "native", "reorder", "ulp"]
+EMULATED = ("reorder", "ulp")
+NO_CUDA = "`twinrun doctor` says why; in a container: docker run --gpus all, apptainer run --nv; or use --device cpu"
+
 
 @dataclass(frozen=True)
-class Trainee:
-    """What a run's steps work on; `initial` is the fingerprint before the first of them."""
+class Conditions:
+    """What holds before a run has any weights: its device, its kind of noise, the flags in force, its data."""
 
+    params: Params
+    run: Run
+    root: Path
+    device: torch.device
+    noise_kind: NoiseKind
+    flags: Flags
+    packed: Packed
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether the noise is drawn from numbers, which a record keeps."""
+        return self.noise_kind in EMULATED
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run ready for its first step; `initial` is the fingerprint before it."""
+
+    conditions: Conditions
+    noise: Noise
     model: nn.Module
     dropouts: list[StreamDropout]
     optimizer: Optimizer
@@ -33,6 +60,72 @@ class Trainee:
     batches: Batches
     streams: Streams
     initial: str
+
+
+def set_conditions(
+    params: Params, run: Run, layout: Layout, device: str, *, instead: NumericFlags | None = None
+) -> Conditions:
+    """Choose the device, load the data and put torch into the run's mode; with `instead`, under those flags, no noise.
+
+    Raises InputError for a device or data that are not there, MismatchError for flags that cannot be brought in force.
+    """
+    name = choose_device(device)
+    kind = noise_kind(params, run, name) if instead is None else "none"
+    packed = load_packed(layout.prepared(run.task), params.data_params_digest(run.task))
+    flags = apply_flags(instead or own_flags(params, kind))
+    return Conditions(params, run, layout.root, torch.device(name), kind, flags, packed)
+
+
+def assemble(conditions: Conditions, entropy: str | None = None) -> Setup:
+    """Build the run's model with its initial weights, its optimizer and its batches on the device.
+
+    `entropy` is what emulated noise is drawn from.
+    """
+    params, run, packed, device = conditions.params, conditions.run, conditions.packed, conditions.device
+    noise = Noise(conditions.noise_kind, entropy if conditions.needs_entropy else None)
+    task, streams = params.tasks[run.task], Streams.of(run)
+    streams.seed_initialization()
+    model = build_model(task.model, len(packed.classes), conditions.root, packed.image_size)
+    dropouts = take_over_dropout(model)
+    noise.disturb(model, packed.image_size)
+    initial = fingerprint(model)
+    adapt(model, device, params.execution)
+    settings = task.optimizer(run.optimizer)
+    optimizer = build_optimizer(settings, model)
+    batches = Batches(packed, task.recipe, streams, noise, device, channels_last=params.execution.channels_last)
+    return Setup(conditions, noise, model, dropouts, optimizer, settings, batches, streams, initial)
+
+
+def choose_device(name: str) -> Literal["cpu", "cuda"]:
+    """The device that `auto`, `cpu` or `cuda` means here; DeviceError when CUDA is asked for and absent."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if name not in ("auto", "cuda"):
+        raise InputError(f"device {name!r} is not known", "cpu, cuda or auto")
+    if not torch.cuda.is_available():
+        raise DeviceError("device cuda: torch sees no CUDA device", NO_CUDA)
+    return "cuda"
+
+
+def noise_kind(params: Params, run: Run, device: str) -> NoiseKind:
+    """The implementation noise of that run on that device."""
+    if not run.free_noise:
+        return "none"
+    kind = "ulp" if run.arm == "ulp" else params.execution.noise
+    if kind == "auto":
+        return "native" if device == "cuda" else "reorder"
+    if kind == "native" and device == "cpu":
+        raise InputError("execution.noise native: a single-threaded CPU run has none", "use auto, reorder or ulp")
+    return kind
+
+
+def own_flags(params: Params, kind: NoiseKind) -> NumericFlags:
+    """The flags of a run: emulated noise replays, so a run with it is deterministic in all else."""
+    return flags_for(
+        deterministic=kind != "native",
+        tf32=params.execution.precision == "tf32",
+        fill_uninitialized_memory=params.execution.fill_uninitialized_memory,
+    )
 
 
 def adapt(model: nn.Module, device: torch.device, execution: schema.Execution) -> None:
@@ -64,18 +157,3 @@ class MixedPrecision:
     def end(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """After it, also when it failed."""
         self.open.pop().__exit__(None, None, None)
-
-
-def assemble(params: Params, run: Run, packed: Packed, noise: Noise, device: torch.device, root: Path) -> Trainee:
-    """Build the run's model with its initial weights, its optimizer and its batches on `device`."""
-    task, streams = params.tasks[run.task], Streams.of(run)
-    streams.seed_initialization()
-    model = build_model(task.model, len(packed.classes), root, packed.image_size)
-    dropouts = take_over_dropout(model)
-    noise.disturb(model, packed.image_size)
-    initial = fingerprint(model)
-    adapt(model, device, params.execution)
-    settings = task.optimizer(run.optimizer)
-    optimizer = build_optimizer(settings, model)
-    batches = Batches(packed, task.recipe, streams, noise, device, channels_last=params.execution.channels_last)
-    return Trainee(model, dropouts, optimizer, settings, batches, streams, initial)
