@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from twinrun.inspect.bits import tensors_in
 from twinrun.inspect.nondeterministic_ops import DOCUMENTED, documented
 from twinrun.inspect.repeat import call_digests, repeat_elsewhere, save_call
-from twinrun.inspect.tensors import tensors_in
 from twinrun.inspect.trace import UNINITIALIZED, Tracer
 from twinrun.training.numerics import flags_kept, set_flags
 from twinrun.training.own_models import blame

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch.utils._pytree import tree_map
 
-from twinrun.inspect.tensors import tensor_digest, tensors_in
+from twinrun.inspect.bits import bits_digest, tensors_in
 from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.files import has_room, read_json, write_bytes, write_json
 from twinrun.training.numerics import set_flags
@@ -45,7 +45,7 @@ def call_digests(function: Any, args: Any, kwargs: Any) -> list[str]:
     result = function(*args, **kwargs)
     if (scratch := SCRATCH.get(function._schema.name)) is not None:
         result = result[:scratch] + result[scratch + 1 :]
-    return [tensor_digest(tensor) for _, tensor in [*tensors_in(result), *tensors_in(args), *tensors_in(kwargs)]]
+    return [bits_digest(tensor) for _, tensor in [*tensors_in(result), *tensors_in(args), *tensors_in(kwargs)]]
 
 
 def save_call(folder: Path, number: int, function: Any, args: Any, kwargs: Any) -> bool:

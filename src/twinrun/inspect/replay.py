@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from twinrun.inspect.tensors import tensor_digest
+from twinrun.inspect.bits import bits_digest
 from twinrun.inspect.trace import AUGMENTATION, BATCH, DRAW, STATE, Event, Tracer
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
@@ -93,8 +93,8 @@ class Replay:
     def step_digests(self) -> dict[str, str]:
         """After a step: digests of what was drawn, of the loss, and of every tensor that goes on to the next."""
         drawn = self._redrawn().table
-        return {"draw": tensor_digest(drawn), "loss": tensor_digest(self._loss)} | {
-            name: tensor_digest(tensor) for name, tensor in chain(self.state().items(), self.gradients().items())
+        return {"draw": bits_digest(drawn), "loss": bits_digest(self._loss)} | {
+            name: bits_digest(tensor) for name, tensor in chain(self.state().items(), self.gradients().items())
         }
 
     def rewind(self) -> None:

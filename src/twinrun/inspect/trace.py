@@ -11,8 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from twinrun.inspect.bits import bits_digest, rows_digest, tensors_in
 from twinrun.inspect.repeat import SCRATCH
-from twinrun.inspect.tensors import rows_digest, tensor_digest, tensors_in
 
 BATCH, AUGMENTATION, FORWARD, BACKWARD, OPTIMIZER = "batch", "augmentation", "forward", "backward", "optimizer"
 STATE, DRAW, MODULE = "(state)", "(draw)", "(module)"  # in the place of an operation, where none is looked at
@@ -102,7 +102,7 @@ class Tracer(TorchDispatchMode):
         """
         with _disable_current_modes():  # computing a digest is no operation of the step
             return [
-                Value(where, tensor, tensor_digest(tensor), self._rows(tensor))
+                Value(where, tensor, bits_digest(tensor), self._rows(tensor))
                 for label, item in found.items()
                 for where, tensor in tensors_in(item, label)
                 if not _repeats(tensor)

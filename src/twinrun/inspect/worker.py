@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save
 
+from twinrun.inspect.bits import Difference, array_bits, difference, unequal
 from twinrun.inspect.replay import Replay
-from twinrun.inspect.tensors import Difference, difference, ulp_distance
 from twinrun.inspect.trace import DRAW, Event, Tracer, Value
 from twinrun.study.files import write_bytes
 from twinrun.training.randomness import StreamDropout
@@ -140,15 +141,14 @@ def _distance(replay: Replay, other: dict[str, torch.Tensor]) -> Message:
     predicted = replay.predictions()
     first = torch.cat([other[f"weight/{name}"].reshape(-1) for name in replay.weights()])
     second = torch.cat([tensor.reshape(-1) for tensor in replay.weights().values()])
-    finite = torch.isfinite(first) & torch.isfinite(second)
-    ulps = ulp_distance(first[finite], second[finite])
-    ulps = ulps[ulps > 0]
+    apart = unequal(array_bits(first), array_bits(second))
+    ulps = np.sort(apart.ulps[apart.ulps > 0]) if apart else np.empty(0)
     norm = first.double().norm()
     return {
         "weights_differ": int((first != second).sum()),
         "weights": first.numel(),
-        "ulps_max": int(ulps.max()) if len(ulps) else None,
-        "ulps_median": float(ulps.double().median()) if len(ulps) else None,
+        "ulps_max": int(ulps[-1]) if len(ulps) else None,
+        "ulps_median": float(ulps[(len(ulps) - 1) // 2]) if len(ulps) else None,
         "relative_l2": _finite(float((second.double() - first.double()).norm() / norm)) if norm > 0 else None,
         "flipped": int((other["predicted"] != predicted).sum()),
         "examples": len(predicted),

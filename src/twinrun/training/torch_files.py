@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 # How numpy's numbers are pickled: many trainers store the mean of a metric beside the weights. None of these runs code.
-_NUMPY_SCALARS = [np.dtype, np._core.multiarray.scalar, *{type(np.dtype(code)) for code in "?bhilqBHILQefdFD"}]
+_SCALAR = np.float64(0).__reduce__()[0]  # numpy keeps it in a private module
+_NUMPY_SCALARS: list[Any] = [np.dtype, _SCALAR, *{type(np.dtype(code)) for code in "?bhilqBHILQefdFD"}]
 
 
 def load_tensors(path: Path) -> Any:

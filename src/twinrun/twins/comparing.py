@@ -13,9 +13,8 @@ from zipfile import ZipFile, is_zipfile
 from twinrun.study.errors import InputError
 from twinrun.study.files import sha256_file
 from twinrun.twins import planting
-from twinrun.twins.bits import Difference
 from twinrun.twins.contents import read_contents, safetensors_metadata
-from twinrun.twins.nested import differences, leaves
+from twinrun.twins.nested import Difference, differences, leaves
 from twinrun.twins.running import Twin
 
 SAME, PACKAGING, DIFFERENT, ABSENT = "same bytes", "same contents", "different", "missing"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors import deserialize
 
-from twinrun.twins.bits import Bits
+from twinrun.inspect.bits import Bits
 
 _SAFETENSORS = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from twinrun.twins.bits import MOST_ULPS, Difference, bits_of, compare_bits
+from twinrun.inspect.bits import Bits, bits_of, unequal
 
 SHOWN = 5  # differences in a message
+MOST_ULPS = 1_000_000  # that are shown: of unrelated numbers the count of steps between them says nothing
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One place where two values are not the same bits; numbers are None where they have no meaning."""
+
+    path: str
+    what: str
+    elements: int | None = None  # that differ
+    of: int | None = None
+    ulps: int | None = None  # largest distance, in units in the last place; numbers only
+    absolute: float | None = None  # largest distance
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}" if self.path else self.what
 
 
 def assert_same_bits(first: Any, second: Any) -> None:
@@ -125,3 +142,36 @@ def _bytes(first: bytes, second: bytes, path: str) -> Iterator[Difference]:
     count = int(unequal.sum()) + abs(len(first) - len(second))
     sizes = f"{len(first)} bytes" if len(first) == len(second) else f"{len(first)} against {len(second)} bytes"
     yield Difference(path, f"{sizes}; {count} differ, the first at offset {place}", count, max(len(first), len(second)))
+
+
+def compare_bits(path: str, first: Bits, second: Bits) -> Difference | None:
+    """What differs between two arrays, in words, or None: they have the same type, shape and bits."""
+    if first.dtype != second.dtype:
+        return Difference(path, f"type {first.dtype} against {second.dtype}")
+    if first.shape != second.shape:
+        return Difference(path, f"shape {list(first.shape)} against {list(second.shape)}")
+    apart = unequal(first, second)
+    if apart is None:
+        return None
+    elements, place = len(apart.places), int(apart.places[0])
+    ulps = int(apart.ulps.max()) if len(apart.ulps) else None
+    steps = "" if ulps is None or ulps > MOST_ULPS else f"{ulps} ulp{'' if ulps == 1 else 's'} or "
+    by = f", by at most {steps}{apart.absolute:.3g}" if apart.absolute is not None else ""
+    index = ", ".join(str(int(index)) for index in np.unravel_index(place, first.shape))
+    where = f", first at [{index}]: " if first.shape else ": "
+    values = f"{_element(first, place)} against {_element(second, place)}"
+    notes = {
+        "NaN in both, with other bits": apart.nan_in_both,
+        "NaN in one of them": apart.nan_in_one,
+        "0.0 in one and -0.0 in the other": apart.signs_of_zero,
+    }
+    what = f"{elements} of {first.count} elements differ{by}{where}{values}"
+    what = "; ".join([what, *(f"{count} are {words}" for words, count in notes.items() if count)])
+    return Difference(path, what, elements, first.count, ulps, apart.absolute)
+
+
+def _element(array: Bits, place: int) -> str:
+    value = array.values([place])
+    if value is None:
+        return f"0x{array.elements[place].tobytes()[::-1].hex()}"
+    return str(value[0])

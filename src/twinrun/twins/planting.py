@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinrun.twins.bits import Bits, bits_of
+from twinrun.inspect.bits import Bits, bits_of
 
 Elements = NDArray[np.uint8]  # (elements, bytes of each), little-endian
 Change = Callable[[Elements], Elements | None]  # None: there is nothing to change
