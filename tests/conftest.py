@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -21,8 +22,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import yaml  # noqa: E402
 from hypothesis import settings  # noqa: E402
-from tools.sample.build import build_sample  # noqa: E402
 
 from twinrun.data.packed import data_digest  # noqa: E402
 from twinrun.study.files import sha256_file, write_json  # noqa: E402
@@ -123,9 +124,16 @@ def params(study: Layout) -> Params:
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the three sample archives."""
+    """A folder with the three sample archives, from the committed store; tests/sample paints them anew."""
     folder = tmp_path_factory.mktemp("sample")
-    build_sample(folder)
+    store = REPOSITORY / "datastore" / "files" / "md5"
+
+    def stored(md5: str) -> Path:
+        return store / md5[:2] / md5[2:]
+
+    (tracked,) = yaml.safe_load((REPOSITORY / "data.dvc").read_text())["outs"]
+    for entry in json.loads(stored(tracked["md5"]).read_text()):
+        shutil.copyfile(stored(entry["md5"]), folder / entry["relpath"])
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from twinrun.data.archives import open_archive
-from twinrun.study.errors import InputError
+from twinrun.study.errors import InputError, ResourceError
 from twinrun.study.files import sha256_file
 
 MEMBERS = {"a/b.txt": b"one" * 1000, "a/c/d.bin": bytes(range(256)) * 40, "empty": b""}
@@ -159,3 +160,115 @@ def test_unusual_compression(tmp_path: Path) -> None:
         archive.writestr("a", "1")
     with pytest.raises(InputError, match="a is encrypted or packed in an unusual way"):
         open_archive(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("kind", ["x.zip", "x.tar"])
+def test_backslashes_are_named_as_such(kind: str, tmp_path: Path) -> None:
+    path = WRITERS[kind](tmp_path / kind, {"cat\\1.png": b"x"})
+    with pytest.raises(InputError, match="has backslashes where folders need slashes") as caught:
+        open_archive(path)
+    assert "pack it again" in caught.value.hint
+
+
+def zip_with_raw_names(path: Path, names: list[bytes]) -> Path:
+    """A zip whose names are those bytes, without the flag for UTF-8."""
+    stand_ins = {f"{number:0{len(name)}d}".encode(): name for number, name in enumerate(names)}
+    content = write_zip(path, {stand_in.decode(): b"x" for stand_in in stand_ins}).read_bytes()
+    for stand_in, name in stand_ins.items():
+        content = content.replace(stand_in, name)
+    path.write_bytes(content)
+    return path
+
+
+def test_names_of_a_zip_are_right_or_refused(tmp_path: Path) -> None:
+    path = zip_with_raw_names(tmp_path / "mac.zip", ["gru\u0308n/1.png".encode(), "日本/1.png".encode()])
+    with open_archive(path) as archive:
+        assert archive.names == ["grün/1.png", "日本/1.png"]
+        assert archive.read("grün/1.png") == b"x"
+    for encoding in ("cp437", "cp1252", "shift_jis"):
+        name = "日本/1.png" if encoding == "shift_jis" else "grün/1.png"
+        path = zip_with_raw_names(tmp_path / "old.zip", [name.encode(encoding)])
+        with pytest.raises(InputError, match="is in an unknown encoding") as caught:
+            open_archive(path)
+        assert "UTF-8" in caught.value.hint
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w", encoding="latin-1", format=tarfile.GNU_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("gr\u00fcn.png"))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    Path(os.fsdecode(bytes(folder) + b"/gr\xfcn.png")).write_bytes(b"x")
+    for path in (tmp_path / "x.tar", folder):
+        with pytest.raises(InputError, match=r"'gr\\udcfcn\.png' has a name that is not UTF-8") as caught:
+            open_archive(path)
+        str(caught.value).encode()
+
+
+def test_names_that_differ_only_in_how_accents_are_written(tmp_path: Path) -> None:
+    path = write_folder(tmp_path / "folder", {"gr\u00fcn": b"1", "gru\u0308n": b"2"})
+    with pytest.raises(InputError, match="is there twice"):
+        open_archive(path)
+
+
+def test_a_linked_folder_says_what_to_do(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "folder")
+    (folder / "cat").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="'cat' in it is a link to a folder") as caught:
+        open_archive(folder)
+    assert "put the folder itself there" in caught.value.hint
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_pipes_and_devices_are_refused_and_not_waited_for(inside: bool, tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "x" if inside else tmp_path / "x"
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path)
+    for source in [path.parent] if inside else [path, Path("/dev/zero")]:
+        with pytest.raises(InputError, match="a device"):
+            open_archive(source)
+
+
+def entry(content: bytes, offset: int, value: bytes) -> bytes:
+    """The zip with other bytes at that place of its first entry in the central directory."""
+    start = content.index(b"PK\x01\x02") + offset
+    return content[:start] + value + content[start + len(value) :]
+
+
+def headers(**pax: str) -> bytes:
+    """A tar whose one member has these pax headers."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("a")
+        info.pax_headers = {name.replace("_", "."): value for name, value in pax.items()}
+        archive.addfile(info)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("case", ["version", "offset", "size", "sparse map", "sparse size", "sparse 1.0"])
+def test_headers_that_mean_nothing(case: str, tmp_path: Path) -> None:
+    whole = write_zip(tmp_path / "whole.zip").read_bytes()
+    content = {
+        "version": entry(whole, 6, (200).to_bytes(2, "little")),
+        "offset": entry(whole, 42, (2**32 - 9).to_bytes(4, "little")),
+        "size": entry(whole, 20, (2**31).to_bytes(4, "little")),
+        "sparse map": headers(GNU_sparse_map="a,b"),
+        "sparse size": headers(GNU_sparse_size="much", GNU_sparse_map="0,1"),
+        "sparse 1.0": headers(GNU_sparse_major="1", GNU_sparse_minor="0"),
+    }[case]
+    path = tmp_path / "odd"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"odd: (not a whole archive|refused)") as caught:
+        open_archive(path)
+    assert caught.value.exit_code == 2
+
+
+def test_a_full_disk_while_unpacking_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tar(tmp_path / "x.tar.gz")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(ResourceError, match="the disk is full"):
+        open_archive(path)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from twinrun.data.example import Image, Index
 from twinrun.data.packed import IMAGES
 from twinrun.data.rows import fit_square, moments_of, npy_header, read_span, write_at
-from twinrun.study.errors import DamagedError, InputError, ResourceError
+from twinrun.study.errors import DamagedError, InputError, OutOfMemoryError, ResourceError
 from twinrun.study.files import read_json, write_json
 
 Progress = Callable[[int, int], None]
@@ -158,7 +158,7 @@ def _chunks(job: _Job, begin: int, end: int, image_bytes: int) -> Iterator[tuple
                 yield pending[0][0], pending.popleft()[1].result()
         except BrokenProcessPool as error:
             message = "a process that decodes images was killed"
-            raise ResourceError(message, "mostly memory ran out: give more; the same command goes on") from error
+            raise OutOfMemoryError(message, "mostly memory ran out: give more; the same command goes on") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -194,7 +194,7 @@ def _pack_chunk(number: int) -> list[tuple[int, str]]:
         except DamagedError as error:
             if not _job.skip:
                 raise
-            failed.append((start + place, error.message))
+            failed.append((start + place, error.reason))
             image = np.zeros((_job.size, _job.size, _job.channels), np.uint8)
         if image.shape[2] != _job.channels:
             raise InputError(f"grey and colour images are mixed near {example.id}", _MIXED)

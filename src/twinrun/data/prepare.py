@@ -19,6 +19,7 @@ import PIL
 from twinrun.data.archives import open_archive
 from twinrun.data.duplicates import find_duplicates
 from twinrun.data.example import Index
+from twinrun.data.faults import out_of_memory
 from twinrun.data.packed import IDS, IMAGES, LABELS, MANIFEST, PACKED_SCHEMA, data_digest
 from twinrun.data.packing import Progress, Rows, pack_images
 from twinrun.data.readers import DataBlock, read_index
@@ -76,6 +77,8 @@ def _part(out: Path) -> Iterator[Path]:
                 yield part
             except (OSError, ResourceError):
                 raise
+            except MemoryError as error:
+                raise out_of_memory(str(out)) from error
             except Exception:
                 shutil.rmtree(part, ignore_errors=True)
                 raise

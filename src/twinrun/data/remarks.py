@@ -1,4 +1,4 @@
-"""What a user should know of a packed data set, in sentences: images left out, duplicates, imbalance."""
+"""What a user should know of a packed data set, in sentences: images left out, split, duplicates, imbalance."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ def remarks(manifest: dict[str, Any]) -> list[str]:
     if skipped:
         names = ", ".join(list(skipped)[:_NAMED]) + (" and more" if len(skipped) > _NAMED else "")
         lines.append(f"{len(skipped)} images left out (on_error: skip): {names}; reasons are in its manifest.json")
+    if sides := manifest["extra"].get("split_folders"):
+        lines.append("split by folders: " + ", ".join(f"{name} is {side}" for name, side in sides.items()))
+    if passed := manifest["extra"].get("passed_over"):
+        names = ", ".join(list(passed)[:_NAMED]) + (" and more" if len(passed) > _NAMED else "")
+        lines.append(f"{sum(passed.values())} files of file managers and the like passed over: {names}")
     found = manifest["duplicates"]
     if found["groups"]:
         worst = found["listed"][0]

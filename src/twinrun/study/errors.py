@@ -27,7 +27,14 @@ class DeviceError(InputError):
 
 
 class DamagedError(InputError):
-    """One image of a data set that cannot be had; a task's `on_error: skip` leaves it out and goes on."""
+    """One image of a data set that cannot be had; a task's `on_error: skip` leaves it out and goes on.
+
+    `reason` is what a manifest notes: the same words on every machine, without paths.
+    """
+
+    def __init__(self, message: str, hint: str = "", reason: str = "") -> None:
+        super().__init__(message, hint)
+        self.reason = reason or message
 
 
 class ResourceError(InputError):

@@ -142,8 +142,8 @@ def test_missing_csv_is_named(tmp_path: Path) -> None:
         (",BENIGN,", ",NORMAL,", r"mass_.*train_set\.csv: row 2: pathology 'NORMAL' is unknown"),
         (",LEFT,", ",UP,", "row 2: left or right breast 'UP' is unknown"),
         (",CC,", ",XX,", "row 2: image view 'XX' is unknown"),
-        ("pathology", "path", "column 'pathology' is missing"),
-        ("P_1,3,", "P_1,", "row 2: 13 fields where the header has 14"),
+        ("pathology", "path", "no column pathology"),
+        ("P_1,3,", "P_1,", "row 2: 13 cells, but there are 14 columns"),
     ],
 )
 def test_bad_rows_are_named(old: str, new: str, message: str, tmp_path: Path) -> None:
@@ -247,3 +247,14 @@ def check_real_index(archive: Archive, cases_in_train: int) -> None:
         assert not sides["train"] & sides["test"]
         assert index.extra["dropped_for_leakage"] > 0
         assert len({example.id for example in index.examples}) == len(index.examples)
+
+
+def test_what_macos_and_a_nas_leave_behind_is_no_image(tmp_path: Path) -> None:
+    tree = write(tmp_path / "x", USUAL)
+    for image in sorted(tree.rglob("1-1.dcm")):
+        (image.parent / "._1-1.dcm").write_bytes(b"\0\5\x16\7")
+        (image.parent / "@eaDir").mkdir()
+        (image.parent / "@eaDir" / "1-1.dcm").write_bytes(b"thumbnail")
+    with open_archive(tree) as archive:
+        index = index_cbis_ddsm(archive, "full")
+        assert [index.load(example).shape for example in index.examples] == [(4, 3, 1)] * 5

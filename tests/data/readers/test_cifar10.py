@@ -115,3 +115,23 @@ def test_sample_pickles_have_the_form_of_the_real_ones(sample: Path) -> None:
     assert plain[b"data"].dtype == np.uint8
     assert np.array_equal(plain[b"data"], ours["data"])
     assert plain[b"labels"] == ours["labels"]
+
+
+@pytest.mark.parametrize(
+    ("names", "part"),
+    [
+        ([b"cat", b"cat"], "two classes are named cat"),
+        ([b"cat", b"d\xff"], "not UTF-8"),
+        (["cat", "\udcff"], "not UTF-8"),
+    ],
+)
+def test_class_names_that_cannot_be_told(names: list[Any], part: str, tmp_path: Path) -> None:
+    folder = write_batches(tmp_path / "x")
+    meta = folder / "cifar-10-batches-py" / "batches.meta"
+    meta.write_bytes(
+        b"\x80\x02}(X\x0b\x00\x00\x00label_names](X\x03\x00\x00\x00catX\x03\x00\x00\x00\xed\xb3\xbfeu."
+        if isinstance(names[1], str)
+        else pickle.dumps({b"label_names": names}, 2)
+    )
+    with open_archive(folder) as archive, pytest.raises(InputError, match=part):
+        index_cifar10(archive)

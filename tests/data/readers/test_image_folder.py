@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -16,7 +17,7 @@ from twinrun.data.archives import open_archive
 from twinrun.data.example import Index
 from twinrun.data.prepare import prepare
 from twinrun.data.readers.image_folder import index_image_folder
-from twinrun.study.errors import InputError
+from twinrun.study.errors import InputError, OutOfMemoryError
 from twinrun.study.schema import ImageFolder
 
 
@@ -141,7 +142,8 @@ def test_a_table_with_groups(tmp_path: Path) -> None:
     [
         ("", {}, "no column path and label"),
         ("path;label\ni/1.png;a\n", {}, "separated by commas"),
-        ("path,label\ni/1.png\n", {}, "row 2: label is empty"),
+        ("path,label\ni/1.png\n", {}, "row 2: 1 cells, but there are 2 columns"),
+        ("path,label\ni/1.png,\n", {}, "row 2: label is empty"),
         ("path,label,group\ni/1.png,a,\n", {}, "row 2: group is empty"),
         ("path,label,split\ni/1.png,a,dev\n", {}, "row 2: split 'dev'"),
         ("path,label,split\ni/1.png,a,train\ni/1.png,b,test\n", {}, "rows 2 and 3 both name i/1.png"),
@@ -261,7 +263,7 @@ def test_non_square_images(fit: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (encode(RAMP.astype(np.uint16) * 200), "more than 8 bits a pixel"),
+        (encode(RAMP.astype(np.uint16) * 200), "more than 8 bits a channel"),
         (b"", "does not decode as an image"),
         (png(height=64, width=64)[:80], "does not decode as an image"),
         (b"<html>not found</html>", "does not decode as an image"),
@@ -331,3 +333,123 @@ def test_lesions_of_mini_mias_by_patient(real_data: Path, tmp_path: Path) -> Non
     assert sum(manifest["groups"].values()) == len({group for *_, group in rows})
     assert manifest["channels"] == 1
     assert 25 <= manifest["n_test"] <= 45
+
+
+SPLIT_WORDS = [
+    ("Training", "Testing"), ("training", "testing"), ("training_set", "test_set"), ("TRAIN", "Test"),
+    ("train-images", "test images"), ("TrainSet", "TestSet"), ("Train_Data", "Testing Data"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("train", "test"), SPLIT_WORDS)
+def test_a_split_in_other_words_is_one(train: str, test: str, tmp_path: Path) -> None:
+    names = [f"{side}/{c}/{i}.png" for side, n in ((train, 3), (test, 1)) for c in ("glioma", "none") for i in range(n)]
+    index = index_of(write(tmp_path / "x", [*names, "Validation/none/9.png"]))
+    assert index.classes == ("glioma", "none")
+    assert Counter(e.split for e in index.examples) == {"train": 6, "test": 2}
+    assert index.extra["split_folders"] == {train: "train", test: "test", "Validation": "val"}
+    assert index.extra["left_out"] == {"val": 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "part"),
+    [
+        (["train/a/1.png", "train/b/1.png", "val/a/1.png"], "rename the one to test on to test"),
+        (["Training/a/1.png", "Validation/a/1.png"], "rename the one to test on to test"),
+        (["Testing/a/1.png", "valid/a/1.png"], "rename the one to test on to train"),
+        (["val/1.png", "cat/1.png", "dog/1.png"], "lie in no class folder"),
+        (["training/x/1.png", "running/x/1.png"], "if these are classes, list all of them in `classes`"),
+        (["cat/train/1.png", "cat/test/2.png", "dog/train/1.png"], "the split lies inside the class folders: cat, dog"),
+    ],
+)
+def test_what_sounds_like_a_split_never_becomes_classes(names: list[str], part: str, tmp_path: Path) -> None:
+    assert part in said(write(tmp_path / "x", names), test_share=0.5, split_seed=0)
+
+
+def test_classes_that_sound_like_a_split_can_be_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "x", [f"{c}/{i}.png" for c in ("training", "running") for i in range(4)])
+    assert index_of(path, test_share=0.5, split_seed=0, classes=["running", "training"]).classes[1] == "training"
+
+
+def test_the_split_and_what_was_passed_over_are_told(tmp_path: Path) -> None:
+    junk = ["@eaDir/1.png", ".ipynb_checkpoints/1-checkpoint.png", "__MACOSX/._1.png", "Thumbs.db", "#recycle/1.png",
+            ".thumbnails/1.png", "$RECYCLE.BIN/1.png", "._1.png", "._2.png", "lost+found/1.png"]  # fmt: skip
+    names = [f"{s}/{c}/{c}{s}{i}.png" for s in ("Training", "Testing") for c in "ab" for i in range(2)]
+    path = write(tmp_path / "x", names + [f"{folder}{name}" for folder in ("", "Training/a/") for name in junk])
+    manifest = prepare("t", block(), tmp_path, tmp_path / "out")
+    assert manifest["n_train"] + manifest["n_test"] == 8
+    assert manifest["classes"] == ["a", "b"]
+    assert manifest["extra"]["passed_over"] == {
+        "#recycle": 2, "$RECYCLE.BIN": 2, ".ipynb_checkpoints": 2, ".thumbnails": 2, "._*": 4, "@eaDir": 2,
+        "Thumbs.db": 2, "__MACOSX": 2, "lost+found": 2,
+    }  # fmt: skip
+    assert "split by folders: Testing is test, Training is train" in manifest["remarks"]
+    assert any("20 files of file managers and the like passed over: #recycle," in line for line in manifest["remarks"])
+    assert path.is_dir()
+
+
+def test_names_are_compared_as_people_see_them(tmp_path: Path) -> None:
+    composed, apart = "gr\u00fcn", "gru\u0308n"  # as Linux and Windows write it, and as macOS does
+    names = [f"train/{composed}/1.png", f"test/{apart}/2.png", "train/rot/3.png", "test/rot/4.png"]
+    index = index_of(write(tmp_path / "x", names), classes=["rot", apart])
+    assert index.classes == ("rot", composed)
+    assert Counter((e.split, e.label) for e in index.examples) == dict.fromkeys(
+        [("train", 0), ("train", 1), ("test", 0), ("test", 1)], 1
+    )
+    (tmp_path / "t.csv").write_text(f"path,label,split\ntest/{composed}/2.png,{apart},test\ntrain/rot/3.png,b,train\n")
+    table = index_of(tmp_path / "x", table="t.csv")
+    assert table.classes == ("b", composed)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("path,label,split,label\ni/1.png,a,train,b\n", "the column label is there twice"),
+        ("path,label,Split,split\ni/1.png,a,train,test\n", "the column split is there twice"),
+        ("path,label,split\ni/1.png,a,b,train\n", "row 2: 4 cells, but there are 3 columns"),
+        ("path,label,split\ni/1.png,a,train\ni/2.png,a\n", "row 3: 2 cells, but there are 3 columns"),
+        (f"path,label,split\ni/1.png,{'a' * 131_073},train\n", "field larger than field limit"),
+    ],
+)
+def test_tables_that_could_be_misread(text: str, part: str, tmp_path: Path) -> None:
+    assert part in said(table(tmp_path, text), table="t.csv")
+
+
+def test_empty_cells_behind_the_last_column_are_nothing(tmp_path: Path) -> None:
+    text = "path,label,split\ni/1.png,b,train,,\ni/2.png,a,test,\n"
+    assert [e.id for e in index_of(table(tmp_path, text), table="t.csv").examples] == ["i/1.png", "i/2.png"]
+
+
+def test_a_table_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "x", TREE)
+    os.mkfifo(tmp_path / "t.csv")
+    assert "t.csv: no file" in said(path, table="t.csv")
+
+
+def test_reasons_are_the_same_words_everywhere(tmp_path: Path) -> None:
+    manifests = []
+    for place in ("one", "two"):
+        root = tmp_path / place
+        files = {name: png(number) for number, name in enumerate(TREE)}
+        files |= {"train/cat/bad.png": b"<html>", "train/cat/cut.png": png(height=64, width=64)[:80]}
+        write(root / "x", files)
+        manifests.append(prepare("t", block(on_error="skip"), root, root / "out"))
+    assert manifests[0]["skipped"] == manifests[1]["skipped"]
+    assert set(manifests[0]["skipped"]) == {"train/cat/bad.png", "train/cat/cut.png"}
+    assert "0x" not in str(manifests[0]["skipped"])
+    assert str(tmp_path) not in str(manifests[0]["skipped"])
+
+
+def test_want_of_memory_leaves_no_image_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "x", {name: png(number) for number, name in enumerate(TREE)})
+
+    def starved(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("PIL.ImageFile.ImageFile.load", starved)
+        with pytest.raises(OutOfMemoryError, match=r"\.png: memory ran out") as caught:
+            prepare("t", block(on_error="skip"), tmp_path, tmp_path / "out")
+    assert caught.value.exit_code == 6
+    assert not (tmp_path / "out").exists()
+    assert prepare("t", block(on_error="skip"), tmp_path, tmp_path / "out")["skipped"] == {}

@@ -5,8 +5,6 @@ Source: Sawyer-Lee et al., CBIS-DDSM, TCIA, 2016, https://doi.org/10.7937/K9/TCI
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -14,6 +12,7 @@ from typing import Any
 
 from twinrun.data.archives import Archive
 from twinrun.data.example import Split
+from twinrun.data.tables import read_table
 from twinrun.study.errors import InputError
 
 CLASSES = ("benign", "malignant")
@@ -116,24 +115,10 @@ def _read_csv(archive: Archive, abnormality: str, split: Split) -> list[Case]:
 
 def _parse(archive: Archive, name: str, abnormality: str, split: Split) -> list[Case]:
     where = f"{archive.path}: {name}"
-    try:
-        # newline="" keeps the line feed that every real row has inside a quoted field for the CSV parser.
-        text = io.StringIO(archive.read(name).decode("utf-8-sig"), newline="")
-        table = [[cell.strip() for cell in row] for row in csv.reader(text, strict=True)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{where}: not a CSV file: {error}", "fetch it again") from error
-    header = table[0] if table else []
-    missing = [column for column in _COLUMNS if column not in header]
-    if missing:
-        raise InputError(f"{where}: column {missing[0]!r} is missing", f"needed: {', '.join(_COLUMNS)}")
     cases = []
-    for number, cells in enumerate(table[1:], 2):
-        if not any(cells):
-            continue
-        if len(cells) != len(header):
-            message = f"{where}: row {number}: {len(cells)} fields where the header has {len(header)}"
-            raise InputError(message, "fetch the CSV file again")
-        row = dict(zip(header, cells, strict=True))
+    hint = f"needed: {', '.join(_COLUMNS)}; fetch it again"
+    for number, cells in read_table(archive.read(name), where, _COLUMNS, hint):
+        row = {column: cells[column.lower()] for column in _COLUMNS}
         for column, allowed in _VALUES.items():
             if row[column] not in allowed:
                 hint = f"allowed: {', '.join(allowed)}"

@@ -81,8 +81,8 @@ def _load(archive: Archive, candidates: list[Candidate], place: str, view: str, 
         found = [pixels for _, _, pixels in pictures]
     if len(found) != 1:
         kind = "whole mammogram" if view == "full" else "cropped image"
-        message = f"{archive.path}: {place}: {len(found)} files in it can be the {kind}, where one is expected"
-        raise DamagedError(message, "fetch that folder again")
+        reason = f"{place}: {len(found)} files in it can be the {kind}, where one is expected"
+        raise DamagedError(f"{archive.path}: {reason}", "fetch that folder again", reason)
     grey = window(found[0])
     del pictures, found  # 16 bits a pixel and several of them: a worker's memory counts
     # Whole mammograms of right breasts are mirrored, so that all point one way; crops have no way to point.

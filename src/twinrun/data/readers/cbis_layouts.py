@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from twinrun.data.archives import Archive
+from twinrun.data.archives import Archive, pass_over
 from twinrun.data.decode import decode_picture
 from twinrun.data.readers.cbis_cases import Case
 from twinrun.data.readers.cbis_pixels import decode_dicom
+from twinrun.data.tables import read_table
 from twinrun.study.errors import InputError
 
 _INFO = "dicom_info.csv"
@@ -61,7 +60,7 @@ def find_layout(archive: Archive) -> Layout:
     if infos:
         return Layout("JPEG files", True, _listed(archive, infos[0]))
     found: dict[str, list[Candidate]] = defaultdict(list)
-    for name in archive.names:
+    for name in pass_over(archive.names)[0]:
         if name.lower().endswith(".dcm"):
             for part in name.split("/")[:-1]:
                 if part.startswith(("Mass-", "Calc-")):
@@ -72,18 +71,11 @@ def find_layout(archive: Archive) -> Layout:
 def _listed(archive: Archive, info: str) -> dict[str, list[Candidate]]:
     """JPEG files by series UID: the folder they lie in, wherever that folder is."""
     where = f"{archive.path}: {info}"
-    try:
-        text = io.StringIO(archive.read(info).decode("utf-8-sig"), newline="")
-        rows = list(csv.DictReader(text, strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{where}: not a CSV file: {error}", "fetch it again") from error
-    missing = [column for column in _COLUMNS if not rows or column not in rows[0]]
-    if missing:
-        raise InputError(f"{where}: column {missing[0]!r} is missing", f"needed: {', '.join(_COLUMNS)}")
+    rows = read_table(archive.read(info), where, _COLUMNS, f"needed: {', '.join(_COLUMNS)}; fetch it again")
     # Descriptions by series and file: about 280 of the real list are empty, so the series UID alone finds the image.
-    descriptions = {_tail(row["image_path"] or ""): (row["SeriesDescription"] or "").strip().lower() for row in rows}
+    descriptions = {_tail(row["image_path"]): row["seriesdescription"].lower() for _, row in rows}
     found: dict[str, list[Candidate]] = defaultdict(list)
-    for name in archive.names:
+    for name in pass_over(archive.names)[0]:
         if _tail(name) in descriptions:
             found[PurePosixPath(name).parent.name].append(Candidate(name, descriptions[_tail(name)]))
     return dict(found)

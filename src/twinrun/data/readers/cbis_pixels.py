@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from twinrun.data.decode import MOST_PIXELS
+from twinrun.data.faults import named_damage
 from twinrun.study.errors import DamagedError
 
+_FAILS = "does not decode as DICOM"
 _DAMAGED = "fetch it again, or let `on_error: skip` in the task's data leave it out"
 _BLOCK = 1 << 17  # pixels windowed at a time: what fits into a cache
 _BACKGROUND = 25  # of 255: darker is film without tissue
@@ -24,21 +26,19 @@ def decode_dicom(content: bytes, where: str) -> tuple[str, Any]:
 
     Raises DamagedError naming `where` for what does not decode or is no single grey image.
     """
-    try:
+    with named_damage(where, _FAILS, _DAMAGED):
         dataset = pydicom.dcmread(io.BytesIO(content))
         height, width = int(dataset.Rows), int(dataset.Columns)
         if height * width > MOST_PIXELS:
-            raise ValueError(f"{height} x {width} pixels are more than the {MOST_PIXELS:,} that are read")
+            reason = f"{height} x {width} pixels are more than the {MOST_PIXELS:,} that are read"
+            raise DamagedError(f"{where} {_FAILS}: {reason}", _DAMAGED, reason)
         dataset.pixel_array_options(view_only=True)  # no copy where the pixels are stored plainly
         pixels = dataset.pixel_array
         description = str(dataset.get("SeriesDescription", "")).lower()
         inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
-    # pydicom raises many kinds, by tag and damage.
-    except Exception as error:
-        raise DamagedError(f"{where} does not decode as DICOM: {error}", _DAMAGED) from error
     if pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "ui" or pixels.dtype.itemsize > 2:
-        found = f"{pixels.dtype}, shape {pixels.shape}"
-        raise DamagedError(f"{where} is no single grey image of 8 or 16 bits but {found}", _DAMAGED)
+        reason = f"no single grey image of 8 or 16 bits but {pixels.dtype}, shape {pixels.shape}"
+        raise DamagedError(f"{where} is {reason}", _DAMAGED, reason)
     return description, np.invert(pixels) if inverted else pixels
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from twinrun.data.archives import Archive
 from twinrun.data.example import Example, Image, Index
+from twinrun.data.faults import named_damage
 from twinrun.study.errors import InputError
 
 TRAIN_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -81,11 +82,9 @@ def load_pickle(content: bytes, where: str) -> dict[str, Any]:
 
     Raises InputError naming `where` for anything that such files do not hold; nothing of it is executed.
     """
-    try:
-        value = _Unpickler(io.BytesIO(content), encoding="bytes").load()
     # A hostile or cut pickle can raise nearly anything inside the unpickler.
-    except Exception as error:
-        raise InputError(f"{where}: not a CIFAR-10 pickle: {error}", _HINT) from error
+    with named_damage(f"{where}:", "not a CIFAR-10 pickle", _HINT):
+        value = _Unpickler(io.BytesIO(content), encoding="bytes").load()
     if not isinstance(value, dict):
         raise InputError(f"{where}: not a CIFAR-10 pickle: it holds no dictionary", _HINT)
     keys = [key.decode("latin1") if isinstance(key, bytes) else str(key) for key in value]
@@ -102,7 +101,12 @@ def index_cifar10(archive: Archive) -> Index:
     names = load_pickle(archive.read(f"{folder}{META}"), f"{archive.path}: {folder}{META}").get("label_names")
     if not isinstance(names, list) or len(names) < 2:
         raise InputError(f"{archive.path}: {folder}{META}: label_names is missing or too short", _HINT)
-    classes = tuple(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names)
+    try:
+        classes = tuple(name.decode() if isinstance(name, bytes) else str(name).encode().decode() for name in names)
+    except UnicodeError as error:
+        raise InputError(f"{archive.path}: {folder}{META}: a class has a name that is not UTF-8", _HINT) from error
+    if twice := sorted({name for name in classes if classes.count(name) > 1}):
+        raise InputError(f"{archive.path}: {folder}{META}: two classes are named {', '.join(twice)}", _HINT)
     arrays: dict[str, Image] = {}
     examples = []
     for batch in (*TRAIN_BATCHES, TEST_BATCH):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections import Counter, defaultdict
@@ -11,20 +9,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
+from unicodedata import normalize
 
 from PIL import Image as Pillow
 
-from twinrun.data.archives import Archive
+from twinrun.data.archives import Archive, pass_over
 from twinrun.data.decode import open_picture, pixels_of
 from twinrun.data.example import Example, Image, Index, held_out, in_order
+from twinrun.data.tables import read_table
 from twinrun.study.errors import InputError
-from twinrun.study.files import explain_os_error, sha256_file
+from twinrun.study.files import explain_os_error, sha256_bytes
 from twinrun.study.schema import ImageFolder
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
 SPLITS = ("train", "test")
 LEFT_OUT = ("val", "valid", "validation")  # for choosing a recipe: neither trained nor tested on
-_JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
+_LAYOUT = "images lie in train/<class>/ and test/<class>/, or, to be split by test_share, in <class>/"
+# Words by which data sets call the sides of their split, such as Training, test_set, train-images.
+_SIDES = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "val", "valid": "val", "validation": "val", "validating": "val",
+}  # fmt: skip
+_SIDE_ENDS = re.compile(r"[ _-]?(set|data|dataset|images|imgs|split)$")
 
 
 @dataclass(frozen=True)
@@ -61,49 +67,65 @@ def index_image_folder(archive: Archive, data: ImageFolder, root: Path) -> Index
 
 
 def _refuse(archive: Archive, what: str, names: Iterable[str], hint: str) -> NoReturn:
-    found = sorted(names)
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    raise InputError(f"{archive.path}: {what}: {', '.join(found[:3])}{more}", hint)
+    listed = sorted(names)
+    more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
+    raise InputError(f"{archive.path}: {what}: {', '.join(listed[:3])}{more}", hint)
 
 
 def _is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
+def _side_of(folder: str) -> str | None:
+    """The side that a folder's name means, if it sounds like one."""
+    return _SIDES.get(_SIDE_ENDS.sub("", folder.lower()))
+
+
 def _walk_tree(archive: Archive, data: ImageFolder) -> tuple[list[_Row], dict[str, Any]]:
-    files = [n for n in archive.names if not any(p.startswith(".") or p in _JUNK for p in PurePosixPath(n).parts)]
+    files, passed = pass_over(archive.names)
+    extra: dict[str, Any] = {"passed_over": passed} if passed else {}
     images = [name for name in files if _is_image(name)]
     if not images:
         raise InputError(f"{archive.path}: no images in it", f"images end in {', '.join(SUFFIXES)}")
     # Archives often have one folder around everything.
     base = PurePosixPath(os.path.commonpath([str(PurePosixPath(name).parent) for name in images]) or ".")
     below = {name: PurePosixPath(name).relative_to(base) for name in images}
-    tops = {path.parts[0] for path in below.values()}
-    split = bool({top.lower() for top in tops} & set(SPLITS))
+    tops = {path.parts[0] for path in below.values() if len(path.parts) > 1}
+    sides = {top: side for top in sorted(tops) if (side := _side_of(top))}
+    split = bool(sides) and not tops <= {normalize("NFC", name) for name in data.classes or ()}
     depth = 2 if split else 1  # where the class stands in a path: (split,) class, ..., file
-    layout = "images lie in train/<class>/ and test/<class>/, or, to be split by test_share, in <class>/"
     if flat := [str(path) for path in below.values() if len(path.parts) <= depth]:
-        _refuse(archive, f"{len(flat)} images lie in no class folder", flat, layout)
+        _refuse(archive, f"{len(flat)} images lie in no class folder", flat, _LAYOUT)
     if split:
-        kinds = {top.lower() for top in tops}
-        if missing := set(SPLITS) - kinds:
-            hint = f"there is {', '.join(sorted(tops))}; {layout}"
-            raise InputError(f"{archive.path}: no images in a folder {', '.join(missing)}", hint)
-        if other := {top for top in tops if top.lower() not in SPLITS + LEFT_OUT}:
-            _refuse(archive, "folders beside train and test", other, f"allowed: {', '.join(LEFT_OUT)}; {layout}")
+        _check_split(archive, tops, sides)
+        if any(top.lower() != side for top, side in sides.items()):
+            extra["split_folders"] = sides
+    elif {_side_of(path.parts[1]) for path in below.values() if len(path.parts) > 2} >= set(SPLITS):
+        _refuse(archive, "the split lies inside the class folders", tops, _LAYOUT)
     folders = {str(base.joinpath(*path.parts[:depth])) for path in below.values()}
     _refuse_strangers(archive, files, folders)
     rows = []
     for name, path in below.items():
         group = str(path)
         if data.group_pattern:
-            found = re.search(data.group_pattern, "/".join(path.parts[depth:]))
-            if not found:
+            match = re.search(data.group_pattern, "/".join(path.parts[depth:]))
+            if not match:
                 _refuse(archive, f"group_pattern {data.group_pattern!r} does not match", [str(path)], "correct it")
-            group = found[1] if found.re.groups else found[0]
-        side = path.parts[0].lower() if split else None
-        rows.append(_Row(name, str(path), path.parts[depth - 1], side, group))
-    return rows, {}
+            group = match[1] if match.re.groups else match[0]
+        rows.append(_Row(name, str(path), path.parts[depth - 1], sides[path.parts[0]] if split else None, group))
+    return rows, extra
+
+
+def _check_split(archive: Archive, tops: set[str], sides: dict[str, str]) -> None:
+    """InputError unless the top folders are train and test, in whatever words, and at most one for validation."""
+    if missing := [side for side in SPLITS if side not in sides.values()]:
+        listed = ", ".join(sorted(tops))
+        hint = f"there is {listed}; {_LAYOUT}; if these are classes, list all of them in `classes`"
+        if tops == sides.keys() and "val" in sides.values():
+            hint = f"there is {listed}: rename the one to test on to {missing[0]}; {_LAYOUT}"
+        raise InputError(f"{archive.path}: no images in a folder {', '.join(missing)}", hint)
+    if other := tops - sides.keys():
+        _refuse(archive, "folders beside train and test", other, f"allowed: {', '.join(LEFT_OUT)}; {_LAYOUT}")
 
 
 def _refuse_strangers(archive: Archive, files: list[str], folders: set[str]) -> None:
@@ -116,63 +138,57 @@ def _refuse_strangers(archive: Archive, files: list[str], folders: set[str]) -> 
         hint = f"images end in {', '.join(SUFFIXES)}; convert or move the others out of the class folders"
         _refuse(archive, f"{len(inside)} files in class folders are no images", inside, hint)
     if archive.path.is_dir():  # an archive does not always list its empty folders
-        there = {f"{top}/{sub.name}" if top != "." else sub.name
-                 for top in around for sub in (archive.path / top).iterdir() if sub.is_dir()}  # fmt: skip
-        empty = [name for name in there - folders if not PurePosixPath(name).name.startswith((".", "__MACOSX"))]
-        if empty:
+        tops = {top: archive.path / top for top in around if (archive.path / top).is_dir()}
+        there = {str(PurePosixPath(top, normalize("NFC", sub.name)))
+                 for top, folder in tops.items() for sub in folder.iterdir() if sub.is_dir()}  # fmt: skip
+        if empty := pass_over(there - folders)[0]:
             _refuse(archive, "class folders without images", empty, "remove them, or put images into them")
 
 
 def _read_table(archive: Archive, data: ImageFolder, path: Path) -> tuple[list[_Row], dict[str, Any], dict[str, str]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        lines = list(csv.reader(io.StringIO(text), strict=True))
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: no file", "`table` names a CSV file")
+        content = path.read_bytes()
     except OSError as error:
         raise explain_os_error(error, path) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a table in CSV and UTF-8: {error}") from error
-    header = [cell.strip().lower() for cell in lines[0]] if lines else []
-    if missing := [key for key in ("path", "label") if key not in header]:
-        hint = "columns, separated by commas: path, label, and as wished split (train, test, val) and group"
-        raise InputError(f"{path}: no column {' and '.join(missing)}", hint)
+    hint = "columns, separated by commas: path, label, and as wished split (train, test, val) and group"
+    lines = read_table(content, str(path), ("path", "label"), hint, ("split", "group"))
     known = frozenset(archive.names)
     rows, lost, seen = [], [], dict[str, int]()
-    for number, cells in enumerate(lines[1:], 2):
-        if not any(cell.strip() for cell in cells):
-            continue
-        row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
-        if empty := [key for key in ("path", "label", "split", "group") if key in header and not row.get(key)]:
+    for number, row in lines:
+        if empty := [key for key in ("path", "label", "split", "group") if row.get(key) == ""]:
             raise InputError(f"{path}: row {number}: {empty[0]} is empty", "every image needs it")
-        name, side = str(PurePosixPath(row["path"])), row["split"].lower() if "split" in header else None
+        name, side = str(PurePosixPath(row["path"])), row["split"].lower() if "split" in row else None
         if side is not None and side not in SPLITS + LEFT_OUT:
-            raise InputError(
-                f"{path}: row {number}: split {row['split']!r}", f"allowed: {', '.join(SPLITS + LEFT_OUT)}"
-            )
+            allowed = f"allowed: {', '.join(SPLITS + LEFT_OUT)}"
+            raise InputError(f"{path}: row {number}: split {row['split']!r}", allowed)
         if name in seen:
             raise InputError(f"{path}: rows {seen[name]} and {number} both name {name}", "an image stands there once")
         seen[name] = number
         if name not in known:
             lost.append(name)
         rows.append(_Row(name, name, row["label"], side, row.get("group") or name))
+    images = [name for name in pass_over(archive.names)[0] if _is_image(name)]
     if (lost and data.on_error == "error") or len(lost) == len(rows):
-        files = [name for name in archive.names if _is_image(name)]
-        example = f"its images have names such as {files[0]}" if files else "there are no images in it"
-        _refuse(
-            archive, f"{len(lost)} of {len(rows)} paths in {path} are missing", lost, f"paths are inside it; {example}"
-        )
-    unlisted = sum(_is_image(name) and name not in seen for name in archive.names)
-    extra = {"table": {"path": data.table, "sha256": sha256_file(path)}, "images_not_in_table": unlisted}
+        example = f"its images have names such as {images[0]}" if images else "there are no images in it"
+        what = f"{len(lost)} of {len(rows)} paths in {path} are missing"
+        _refuse(archive, what, lost, f"paths are inside it; {example}")
+    extra = {
+        "table": {"path": data.table, "sha256": sha256_bytes(content)},
+        "images_not_in_table": sum(name not in seen for name in images),
+    }
     return [row for row in rows if row.name in known], extra, dict.fromkeys(lost, "not in the source")
 
 
-def _order_classes(archive: Archive, data: ImageFolder, found: set[str]) -> tuple[str, ...]:
+def _order_classes(archive: Archive, data: ImageFolder, labels: set[str]) -> tuple[str, ...]:
     if data.classes is None:
-        return tuple(sorted(found, key=(lambda name: (int(name), name)) if all(map(str.isdecimal, found)) else None))
-    if unknown := found - set(data.classes):
-        _refuse(
-            archive, "not among `classes`", unknown, f"`classes` names {', '.join(data.classes)}: all, in their order"
-        )
-    return tuple(data.classes)
+        numbers = all(map(str.isdecimal, labels))
+        return tuple(sorted(labels, key=(lambda name: (int(name), name)) if numbers else None))
+    classes = tuple(normalize("NFC", name) for name in data.classes)
+    if unknown := labels - set(classes):
+        _refuse(archive, "not among `classes`", unknown, f"`classes` names {', '.join(classes)}: all, in their order")
+    return classes
 
 
 def _choose_sides(archive: Archive, data: ImageFolder, rows: list[_Row]) -> dict[str, str]:

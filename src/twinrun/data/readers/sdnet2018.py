@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from twinrun.data.archives import Archive
+from twinrun.data.archives import Archive, pass_over
 from twinrun.data.decode import decode_picture
 from twinrun.data.example import Example, Image, Index, held_out, in_order
 from twinrun.study.errors import InputError
@@ -27,11 +27,11 @@ def index_sdnet2018(archive: Archive, test_share: float, split_seed: int) -> Ind
     Raises InputError when nothing, or nothing on one side, is found, and for tiles without a photo number.
     """
     tiles: dict[str, tuple[str, str, int]] = {}  # id -> (member, photo, label)
-    for name in archive.names:
+    names, passed = pass_over(archive.names)
+    for name in names:
         path = PurePosixPath(name)
         folder = _FOLDER.fullmatch(path.parent.name)
-        # Names that start with a dot are what file managers leave behind.
-        if not folder or path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
+        if not folder or path.suffix.lower() not in _SUFFIXES:
             continue
         tile = _TILE.fullmatch(path.stem)
         if not tile:
@@ -55,7 +55,7 @@ def index_sdnet2018(archive: Archive, test_share: float, split_seed: int) -> Ind
         (name,) = example.where
         return decode_picture(archive.read(name), f"{archive.path}: {name}", colour=True)
 
-    return Index(CLASSES, in_order(examples), load)
+    return Index(CLASSES, in_order(examples), load, {"passed_over": passed} if passed else {})
 
 
 def choose_photos(photos: Iterable[str], test_share: float, split_seed: int) -> set[str]:
