@@ -25,12 +25,18 @@ DEFAULT_PARAMS = Path("params.yaml")
 
 
 def load_params(path: Path) -> Params:
-    """Read and check the params file, in a folder whose code is the code that runs; imported late, for it is heavy."""
+    """Read and check the params file, in a folder whose code is the code that runs and whose inputs DVC can see.
+
+    Imported late, for it is heavy.
+    """
+    from twinrun.launch.inputs import require_inputs_in_sight
     from twinrun.study.checkout import require_same_code
     from twinrun.study.params import read_params
 
     require_same_code(Layout())
-    return read_params(path)
+    params = read_params(path)
+    require_inputs_in_sight(params, Layout())
+    return params
 
 
 def enter_clean_environment() -> None:
