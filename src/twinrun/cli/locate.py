@@ -62,7 +62,7 @@ def _locate_all(pairs: dict[str, tuple[str, str] | None], layout: Layout, one: A
     from twinrun.collect.first_difference import sentences, write_located
     from twinrun.study.folders import replaced_folder
 
-    with replaced_folder(layout.located) as folder:
+    with replaced_folder(layout.located, ("*.json", "*.csv")) as folder:
         for task, pair in pairs.items():
             if pair is None:
                 print(f"{task}: its first cell has no det and nd run to compare")

@@ -46,6 +46,9 @@ class CollectSummary:
         return text
 
 
+COLLECTED = ("study.json", "*.csv", "*/labels.npy", "*/heads.npy")  # what collected/ consists of
+
+
 def collect(
     params: Params, layout: Layout, *, code_digest: str, check_only: bool = False, progress: Progress = silent
 ) -> CollectSummary:
@@ -57,7 +60,7 @@ def collect(
     manifests = read_manifests(params, layout)
     found = read_runs(params, layout, manifests, code_digest, progress)
     if not check_only:
-        with replaced_folder(layout.collected) as folder:
+        with replaced_folder(layout.collected, COLLECTED) as folder:
             tasks = {
                 task: _write_task(folder / task, params, layout, found, manifests[task], task) for task in manifests
             }

@@ -52,7 +52,7 @@ def prepare(task: str, data: DataBlock, root: Path, out: Path, progress: Progres
         kept = replace(index, examples=tuple(index.examples[position] for position in rows.kept))
         counts = _count(task, kept)
         missing = {index.examples[position].id: reason for position, reason in rows.skipped.items()}
-        with replaced_folder(out) as folder:
+        with replaced_folder(out, (IMAGES, LABELS, IDS, MANIFEST)) as folder:
             manifest = _describe(task, data, kept, counts, archive.sha256)
             manifest |= _facts(kept, rows, data.image_size, part / IMAGES, folder)
             manifest["skipped"] = index.missing | missing

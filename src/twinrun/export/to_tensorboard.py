@@ -44,7 +44,7 @@ class Writer:
 
 
 def _write(folder: Path, events: Iterable[tuple[int, Any]], wall_time: float | None) -> None:
-    with replaced_folder(folder) as building:
+    with replaced_folder(folder, ("events.out.tfevents.*",)) as building:
         writer = EventFileWriter(str(building))
         for step, summary in events:
             event = Event(step=step, summary=summary)

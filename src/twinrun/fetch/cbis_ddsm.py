@@ -109,7 +109,7 @@ def _copy(archive: Archive, source: Path, target: Path, progress: Progress | Non
         part.replace(target)
         record(target)
         return
-    with replaced_folder(target) as building:
+    with replaced_folder(target, ()) as building:
         for done, name in enumerate(archive.names, 1):
             (building / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, building / name)
@@ -141,7 +141,7 @@ def _fetch_series(folder: Path, item: tuple[str, str, int], api: str, patience: 
     packed = folder / f"{uid}.zip"
     download(f"{api}/getImageWithMD5Hash?SeriesInstanceUID={uid}", packed, patience=patience)
     try:
-        with open_archive(packed) as archive, replaced_folder(folder / case / uid) as building:
+        with open_archive(packed) as archive, replaced_folder(folder / case / uid, ("*.dcm",)) as building:
             files = list(_checked(archive))
             if len(files) != count:
                 raise InputError(f"{packed}: {len(files)} images where the list of series says {count}", "")

@@ -51,7 +51,7 @@ def analyze(collected: Path, out: Path, progress: Progress = silent) -> None:
     study = load_study(collected)
     tables = build_tables(study, progress)
     measured = len(paired_arms(study)) * len(list(study.cells()))
-    with replaced_folder(out) as folder:
+    with replaced_folder(out, ("analysis.json", "statistics.json", "tables", "figures")) as folder:
         files = {name: write_table(table, folder / "tables") for name, table in tables.items()}
         found, drawn = build_figures(study, tables), []
         for figure in found:

@@ -5,22 +5,44 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
+from twinrun.study.errors import InputError
 from twinrun.study.files import explain_os_error
 
 
+def foreign_content(folder: Path, only: Sequence[str]) -> str | None:
+    """The first entry of a folder that no pattern of `only` allows; None where there is none, or no such folder."""
+    if not folder.is_dir():
+        return None
+    for entry in sorted(folder.iterdir()):
+        names = [pattern for pattern in (*only, ".gitignore") if "/" not in pattern]
+        inner = [pattern.split("/", 1)[1] for pattern in only if "/" in pattern]
+        if not any(fnmatch(entry.name, name) for name in names) and not any((entry / name).exists() for name in inner):
+            return entry.name
+    return None
+
+
 @contextmanager
-def replaced_folder(target: Path, *, locked: bool = False) -> Iterator[Path]:
+def replaced_folder(target: Path, only: Sequence[str], *, locked: bool = False) -> Iterator[Path]:
     """A temporary sibling of `target` to write into; it takes the target's place when the block ends well.
 
-    `locked` says that no other process can be at work on `target`: then what killed ones left is removed, too.
+    `only` says what an old `target` may hold: patterns of names, or `*/name` for a folder that has `name` in it. With
+    anything else in it, it is somebody else's folder and is left alone. `locked` says that no other process can be at
+    work on `target`: then what killed ones left is removed, too.
 
-    An error inside the block leaves the target as it was and removes the sibling. Raises InputError for a full disk
-    or a place that cannot be written.
+    An error inside the block leaves the target as it was and removes the sibling. Raises InputError for a folder with
+    other content, before anything is done, for a full disk and for a place that cannot be written.
     """
+    foreign = foreign_content(target, only)
+    if foreign:
+        raise InputError(
+            f"{target}: holds {foreign}, which is not of what is to be written there",
+            "nothing was changed; move it away, or name another folder",
+        )
     building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     retired = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:

@@ -17,7 +17,7 @@ from safetensors.torch import save
 
 from twinrun.study.files import sha256_file, write_bytes, write_text
 from twinrun.study.folders import replaced_folder
-from twinrun.study.layout import COMPUTED_FILES, CURVE, CURVE_COLUMNS, PREDICTIONS, WEIGHTS
+from twinrun.study.layout import COMPUTED_FILES, CURVE, CURVE_COLUMNS, MEASURED, PREDICTIONS, RECORD, WEIGHTS
 from twinrun.study.records import Measured, Record, write_record
 from twinrun.training.environment import environment_variables, host_facts, versions
 
@@ -59,7 +59,7 @@ class Outcome:
 
 def publish(folder: Path, result: Outcome) -> Record:
     """Write the record folder whole or not at all, in place of an older one; return the record as written."""
-    with replaced_folder(folder, locked=True) as temporary:
+    with replaced_folder(folder, (RECORD, MEASURED, *COMPUTED_FILES), locked=True) as temporary:
         write_text(temporary / CURVE, _curve_text(result.curve))
         arrays: dict[str, NDArray[Any]] = {
             "probabilities": result.predictions.probabilities,

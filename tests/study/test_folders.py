@@ -1,0 +1,58 @@
+"""A folder is replaced whole or not at all, and never one that holds something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from twinrun.study.errors import InputError
+from twinrun.study.folders import foreign_content, replaced_folder
+
+
+def test_what_we_made_is_replaced_whole(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    for content in ("old", "new"):
+        with replaced_folder(target, ("record.json",)) as folder:
+            (folder / "record.json").write_text(content)
+    assert (target / "record.json").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
+    with replaced_folder(tmp_path / "out", ("a",)) as folder:
+        (folder / "a").write_text("old")
+
+    def interrupted() -> None:
+        with replaced_folder(tmp_path / "out", ("a",)) as folder:
+            (folder / "a").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "out" / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", ["thesis.docx", "src", ".git"])
+def test_a_folder_with_anything_else_in_it_is_left_alone(name: str, tmp_path: Path) -> None:
+    target = tmp_path / "mine"
+    target.mkdir()
+    (target / "record.json").write_text("{}")
+    (target / name).write_text("years of work")
+    said = rf"mine: holds {name}, which is not of what is to be written there"
+    with pytest.raises(InputError, match=said), replaced_folder(target, ("record.json",)):
+        pytest.fail("the block must not be entered")
+    assert (target / name).read_text() == "years of work"
+    assert {path.name for path in tmp_path.iterdir()} == {"mine"}
+
+
+def test_what_a_folder_may_hold(tmp_path: Path) -> None:
+    assert foreign_content(tmp_path / "absent", ()) is None
+    assert foreign_content(tmp_path, ()) is None
+    (tmp_path / ".gitignore").write_text("/a\n")  # DVC leaves one beside its outputs
+    (tmp_path / "task").mkdir()
+    assert foreign_content(tmp_path, ("*/labels.npy",)) == "task"
+    (tmp_path / "task" / "labels.npy").touch()
+    assert foreign_content(tmp_path, ("*/labels.npy",)) is None
+    assert foreign_content(tmp_path, ("labels.npy",)) == "task"
