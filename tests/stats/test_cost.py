@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from twinrun.inspect.cost import palindrome
 from twinrun.stats.cost import block_ratio, estimate, judge
@@ -68,6 +69,15 @@ def test_the_interval_holds_its_level(noise: str, blocks: int) -> None:
     covered = np.mean([item.low <= math.exp(true) <= item.high for item in kept])  # type: ignore[operator]
     exact = {6: 1 - 2 / 2**6, 9: 1 - 2 * (1 + 9) / 2**9}[blocks]
     assert covered == pytest.approx(exact, abs=0.012)
+
+
+@pytest.mark.parametrize("blocks", [6, 7, 8, 9, 12, 20])
+def test_the_interval_is_that_of_scipy(blocks: int) -> None:
+    ratios = np.random.default_rng(blocks).lognormal(size=blocks)
+    for confidence in (0.9, 0.95):
+        expected = stats.quantile_test(ratios, p=0.5).confidence_interval(confidence)
+        found = estimate(ratios, confidence)
+        assert (found.low, found.high) == (expected.low, expected.high)
 
 
 def test_where_the_control_differs_no_verdict_stands() -> None:

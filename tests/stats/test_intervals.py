@@ -39,7 +39,7 @@ def test_coverage_of_the_mean_and_of_a_new_value(n: int) -> None:
     assert 0.93 <= share(news) <= 0.97
 
 
-@pytest.mark.parametrize(("n", "studies", "resamples"), [(5, 6000, 1), (7, 2000, 1), (10, 1500, 499), (30, 1000, 499)])
+@pytest.mark.parametrize(("n", "studies", "resamples"), [(5, 3000, 1), (7, 1000, 1), (10, 1000, 499), (30, 1000, 499)])
 def test_coverage_of_the_sd(n: int, studies: int, resamples: int) -> None:
     rng = np.random.default_rng(n + 1)
     exact, free = [], []
@@ -56,7 +56,7 @@ def test_coverage_of_the_sd(n: int, studies: int, resamples: int) -> None:
 def test_coverage_of_the_icc(seeds: int) -> None:
     rng = np.random.default_rng(seeds)
     covered = []
-    for _ in range(2000):
+    for _ in range(1000):
         found = components(list(rng.normal(size=(seeds, 1)) + rng.normal(size=(seeds, 5))))
         covered.append(found.icc_low <= 0.5 <= found.icc_high)
     assert 0.93 <= share(covered) <= 0.97
