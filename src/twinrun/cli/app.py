@@ -11,6 +11,7 @@ import typer
 
 from twinrun import __version__
 from twinrun.cli.audit import audit, repeat_calls
+from twinrun.cli.compare import compare
 from twinrun.cli.cost import cost, probe
 from twinrun.cli.data import data_app, prepare
 from twinrun.cli.export import export
@@ -32,7 +33,7 @@ app = typer.Typer(
 PROGRAM, RESULTS, STUDY = "Your program", "Your results", "A study of many runs"
 DOORS = {
     PROGRAM: (twins, locate, audit, cost),
-    RESULTS: (power,),
+    RESULTS: (compare, power),
     STUDY: (plan, prepare, train, sweep, slurm, finish, status, verify, collect, analyze, report, export, doctor),
 }
 for panel, commands in DOORS.items():

@@ -35,7 +35,7 @@ def replicates_for_sd(precision: float, confidence: float = 0.95) -> Needed:
     49
     """
     positive("precision", precision)
-    return _smallest(lambda n: describe.sd_factors(n, confidence)[1] - 1 <= precision, 2)
+    return smallest(lambda n: describe.sd_factors(n, confidence)[1] - 1 <= precision, 2)
 
 
 def replicates_for_mean(precision: float, sd: float, confidence: float = 0.95) -> Needed:
@@ -50,7 +50,31 @@ def replicates_for_mean(precision: float, sd: float, confidence: float = 0.95) -
     def half(n: int) -> float:
         return float(special.stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
 
-    return _smallest(lambda n: half(n) <= precision, 2)
+    return smallest(lambda n: half(n) <= precision, 2)
+
+
+def power_of_t(difference: float, standard_error: float, df: float, alpha: float = 0.05) -> float:
+    """Power of any two-sided t-test: noncentral t with ncp = difference / standard error.
+
+    >>> round(power_of_t(3.0, 1.0, 10), 3)
+    0.771
+    """
+    return _noncentral(difference / standard_error, df, alpha)
+
+
+def smallest_detectable(standard_error: float, df: float, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The true difference that a two-sided t-test with this standard error finds with that power.
+
+    >>> round(smallest_detectable(1.0, 10), 2)
+    3.11
+    """
+    low, high = 0.0, 1.0
+    while _noncentral(high, df, alpha) < power:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _noncentral(middle, df, alpha) >= power else (middle, high)
+    return high * standard_error
 
 
 def power_two_samples(n: int, difference: float, sd: float, alpha: float = 0.05) -> float:
@@ -82,7 +106,15 @@ def power_equivalence(n: int, margin: float, sd: float, alpha: float = 0.05, dif
     >>> round(power_equivalence(19, 1.0, 1.0), 2)
     0.83
     """
-    df, error = 2 * n - 2, sd * math.sqrt(2 / n)
+    return power_of_tost(margin, sd * math.sqrt(2 / n), 2 * n - 2, alpha, difference)
+
+
+def power_of_tost(margin: float, error: float, df: int, alpha: float = 0.05, difference: float = 0.0) -> float:
+    """Power of TOST at a true difference, for an estimate with this true standard error and a t with `df`.
+
+    >>> round(power_of_tost(1.0, 0.3, 20), 2)
+    0.88
+    """
     room = margin - float(special.stdtrit(df, 1 - alpha)) * error * _chi(df)
     inside = special.ndtr((room - difference) / error) - special.ndtr((-room - difference) / error)
     return float(np.where(room > 0, inside, 0.0).mean())
@@ -112,7 +144,7 @@ def replicates_for_difference(difference: float, sd: float, alpha: float = 0.05,
     17
     """
     _check(difference, sd, alpha, power)
-    return _smallest(lambda n: power_two_samples(n, difference, sd, alpha) >= power, 2)
+    return smallest(lambda n: power_two_samples(n, difference, sd, alpha) >= power, 2)
 
 
 def replicates_against_one(difference: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> Needed:
@@ -129,7 +161,7 @@ def replicates_against_one(difference: float, sd: float, alpha: float = 0.05, po
     limit = float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
     if difference / sd <= limit:
         return Needed(None, f"no number suffices: a single new run shows only differences above {limit:.2f} SDs")
-    return _smallest(lambda n: power_against_one(n, difference, sd, alpha) >= power, 2)
+    return smallest(lambda n: power_against_one(n, difference, sd, alpha) >= power, 2)
 
 
 def replicates_for_equivalence(margin: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> Needed:
@@ -139,10 +171,10 @@ def replicates_for_equivalence(margin: float, sd: float, alpha: float = 0.05, po
     18
     """
     _check(margin, sd, alpha, power)
-    return _smallest(lambda n: power_equivalence(n, margin, sd, alpha) >= power, 2)
+    return smallest(lambda n: power_equivalence(n, margin, sd, alpha) >= power, 2)
 
 
-def _smallest(enough: Callable[[int], bool], least: int) -> Needed:
+def smallest(enough: Callable[[int], bool], least: int) -> Needed:
     """The smallest n from `least` on that is enough; being enough must not end with growing n."""
     high = least
     while not enough(high):

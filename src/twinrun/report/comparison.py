@@ -1,0 +1,212 @@
+"""`twinrun compare` in words and as JSON: the verdict first, then the numbers that it rests on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from twinrun.report.evidence import Runs
+from twinrun.stats.compare import Comparison, Verdict, all_pairs, compare
+from twinrun.stats.multiplicity import holm
+from twinrun.stats.published import Published, agreement_range, published, sd_that_undoes
+from twinrun.study.errors import MismatchError
+
+
+@dataclass(frozen=True)
+class Compared:
+    """All pairs of some groups, with p values corrected by Holm where there are more than one."""
+
+    runs: Runs
+    comparisons: Mapping[tuple[str, str], Comparison]
+    corrected: Mapping[tuple[str, str], float | None]
+    lines: tuple[str, ...] = ()
+
+    def verdict(self, pair: tuple[str, str]) -> Verdict:
+        """The verdict of a pair; with several pairs a difference must stand after Holm's correction."""
+        item, p = self.comparisons[pair], self.corrected[pair]
+        told = item.verdict in (Verdict.BETTER, Verdict.WORSE)
+        if len(self.comparisons) > 1 and told and (p is None or p > 0.05):
+            return Verdict.CANNOT_TELL
+        return item.verdict
+
+
+def compare_runs(
+    runs: Runs,
+    lines: Sequence[str] = (),
+    *,
+    margin: float | None = None,
+    higher_is_better: bool = True,
+    sequential: bool = False,
+) -> Compared:
+    """Every pair of groups; an anytime-valid comparison shares its 5 % among the pairs."""
+    pairs = all_pairs(list(runs.values))
+    alpha = 0.05 / len(pairs) if sequential else 0.05
+    found = {
+        (a, b): compare(
+            runs.values[a], runs.values[b], np.random.default_rng(0), paired=runs.paired, margin=margin,
+            higher_is_better=higher_is_better, sequential=sequential, alpha=alpha,
+        )
+        for a, b in pairs
+    }  # fmt: skip
+    known = holm([None if sequential else item.test.p for item in found.values()])
+    corrected = dict(zip(found, known, strict=True))
+    if sequential:
+        corrected = dict.fromkeys(found, 0.0)  # the intervals are corrected already
+    return Compared(runs, found, corrected, tuple(lines))
+
+
+def sentences(compared: Compared) -> list[str]:
+    """The verdict of each pair first, then its numbers."""
+    several = len(compared.comparisons) > 1
+    lines = [verdict_words(compared, pair) for pair in compared.comparisons]
+    if several:
+        untold = [f"{a} and {b}" for (a, b) in compared.comparisons if compared.verdict((a, b)) is Verdict.CANNOT_TELL]
+        lines.append(f"not told apart: {', '.join(untold) or 'none'} ({len(lines)} pairs, Holm's correction)")
+    lines.append("")
+    width = max(map(len, compared.runs.values))
+    for name, values in compared.runs.values.items():
+        spread = f"SD {np.std(values, ddof=1):.4g}" if len(values) > 1 else "no SD"
+        lines.append(f"{name:<{width}}  n {len(values)}, mean {np.mean(values):.6g}, {spread}")
+    for pair in compared.comparisons:
+        lines += ["", f"{pair[1]} - {pair[0]}:"] if several else [""]
+        lines += pair_words(compared, pair)
+    return [*lines, *compared.lines, *(f"note: {note}" for note in compared.runs.notes)]
+
+
+def verdict_words(compared: Compared, pair: tuple[str, str]) -> str:
+    """One line: B is better, A is better, equivalent within the margin, or cannot tell and what would."""
+    (a, b), item, verdict = pair, compared.comparisons[pair], compared.verdict(pair)
+    if verdict in (Verdict.BETTER, Verdict.WORSE):
+        better, other = (b, a) if verdict is Verdict.BETTER else (a, b)
+        within = item.equivalence is not None and item.equivalence.p is not None and item.equivalence.p < 0.05
+        return f"{better} is better than {other}{', by less than the margin' if within else ''}: {_difference(item)}"
+    if verdict is Verdict.EQUIVALENT and item.equivalence is not None:
+        return f"equivalent within the margin of {item.equivalence.margin:g}: {_difference(item)}"
+    if item.interval.low is None:
+        return f"cannot tell {a} and {b} apart: {item.interval.reason}"
+    unit = "pairs" if item.paired else "runs each"
+    more = item.more
+    if more is None:
+        need = "the difference does not stand among so many pairs"
+    elif more.n is None:
+        need = more.reason
+    else:
+        need = f"about {more.n:,} more {unit} would, if these difference and SDs are the true ones"
+    return f"cannot tell {a} and {b} apart: {need} ({_difference(item)})"
+
+
+def _difference(item: Comparison) -> str:
+    interval = item.interval
+    if interval.value is None or interval.low is None or interval.high is None:
+        return interval.reason
+    kind = f"{100 * interval.confidence:.3g} % interval"
+    return f"difference {interval.value:+.4g}, {kind} {interval.low:+.4g} to {interval.high:+.4g}"
+
+
+def pair_words(compared: Compared, pair: tuple[str, str]) -> list[str]:
+    """The numbers behind one verdict, a line each."""
+    (a, b), item = pair, compared.comparisons[pair]
+    lines = [f"{_difference(item)} ({item.interval.method})"]
+    sizes = f"{item.n[0]} pairs" if item.paired else f"{item.n[0]} against {item.n[1]} runs"
+    if item.test.p is not None:
+        corrected = compared.corrected[pair]
+        holm_words = f", {corrected:.3g} after Holm" if len(compared.comparisons) > 1 and corrected else ""
+        lines.append(f"p = {item.test.p:.3g} by {item.test.method}{holm_words}")
+    if item.permutation.p is not None:
+        lines.append(
+            f"p = {item.permutation.p:.3g} by {item.permutation.method}; with {sizes} it cannot be below "
+            f"{item.permutation_floor:.2g}"
+        )
+    share = item.superiority
+    if share is not None and share.value is not None:
+        ends = f", 95 % interval {share.low:.2f} to {share.high:.2f}" if share.low is not None else ""
+        u = share.value * item.n[0] * item.n[1]
+        lines.append(f"P({b} > {a}) = {share.value:.2f}{ends} (Mann-Whitney U = {u:g} of {item.n[0] * item.n[1]})")
+    if item.equivalence is not None and item.equivalence.p is not None:
+        lines.append(
+            f"within the margin of {item.equivalence.margin:g}: p = {item.equivalence.p:.3g} (TOST), 90 % interval "
+            f"{item.equivalence.low:+.4g} to {item.equivalence.high:+.4g}"
+        )
+    if item.detectable is not None:
+        lines.append(f"smallest true difference that {sizes} show with a power of 80 %: {item.detectable:.4g}")
+    if item.paired and item.correlation is not None and item.width_unpaired and not item.sequential:
+        ratio = ((item.interval.high or 0.0) - (item.interval.low or 0.0)) / item.width_unpaired
+        gained = "nothing" if ratio >= 1 else f"an interval shorter by {100 * (1 - ratio):.0f} %"
+        lines.append(f"correlation of pairs by {compared.runs.pair_name} {item.correlation:+.2f}: it gained {gained}")
+    if item.sequential:
+        lines.append("the interval holds however often you look, so runs may be added until it decides")
+    return lines
+
+
+def compared_json(compared: Compared) -> dict[str, Any]:
+    """The comparison as plain values; null where a number does not exist."""
+    pairs = []
+    for (a, b), item in compared.comparisons.items():
+        entry = {"a": a, "b": b, **asdict(item)}
+        entry.update(verdict=str(compared.verdict((a, b))), not_worse=item.not_worse, p_holm=compared.corrected[(a, b)])
+        pairs.append(entry)
+    values = {name: list(group) for name, group in compared.runs.values.items()}
+    return {"metric": compared.runs.metric, "paired": compared.runs.paired, "groups": values, "pairs": pairs,
+            "notes": [*compared.lines, *compared.runs.notes]}  # fmt: skip
+
+
+def json_text(content: Any) -> str:
+    """JSON with sorted keys; MismatchError where a number is not finite, which JSON cannot hold."""
+    try:
+        return json.dumps(content, sort_keys=True, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise MismatchError("a number of this comparison is not finite") from error
+
+
+def published_words(item: Published, margin: float | None = None) -> list[str]:
+    """Verdict on two published numbers and what it rests on."""
+    verdict = published_verdict(item, margin)
+    ends = f"true difference {item.low:+.4f} to {item.high:+.4f} with 95 %"
+    if verdict in (Verdict.BETTER, Verdict.WORSE):
+        first = f"{'B' if verdict is Verdict.BETTER else 'A'} is better: {ends}"
+    elif verdict is Verdict.EQUIVALENT:
+        first = f"equivalent within the margin of {margin:g}: {ends}"
+    else:
+        first = f"cannot tell: {ends}"
+    ahead = "A" if item.difference < 0 else "B"
+
+    def other(p_b_worse: float) -> str:
+        return f"{100 * (1 - p_b_worse if ahead == 'A' else p_b_worse):.1f} %"
+
+    low, high = agreement_range(item.a, item.b)
+    lines = [
+        first,
+        "",
+        f"A {item.a:g}, B {item.b:g} on {item.images:,} images, both right on {100 * item.both_right:.1f} % of them "
+        f"({100 * low:.1f} to {100 * high:.1f} % is possible)",
+        f"chance that {ahead} is not truly ahead, from the sampling of test images alone: {other(item.wrong_images)}",
+    ]
+    if abs(item.both_right - item.a * item.b) < 1e-12:
+        most = published(item.a, item.b, item.images, both_right=high)
+        lines.append(
+            f"  supposing independent errors; if the models agreed as far as they can: {other(most.wrong_images)} "
+            "(--both-right SHARE where it is known)"
+        )
+    if item.wrong_training is not None and item.wrong is not None:
+        lines.append(f"from training noise alone (SD {item.sd:g}): {other(item.wrong_training)}")
+        lines.append(f"from both: {other(item.wrong)}")
+    else:
+        undone = sd_that_undoes(item.a, item.b, item.images, item.both_right)
+        lines.append(
+            "training noise is not counted: give the total SD over runs with --sd"
+            + (f"; an SD above {undone:.2g} would undo the verdict" if undone is not None else "")
+        )
+    return lines
+
+
+def published_verdict(item: Published, margin: float | None) -> Verdict:
+    """Better or worse where the 95 % interval has one sign, equivalent where it lies within the margin."""
+    if item.low > 0 or item.high < 0:
+        return Verdict.BETTER if item.low > 0 else Verdict.WORSE
+    if margin is not None and max(-item.low, item.high) < margin:
+        return Verdict.EQUIVALENT
+    return Verdict.CANNOT_TELL

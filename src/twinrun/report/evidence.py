@@ -1,0 +1,223 @@
+"""What `twinrun compare` compares: groups of runs from a CSV table, a collected study or folders of twins."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twinrun.stats import churn
+from twinrun.study.errors import InputError
+from twinrun.study.files import read_json
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The values of each group by name; with `paired`, values at one place belong together."""
+
+    values: Mapping[str, Sequence[float]]
+    metric: str
+    paired: bool = False
+    pair_name: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def table_runs(
+    path: Path, names: Sequence[str], *, metric: str | None, by: str | None, pair: str | None, in_order: bool = False
+) -> Runs:
+    """Groups from a CSV table: values of `metric` by the column `by`, or the columns that `names` names.
+
+    `pair` is the column whose equal values make pairs; with `in_order` the n-th run of one group goes with the n-th of
+    the other. Raises InputError for a missing column, a cell without a number, two rows of one group with one value of
+    `pair`, and groups that are not there.
+    """
+    columns, rows = _read_csv(path)
+    if by is None:
+        wanted = list(names)
+        if len(wanted) < 2:
+            raise InputError(
+                f"{path}: which values are to be compared?",
+                f"name two columns, or --metric and --by; columns: {', '.join(columns)}",
+            )
+        if metric is not None:
+            raise InputError("--metric without --by", "name the column that says which group a row is of: --by model")
+        metric, cells = "", {name: [(row, name) for row in rows] for name in wanted}
+    else:
+        if metric is None:
+            raise InputError(f"--by {by} without --metric", f"which column holds the numbers? {', '.join(columns)}")
+        _require(path, columns, [by])
+        groups: dict[str, list[tuple[dict[str, str], str]]] = {}
+        for row in rows:
+            groups.setdefault(row[by], []).append((row, metric))
+        absent = [name for name in names if name not in groups]
+        if absent:
+            raise InputError(f"{path}: no row has {by} {absent[0]!r}", f"there are: {', '.join(sorted(groups))}")
+        cells = {name: groups[name] for name in (names or groups)}
+    _require(path, columns, [*([metric] if metric else cells), *([pair] if pair else [])])
+    if len(cells) < 2:
+        raise InputError(f"{path}: one group, {by} {next(iter(cells))!r}", "a comparison needs two")
+    values = {name: [_number(path, row, column) for row, column in group] for name, group in cells.items()}
+    if pair is None:
+        return _in_order(Runs(values, metric)) if in_order else Runs(values, metric)
+    keyed: dict[str, dict[str, float]] = {}
+    for name, group in cells.items():
+        keyed[name] = {}
+        for (row, _), value in zip(group, values[name], strict=True):
+            if row[pair] in keyed[name]:
+                raise InputError(
+                    f"{path}: {name} has two rows with {pair} {row[pair]!r}", "a pair has one run of each group"
+                )
+            keyed[name][row[pair]] = value
+    return paired_runs(keyed, metric, pair)
+
+
+def paired_runs(keyed: Mapping[str, Mapping[str, float]], metric: str, pair: str) -> Runs:
+    """Groups whose runs of one key are pairs; keys that some group lacks are left out, with a note.
+
+    >>> paired_runs({"a": {"1": 0.5, "2": 0.6}, "b": {"2": 0.7}}, "f1", "seed").notes
+    ('1 of 2 values of seed left out: not in every group',)
+    """
+    keys = list(dict.fromkeys(key for group in keyed.values() for key in group))
+    kept = [key for key in keys if all(key in group for group in keyed.values())]
+    if not kept:
+        raise InputError(f"no {pair} is in every group, so there are no pairs", f"leave --pair {pair} out")
+    left = len(keys) - len(kept)
+    notes = (f"{left} of {len(keys)} values of {pair} left out: not in every group",) if left else ()
+    return Runs({name: [group[key] for key in kept] for name, group in keyed.items()}, metric, True, pair, notes)
+
+
+def _in_order(runs: Runs) -> Runs:
+    shortest = min(map(len, runs.values.values()))
+    left = sum(map(len, runs.values.values())) - shortest * len(runs.values)
+    notes = (f"{left} runs left out: without a partner in order",) if left else ()
+    return Runs({k: v[:shortest] for k, v in runs.values.items()}, runs.metric, True, "their order", notes)
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a CSV table")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, restval="")
+            rows, columns = [{**row, "": str(reader.line_num)} for row in reader], list(reader.fieldnames or ())
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: no CSV table in UTF-8 ({error})") from error
+    if not rows:
+        raise InputError(f"{path}: no rows", "the first line names the columns, one row a run follows")
+    return columns, rows
+
+
+def _require(path: Path, columns: Sequence[str], wanted: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in columns:
+            raise InputError(f"{path}: no column {name!r}", f"columns: {', '.join(columns)}")
+
+
+def _number(path: Path, row: Mapping[str, str], column: str) -> float:
+    try:
+        value = float(row[column])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(
+            f"{path}, line {row['']}: {column} is {row[column]!r}, no number",
+            "a run that failed is a result, too: give it its number, or leave its row out and say so",
+        )
+    return value
+
+
+def study_runs(folder: Path, names: Sequence[str], metric: str | None) -> tuple[Runs, list[str]]:
+    """Two sets of runs of a collected study, TASK/OPTIMIZER each, and what their predictions say.
+
+    With an arm `all` its runs are the draws; else the mean of each seed's nd runs is one, paired by seed; with one seed
+    its nd runs are, which know nothing about other seeds.
+    """
+    from twinrun.collect.study import load_study  # pandas takes half a second, which a table does not need
+
+    study = load_study(folder)
+    sets = [f"{task}/{optimizer}" for task in study.tasks for optimizer in study.optimizers]
+    for name in names:
+        if name not in sets:
+            raise InputError(f"{name!r} is no set of runs of {folder}", f"there are: {', '.join(sets)}")
+    metric = metric or study.main_metric(names[0].split("/")[0])
+    if metric not in ("accuracy", "f1", "auc", "loss"):
+        raise InputError(f"--metric {metric!r}", "a study has accuracy, f1, auc and loss")
+    frame = study.results[study.results["status"] == "complete"]
+    frame = frame.assign(set=frame["task"] + "/" + frame["optimizer"])
+    frame = frame[frame["set"].isin(names) & frame[metric].notna()]
+    arm = "all" if "all" in study.arms else "nd"
+    chosen = frame[frame["arm"] == arm]
+    runs = {name: chosen[chosen["set"] == name] for name in names}
+    for name, rows in runs.items():
+        if rows.empty:
+            raise InputError(f"{name} has no complete {arm} run with {metric}", f"runs of {folder} are needed")
+    seeds = {name: rows.groupby("seed", sort=False)[metric].mean() for name, rows in runs.items()}
+    if arm == "all":
+        found = Runs({name: rows[metric].tolist() for name, rows in runs.items()}, metric,
+                     notes=("runs of the arm all: everything free, the total SD",))  # fmt: skip
+    elif min(map(len, seeds.values())) > 1:
+        keyed = {name: {str(seed): float(value) for seed, value in means.items()} for name, means in seeds.items()}
+        found = paired_runs(keyed, metric, "seed")
+        found = Runs(found.values, metric, True, "seed", (*found.notes, "each value is the mean of a seed's nd runs"))
+    else:
+        note = "runs of one seed: their SD is that of identical runs, and another seed may turn the result round"
+        found = Runs({name: rows[metric].tolist() for name, rows in runs.items()}, metric, notes=(note,))
+    lines = []
+    identical = frame[frame["arm"] == "nd"]
+    sds = {name: identical[identical["set"] == name].groupby("seed")[metric].std(ddof=1).dropna() for name in names}
+    for name, values in sds.items():
+        if len(values):
+            sd = math.sqrt(float((values**2).mean()))
+            lines.append(f"noise floor of {name}: identical runs have an SD of {sd:.4g}")
+    tasks = {name.split("/")[0] for name in names}
+    if len(tasks) == 1 or all(np.array_equal(study.labels(names[0].split("/")[0]), study.labels(t)) for t in tasks):
+        lines += _churn_words(study, runs, names)
+    return found, lines
+
+
+def _churn_words(study: Any, runs: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    counts, sizes = [], []
+    for name in names:
+        task = name.split("/")[0]
+        classes, labels = len(study.info["tasks"][task]["classes"]), study.labels(task)
+        predicted = (churn.predicted_classes(one) for one in study.stream(task, runs[name]["row"].tolist()))
+        counts.append(churn.class_counts(predicted, len(labels), classes))
+        sizes.append(len(runs[name]))
+    if len({part.shape for part in counts}) > 1:
+        return []
+    words = [
+        f"{name} {100 * churn.mean_churn(part, size):.2f} %"
+        for name, part, size in zip(names, counts, sizes, strict=True)
+        if size > 1
+    ]
+    between = f"between the models {100 * churn.churn_between(counts, sizes):.2f} %"
+    return [f"churn of two runs: {', '.join([*words, between])} of {len(counts[0])} test images"]
+
+
+def twins_runs(folders: Sequence[Path], metric: str | None) -> Runs:
+    """One metric of the twins in two folders or more of `twinrun twins`."""
+    values: dict[str, list[float]] = {}
+    arms, name = set(), metric
+    for folder in folders:
+        content = read_json(folder / "twins.json")
+        metrics = {entry["name"]: entry["values"] for entry in content.get("metrics", [])}
+        if not metrics:
+            raise InputError(f"{folder}: its twins have no metric", "run `twinrun twins` with --metric FILE:KEY")
+        name = name or (next(iter(metrics)) if len(metrics) == 1 else None)
+        if name not in metrics:
+            asked = f"no metric {name!r}" if name else "several metrics: name one with --metric"
+            raise InputError(f"{folder}: {asked}", f"there are: {', '.join(metrics)}")
+        values[str(folder)] = [float(value) for value in metrics[name].values()]
+        arms.add(content["arm"])
+    if len(values) < len(folders):
+        raise InputError(f"{folders[0]} is named twice", "a comparison needs two folders")
+    same_seed = arms - {"all"}
+    note = "twins of one seed: another seed may turn the result round (run `twins --arm all` for the total SD)"
+    return Runs(values, name or "", notes=(note,) if same_seed else ())

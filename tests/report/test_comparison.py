@@ -1,0 +1,167 @@
+"""`twinrun compare`: what it reads, the verdict in its first line, exit codes, and mistakes with names."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from subprocess import run
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from twinrun.cli.app import app
+
+LONG = """model,seed,f1,lr
+sgd,1,0.900,x
+sgd,2,0.910,x
+sgd,3,0.905,x
+adam,1,0.950,x
+adam,2,0.962,x
+adam,3,0.955,x
+lion,1,0.951,x
+lion,2,0.960,x
+lion,3,0.953,x
+"""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    (tmp_path / "results.csv").write_text(LONG)
+    return str(tmp_path / "results.csv")
+
+
+def said(*words: str) -> str:
+    found = CliRunner().invoke(app, ["compare", *words])
+    assert found.exit_code == 0, found.exception
+    return found.output
+
+
+def refused(*words: str) -> str:
+    found = CliRunner().invoke(app, ["compare", *words])
+    assert getattr(found.exception, "exit_code", None) == 2, found.output
+    return str(found.exception)
+
+
+BY = ("--metric", "f1", "--by", "model")
+
+
+def test_the_first_line_is_the_verdict(table: str) -> None:
+    lines = said(table, "sgd", "adam", *BY, "--pair", "seed").splitlines()
+    assert lines[0].startswith("adam is better than sgd: difference +0.05067, 95 % interval +0.04")
+    assert "p = 0.25 by sign permutation; with 3 pairs it cannot be below 0.25" in lines
+    text = said(table, "sgd", "adam", *BY)
+    assert "p = 0.1 by permutation; with 3 against 3 runs it cannot be below 0.1" in text
+    assert "P(adam > sgd) = 1.00, 95 % interval" in text
+    assert "(Mann-Whitney U = 9 of 9)" in text
+    assert said(table, "sgd", "adam", *BY, "--lower-is-better").startswith("sgd is better than adam")
+
+
+def test_more_than_two_groups_are_corrected(table: str) -> None:
+    text = said(table, *BY)
+    assert "not told apart: adam and lion (3 pairs, Holm's correction)" in text
+    told = json.loads(said(table, *BY, "--json"))
+    assert [pair["verdict"] for pair in told["pairs"]] == ["better", "better", "cannot tell"]
+    assert told["pairs"][0]["p_holm"] == pytest.approx(3 * min(pair["test"]["p"] for pair in told["pairs"]), rel=0.6)
+    assert told["groups"]["sgd"] == [0.9, 0.91, 0.905]
+
+
+def test_columns_of_a_wide_table(tmp_path: Path) -> None:
+    (tmp_path / "wide.csv").write_text("seed,a,b\n1,0.5,0.7\n2,0.6,0.8\n3,0.55,0.74\n")
+    wide = str(tmp_path / "wide.csv")
+    assert said(wide, "a", "b").startswith("b is better than a")
+    assert "3 pairs" in said(wide, "a", "b", "--pair", "seed")
+    assert "name two columns, or --metric and --by; columns: seed, a, b" in refused(wide)
+
+
+def test_expect_sets_the_exit_code(table: str) -> None:
+    def code(*words: str) -> int:
+        found = CliRunner().invoke(app, ["compare", table, *words, *BY])
+        return found.exit_code if found.exception is None else getattr(found.exception, "exit_code", 1)
+
+    assert code("sgd", "adam", "--expect", "better") == 0
+    assert code("adam", "sgd", "--expect", "better") == 4
+    assert code("adam", "lion", "--expect", "equivalent", "--margin", "0.05") == 0
+    assert code("adam", "lion", "--expect", "equivalent") == 4
+    assert code("adam", "sgd", "--expect", "not-worse", "--margin", "0.01") == 4
+    assert code("sgd", "adam", "--expect", "not-worse") == 0
+
+
+def test_runs_may_be_added_until_it_decides(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [f"{name},{value:.4f}" for _ in range(12) for name, value in (("a", rng.normal()), ("b", rng.normal(3)))]
+    (tmp_path / "runs.csv").write_text("\n".join(["model,score", *rows, "a,0.1"]))
+    words = (str(tmp_path / "runs.csv"), "--metric", "score", "--by", "model", "--sequential")
+    text = said(*words)
+    assert text.startswith("b is better than a")
+    assert "the interval holds however often you look" in text
+    assert "note: 1 runs left out: without a partner in order" in text
+
+
+def test_two_published_numbers() -> None:
+    text = said("0.912", "0.921", "--images", "2000")
+    assert text.startswith("cannot tell: true difference -0.0082 to +0.0260 with 95 %")
+    assert "test images alone: 15.2 %" in text
+    assert "training noise is not counted" in text
+    assert "from both: " in said("0.912", "0.921", "--images", "2000", "--sd", "0.004")
+    assert json.loads(said("0.90", "0.95", "--images", "2000", "--json"))["verdict"] == "better"
+    assert "B is better" in said("0.90", "0.95", "--images", "2000", "--expect", "better")
+    assert "without --images" in refused("0.90", "0.95")
+    assert "91.2 is no share" in refused("91.2", "92.1", "--images", "2000")
+
+
+def test_two_folders_of_twins(tmp_path: Path) -> None:
+    for name, values in (("a", (0.5, 0.51, 0.52)), ("b", (0.6, 0.61, 0.62))):
+        (tmp_path / name).mkdir()
+        metric = {"name": "m.json:acc", "values": {f"twin_{place}": value for place, value in enumerate(values)}}
+        (tmp_path / name / "twins.json").write_text(json.dumps({"arm": "nd", "metrics": [metric]}))
+    text = said(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert "b is better than" in text.splitlines()[0]
+    assert "another seed may turn the result round" in text
+    assert "no metric 'x'" in refused(str(tmp_path / "a"), str(tmp_path / "b"), "--metric", "x")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sgd", "nope", *BY], "no row has model 'nope'\n  there are: adam, lion, sgd"),
+        (["sgd", "adam", "--metric", "acc", "--by", "model"], "no column 'acc'\n  columns: model, seed, f1, lr"),
+        (["sgd", "adam", "--metric", "lr", "--by", "model"], "line 2: lr is 'x', no number"),
+        (["sgd", "adam", *BY, "--pair", "lr"], "sgd has two rows with lr 'x'"),
+        (["sgd", *BY], "one group, model 'sgd'"),
+        (["--by", "model"], "--by model without --metric"),
+        (["sgd", "adam", "--metric", "f1"], "--metric without --by"),
+        (["sgd", "adam", *BY, "--margin", "0"], "--margin is 0"),
+        (["sgd", "adam", *BY, "--images", "5"], "--images is for two published numbers"),
+        ([*BY, "--expect", "better"], "--expect with 3 groups"),
+    ],
+)
+def test_mistakes_are_named(table: str, words: list[str], message: str) -> None:
+    assert message in refused(table, *words)
+
+
+def test_what_is_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "no such file" in refused("absent.csv", "a", "b")
+    assert "no CSV table, no folder of `twinrun twins` and no number" in refused("x", "y")
+    (tmp_path / "empty.csv").write_text("a,b\n")
+    assert "empty.csv: no rows" in refused("empty.csv", "a", "b")
+
+
+def test_two_thousand_runs_take_less_than_two_seconds_and_no_torch(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = [f"{name},{rng.normal():.6f}" for name in "ab" for _ in range(1000)]
+    (tmp_path / "many.csv").write_text("\n".join(["model,score", *lines]))
+    code = (
+        "import sys, time; sys.argv = ['twinrun', 'compare', 'many.csv', '--metric', 'score', '--by', 'model']\n"
+        "from twinrun.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = [m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules]\n"
+        "print(time.process_time(), heavy)"
+    )
+    done = run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    seconds, heavy = done.stdout.splitlines()[-1].split(" ", 1)
+    assert heavy == "[]"
+    assert float(seconds) < 4  # 1.3 s of processor time on an idle machine; room for a busy one
