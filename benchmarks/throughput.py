@@ -238,7 +238,7 @@ def main() -> None:
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items()}
     result = {"settings": settings, "flags": flags, "rounds": rounds, "images_per_second": speed,
               "ours_over": ratios, "flops": flops, "share_of_measured_peak": share,
-              "host": host_facts(device), "versions": versions()}  # fmt: skip
+              "host": host_facts(device), "versions": versions(device)}  # fmt: skip
     for name, value in speed.items():
         over = f"\tours over it {ratios[name]:.3f}" if name in ratios else ""
         print(f"{name}\t{value:,.0f} images/s{over}")

@@ -93,6 +93,9 @@ class Driver:
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> Any:  # noqa: N802
         return self._give("processes")
 
+    def nvmlSystemGetDriverVersion(self) -> Any:  # noqa: N802
+        return "580.65.06"
+
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +116,7 @@ def test_a_gpu_is_read_in_the_units_that_the_names_say() -> None:
     assert gpu.fault is None
     assert (gpu.energy_millijoules(), gpu.power_watts()) == (1_000_000, 80.0)
     assert (gpu.temperature_celsius(), gpu.clock_mhz(), gpu.process_count()) == (40, 1980, 0)
+    assert gpu.driver_version() == "580.65.06"
 
 
 def test_energy_of_a_gpu_is_the_difference_of_its_counter() -> None:

@@ -23,10 +23,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from twinrun.study.errors import BusyError, InputError
-from twinrun.study.layout import COMPUTED_FILES, LOCK, RECORD, Layout
+from twinrun.study.errors import BusyError, InputError, OutOfMemoryError
+from twinrun.study.layout import CHECKPOINT, COMPUTED_FILES, LOCK, RECORD, Layout
 from twinrun.study.params import Params, read_params
 from twinrun.study.records import Record, read_measured, read_record
+from twinrun.training import loop
+from twinrun.training.checkpoint import peek_checkpoint
 from twinrun.training.loop import Options, begin_epoch, train_run, train_step
 from twinrun.training.metrics import evaluate_metrics
 from twinrun.training.setup import NoiseKind, adapt, assemble, set_conditions
@@ -374,3 +376,23 @@ def test_channels_last_is_refused_on_a_cpu(study: Layout) -> None:
         train(params, study, "shapes/sgd/0/det_1")
     with pytest.raises(InputError, match="channels_last: true is for CUDA"):
         with_grid(study, "device: auto", "device: cpu")
+
+
+def test_epochs_after_an_allocation_that_failed_unheard_are_not_kept(
+    params: Params, study: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, whole = params.find("shapes/sgd/0/det_1"), train(params, study, "shapes/sgd/0/det_2")
+    seen: list[str] = []
+
+    def refuse(what: str, device: torch.device, batch_size: int) -> None:
+        seen.append(what)
+        if len(seen) == 3:
+            raise OutOfMemoryError(what)
+
+    monkeypatch.setattr(loop, "refuse_hidden_shortage", refuse)
+    with pytest.raises(OutOfMemoryError):
+        train(params, study, run.id, Options(device="cpu", checkpoint_seconds=0.0))
+    assert not study.run(run).exists()
+    assert peek_checkpoint(study.work(run) / CHECKPOINT)["epoch"] == 2
+    assert train(params, study, run.id).fingerprints == whole.fingerprints
+    assert seen == [run.id] * 5

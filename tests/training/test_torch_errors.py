@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from twinrun.study.errors import DeviceError, InputError, OutOfMemoryError
 from twinrun.training.own_models import blame
-from twinrun.training.torch_errors import named_faults
+from twinrun.training.torch_errors import named_faults, refuse_hidden_shortage
 
 
 class Scatter(nn.Module):
@@ -125,3 +125,16 @@ def test_all_else_passes() -> None:
 
 def throw(error: Exception) -> None:
     raise error
+
+
+def test_an_allocation_that_failed_unheard_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With played statistics: ATen's convolution catches it and takes another engine."""
+    stats = {"num_ooms": 0}
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: stats)
+    refuse_hidden_shortage("t/sgd/0/det_1", torch.device("cuda"), 96)
+    stats["num_ooms"] = 2
+    refuse_hidden_shortage("t/sgd/0/det_1", torch.device("cpu"), 96)  # another process's card is not asked
+    with pytest.raises(OutOfMemoryError, match="t/sgd/0/det_1: out of memory: 2 allocations failed") as caught:
+        refuse_hidden_shortage("t/sgd/0/det_1", torch.device("cuda"), 96)
+    assert caught.value.exit_code == 6
+    assert "lower batch_size (96)" in caught.value.hint

@@ -92,7 +92,7 @@ def probe(
         "after": after,
         "flags": conditions.flags,
         "host": host_facts(where),
-        "versions": versions(),
+        "versions": versions(where),
     }
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
 from twinrun.study.pins import CUBLAS, PINNED
+from twinrun.training.gpu import Gpu
 
-_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydicom", "safetensors")
-_OPTIONAL = ("timm",)  # where it is installed
+_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydicom", "safetensors", "timm")
 
 
 def host_facts(device: torch.device) -> dict[str, str | int | float | None]:
@@ -51,14 +53,31 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def versions() -> dict[str, str]:
-    """Versions of what can change the bits or the speed."""
-    found = {name: metadata.version(name) for name in _PACKAGES}
-    found |= {d.name: d.version for d in metadata.distributions(name=_OPTIONAL[0])}
+def versions(device: torch.device) -> dict[str, str]:
+    """Versions of what can change the bits or the speed on that device; a package that is not installed is left out."""
+    found = {}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
     found |= {"python": platform.python_version(), "cuda": str(torch.version.cuda)}
     if torch.backends.cudnn.is_available():
         found["cudnn"] = str(torch.backends.cudnn.version())
+    if device.type == "cuda":
+        driver = Gpu(str(torch.cuda.get_device_properties(device).uuid)).driver_version()
+        found |= {"driver": str(driver), "cublas": str(cublas_version())}
     return found
+
+
+def cublas_version() -> str | None:
+    """The version of the cuBLAS that torch has loaded, such as 13.1.0; None where there is none."""
+    try:
+        library = ctypes.CDLL(f"libcublas.so.{str(torch.version.cuda).partition('.')[0]}")
+    except OSError:
+        return None
+    parts = [ctypes.c_int() for _ in range(3)]  # major, minor, patch
+    for kind, part in enumerate(parts):
+        library.cublasGetProperty(kind, ctypes.byref(part))
+    return ".".join(str(part.value) for part in parts)
 
 
 def environment_variables() -> dict[str, str]:

@@ -54,3 +54,7 @@ class Gpu:
         """Processes that compute on it. Counted and not named: in a container the numbers are the host's."""
         processes = self._read(self._driver.nvmlDeviceGetComputeRunningProcesses)
         return None if processes is None else len(processes)
+
+    def driver_version(self) -> str | None:
+        """The version of the driver, such as 580.65.06."""
+        return self._read(lambda handle: self._driver.nvmlSystemGetDriverVersion())

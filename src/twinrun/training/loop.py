@@ -35,7 +35,7 @@ from twinrun.training.optimizers import learning_rate, set_learning_rate
 from twinrun.training.randomness import seed_global_generators
 from twinrun.training.recording import describe_weights, features_of, recorded_weights
 from twinrun.training.setup import Conditions, Setup, assemble, set_conditions
-from twinrun.training.torch_errors import named_faults
+from twinrun.training.torch_errors import named_faults, refuse_hidden_shortage
 from twinrun.training.workspace import Workspace
 
 
@@ -89,6 +89,7 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
             middle = synchronized(device)
             predictions = evaluate(model, batches)
             end = synchronized(device)
+            refuse_hidden_shortage(run.id, device, recipe.batch_size)
             progress.seconds["train"] += middle - begin
             progress.seconds["eval"] += end - middle
             row: dict[str, Any] = {"epoch": epoch + 1, "learning_rate": rate, "train_loss": train_loss}
@@ -200,7 +201,7 @@ def identify(conditions: Conditions, code: str, replayed: str | None = None, sto
     """What a checkpoint must agree in: a run that went on with another library or GPU would be two halves."""
     params, run, device = conditions.params, conditions.run, conditions.device
     return digest([run.id, params.run_digest(run), code, conditions.packed.digest, conditions.noise_kind, replayed,
-                   stop_after, versions(), gpu_name(device)])  # fmt: skip
+                   stop_after, versions(device), gpu_name(device)])  # fmt: skip
 
 
 def check_replay(conditions: Conditions, replay: NoiseRecord | None) -> None:

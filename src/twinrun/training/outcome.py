@@ -88,7 +88,7 @@ def publish(folder: Path, result: Outcome) -> Record:
             attempts=result.attempts,
             shared=result.shared,
             host=host_facts(result.device),
-            versions=versions(),
+            versions=versions(result.device),
             environment=environment_variables(),
         )
         write_record(temporary, record, measured)

@@ -40,9 +40,7 @@ def named_faults(what: str, batch_size: int | None = None) -> Iterator[None]:
         said = str(error)
         if short_of_memory(error):
             words = f"{what}: out of memory{f': {said}' if said else ''}".partition("\n")[0]
-            size = f" ({batch_size})" if batch_size else ""
-            hint = f"run fewer at a time (`--jobs` of a sweep), or lower batch_size{size}, image_size or model width"
-            raise OutOfMemoryError(words, hint) from error
+            raise OutOfMemoryError(words, _less_memory(batch_size)) from error
         if isinstance(error, torch.AcceleratorError):
             # It has spoiled the process: nothing more can be done with the device in it.
             words = f"{what}: the GPU failed: {said}".partition("\n")[0]
@@ -58,6 +56,22 @@ def named_faults(what: str, batch_size: int | None = None) -> Iterator[None]:
             words = f"{what}: the operation {operation}{place}{NOT_DETERMINISTIC} on this device"
             raise InputError(words, "`twinrun audit` names the layer and what to use in its place") from error
         raise
+
+
+def refuse_hidden_shortage(what: str, device: torch.device, batch_size: int) -> None:
+    """OutOfMemoryError when an allocation has failed in this process, though PyTorch raised nothing.
+
+    Its convolutions then take cuDNN's next engine, which needs less memory and may give other bits.
+    """
+    failed = torch.cuda.memory_stats(device)["num_ooms"] if device.type == "cuda" else 0
+    if failed:
+        words = f"{what}: out of memory: {failed} allocations failed, and PyTorch went on with other algorithms"
+        raise OutOfMemoryError(f"{words}, whose bits may differ", _less_memory(batch_size))
+
+
+def _less_memory(batch_size: int | None) -> str:
+    size = f" ({batch_size})" if batch_size else ""
+    return f"run fewer at a time (`--jobs` of a sweep), or lower batch_size{size}, image_size or model width"
 
 
 def _innermost_module(trace: TracebackType | None) -> str | None:

@@ -1,0 +1,43 @@
+"""What a run notes of its software: nothing that must be there, and on a GPU what lies below PyTorch."""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from twinrun.training import environment
+from twinrun.training.environment import cublas_version, versions
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def test_a_package_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = versions(CPU)
+    assert there["torch"] == torch.__version__.partition("+")[0]
+    assert {"torchvision", "numpy", "pillow", "pydicom", "safetensors", "python", "cuda"} <= set(there)
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name == "pydicom":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert versions(CPU) == {name: value for name, value in there.items() if name != "pydicom"}
+
+
+def test_on_a_gpu_driver_and_cublas_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so are part of what a checkpoint must agree in; on a CPU they have no part in the bits."""
+    properties = SimpleNamespace(uuid="7")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(environment, "Gpu", lambda uuid: SimpleNamespace(driver_version=lambda: f"580.{uuid}"))
+    monkeypatch.setattr(environment, "cublas_version", lambda: "13.1.0")
+    assert versions(CUDA) == versions(CPU) | {"driver": "580.7", "cublas": "13.1.0"}
+
+
+def test_cublas_says_its_version() -> None:
+    assert re.fullmatch(r"13\.[0-9]+\.[0-9]+", str(cublas_version()))
