@@ -174,3 +174,29 @@ def change(content: bytes, etag: str) -> Callable[[Step], Step]:
         return changed
 
     return wrap
+
+
+def endless(handler: Handler) -> None:
+    """A body without an announced length that does not end by itself."""
+    handler.answer(200, b"", -1, ETag=handler.server.etag)
+    for _ in range(10_000):
+        handler.wfile.write(bytes(1 << 16))
+
+
+def says_of_itself(code: int, reason: str) -> Step:
+    """That status with words of the server's own."""
+
+    def step(handler: Handler) -> None:
+        handler.wfile.write(f"HTTP/1.1 {code} {reason}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+
+    return step
+
+
+def raw_length(length: str) -> Step:
+    """The whole file, with that text as its length."""
+
+    def step(handler: Handler) -> None:
+        head = f'HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nETag: "one"\r\nConnection: close\r\n\r\n'
+        handler.wfile.write(head.encode("latin-1") + handler.server.content)
+
+    return step

@@ -13,7 +13,7 @@ from tests.fetch.server import Server, Step, serving
 
 from twinrun.fetch.digests import Digest
 from twinrun.fetch.download import Patience, download
-from twinrun.study.errors import BusyError, InputError, MismatchError, TwinrunError
+from twinrun.study.errors import BusyError, InputError, MismatchError, ResourceError, TwinrunError
 
 CONTENT = random.Random(1).randbytes(700_000)
 OTHER = random.Random(2).randbytes(700_000)
@@ -179,3 +179,69 @@ def test_progress(server: Server, tmp_path: Path) -> None:
     download(server.url, tmp_path / "x.bin", patience=QUICK, progress=lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen)
     assert seen[-1] == (len(CONTENT), len(CONTENT))
+
+
+def test_a_body_without_an_end_is_ended(server: Server, tmp_path: Path) -> None:
+    for step in (http.endless, http.says(6_000_000)):
+        server.script = [step]
+        with pytest.raises(InputError, match=r"more than 0\.005 GB, which is no file that is meant"):
+            download(server.url, tmp_path / "x.bin", patience=QUICK, most_bytes=5_000_000)
+        assert not tmp_path.exists() or not list(tmp_path.iterdir())
+
+
+def test_what_the_server_says_never_steers_the_terminal(server: Server, tmp_path: Path) -> None:
+    steering = "\x1b]0;owned\x07\x1b[2J"
+    for script in (
+        [http.says_of_itself(404, steering)], [http.says_of_itself(503, steering)] * 3,
+        [http.redirect(f"ftp://x/{steering}")], [http.redirect(f"http://[{steering}/")],
+    ):  # fmt: skip
+        server.script = script
+        with pytest.raises(InputError) as caught:
+            download(server.url, tmp_path / "x.bin", patience=QUICK)
+        assert not {"\x1b", "\x07"} & set(str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/plain,x", "http://[::1", "http://x:99999/", "gopher://x"],
+)
+def test_redirects_to_what_is_no_address_of_the_web(place: str, server: Server, tmp_path: Path) -> None:
+    server.script = [http.redirect(place)]
+    with pytest.raises(InputError, match="not an address"):
+        download(server.url, tmp_path / "x.bin", patience=QUICK)
+
+
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        http.status(503, Retry_After="\u00b2"), http.status(503, Retry_After=LONG), http.status(503, Retry_After="-1"),
+        http.raw_length(LONG), http.raw_length("\u00b2"), http.raw_length("much"),
+        http.status(206, Content_Range=f"bytes 0-{LONG}/{LONG}"), http.status(416, Content_Range=f"bytes */{LONG}"),
+    ],
+)  # fmt: skip
+def test_numbers_in_headers_that_are_none(step: Step, server: Server, tmp_path: Path) -> None:
+    server.script = [step]
+    assert get(server, tmp_path, MD5) == CONTENT
+
+
+@pytest.mark.parametrize("note", ["[]", "{", "3", '{"url": 1}', '{"validator": [], "url": "URL", "total": "many"}', ""])
+def test_a_note_of_another_shape_is_no_note(note: str, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "x.bin.part").write_bytes(OTHER[:1000])
+    (tmp_path / "x.bin.part.json").write_text(note.replace("URL", server.url))
+    assert get(server, tmp_path) == CONTENT
+    assert "Range" not in server.requests[0][1]
+
+
+def test_a_full_disk_keeps_what_came(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.script = [http.drop(0.5)]
+    usage = iter([10**12] * 3)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": next(usage, 10)})())
+    with pytest.raises(ResourceError, match="do not fit"):
+        download(server.url, tmp_path / "x.bin", patience=QUICK)
+    monkeypatch.undo()
+    assert (tmp_path / "x.bin.part").stat().st_size > 200_000
+    assert get(server, tmp_path) == CONTENT
+    assert "Range" in server.requests[-1][1]

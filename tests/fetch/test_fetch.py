@@ -78,7 +78,7 @@ def test_wrong_content_without_a_digest(content: bytes, tmp_path: Path) -> None:
     with serving(content) as server, pytest.raises(InputError, match=r"not a whole archive|web page") as caught:
         fetch_file(Remote(server.url, "tiles.zip"), tmp_path, patience=QUICK)
     assert caught.value.hint
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.glob("*"))
 
 
 def test_local_file(tmp_path: Path) -> None:
@@ -232,3 +232,32 @@ def test_under_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "data/x.zip\n" not in listed
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
     assert "dvc config cache.type" in track(Path(), Path("data/x.zip"))
+
+
+@pytest.mark.parametrize("name", ["cifar10", "weights", "cbis-ddsm"])
+@pytest.mark.parametrize("origin", ["", " "])
+def test_an_unset_variable_as_source_is_not_the_public_server(
+    name: str, origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from twinrun.cli.app import app
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("requests.get", lambda *_, **__: pytest.fail("the public server was asked"))
+    with pytest.raises(InputError, match="--from is empty"):
+        app(["data", "fetch", name, "--from", origin], standalone_mode=False)
+
+
+def test_a_zip_with_an_impossible_offset_leaves_nothing(tmp_path: Path) -> None:
+    start = ARCHIVE.index(b"PK\x01\x02") + 42
+    odd = ARCHIVE[:start] + (2**32 - 9).to_bytes(4, "little") + ARCHIVE[start + 4 :]
+    with serving(odd) as server, pytest.raises(InputError, match="not a whole archive"):
+        fetch_file(Remote(server.url, "tiles.zip"), tmp_path / "data", patience=QUICK)
+    assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize("listed", [b"{", b"[1]", b'{"a": 1}', b"[" * 100_000, b'[{"PatientID": 1}]'])
+def test_cbis_list_of_another_shape(listed: bytes, tcia: Server, tmp_path: Path) -> None:
+    tcia.pages["/api/getSeries?Collection=CBIS-DDSM&format=json"] = listed
+    with pytest.raises(InputError, match="its list of series is not one"):
+        fetch_cbis(tmp_path / "data", **homes(tcia), patience=QUICK)
+    assert not list((tmp_path / "data").rglob("series.json"))

@@ -23,13 +23,14 @@ from twinrun.data.readers.cbis_cases import ABNORMALITIES, SPLITS, csv_name, rea
 from twinrun.data.readers.cbis_layouts import find_layout
 from twinrun.fetch.digests import record, recorded
 from twinrun.fetch.download import PATIENCE, Patience, Progress, download
-from twinrun.study.errors import IncompleteError, InputError, TwinrunError
+from twinrun.study.errors import IncompleteError, InputError, ResourceError, TwinrunError
 from twinrun.study.files import explain_os_error, read_json
 from twinrun.study.folders import replaced_folder
 
 FOLDER = "CBIS-DDSM"
 API = "https://services.cancerimagingarchive.net/nbia-api/services/v1"
 CSV_HOME = "https://www.cancerimagingarchive.net/wp-content/uploads"
+_MOST_LIST_BYTES = 50_000_000  # of a CSV file or the list of series: real ones have 1 and 5 million
 _AT_A_TIME = 4  # series; more is unkind to a public archive
 _UID = re.compile(r"[0-9.]{1,64}")
 _PATIENT = re.compile(r"(Mass|Calc)-(Training|Test)_P_[0-9]+_(LEFT|RIGHT)_(CC|MLO)(_[0-9]+)?")
@@ -53,7 +54,8 @@ def fetch_cbis(
         for split in SPLITS:
             target = folder / csv_name(abnormality, split)
             if not target.exists():
-                download(f"{csv_home}/{target.name}", target, recorded(target), patience=patience)
+                address = f"{csv_home}/{target.name}"
+                download(address, target, recorded(target), patience=patience, most_bytes=_MOST_LIST_BYTES)
             record(target)
     with open_archive(folder) as archive:
         read_cases(archive)  # an error page or another file is noticed before the long part
@@ -61,7 +63,7 @@ def fetch_cbis(
     wanted = [item for item in series if not (folder / item[0] / item[1]).is_dir()]
     failed: dict[str, TwinrunError] = {}
 
-    def one(item: tuple[str, str, int]) -> None:
+    def fetch_series(item: tuple[str, str, int]) -> None:
         try:
             _fetch_series(folder, item, api, patience)
         except InputError as error:
@@ -69,7 +71,7 @@ def fetch_cbis(
 
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         try:
-            for done, _ in enumerate(pool.map(one, wanted), len(series) - len(wanted) + 1):
+            for done, _ in enumerate(pool.map(fetch_series, wanted), len(series) - len(wanted) + 1):
                 if progress:
                     progress(done, len(series))
         finally:
@@ -112,7 +114,7 @@ def _copy(archive: Archive, source: Path, target: Path, progress: Progress | Non
     with replaced_folder(target, ()) as building:
         for done, name in enumerate(archive.names, 1):
             (building / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, building / name)
+            (building / name).write_bytes(archive.read(name))  # the archive's names are not always those on the disk
             if progress:
                 progress(done, len(archive.names))
 
@@ -121,13 +123,16 @@ def _list_series(folder: Path, api: str, patience: Patience) -> list[tuple[str, 
     """Case, series UID and number of images of every series, asked for once and kept beside the images."""
     target = folder / "series.json"
     if not target.exists():
-        download(f"{api}/getSeries?Collection=CBIS-DDSM&format=json", target, patience=patience)
-    found = read_json(target)
+        address = f"{api}/getSeries?Collection=CBIS-DDSM&format=json"
+        download(address, target, patience=patience, most_bytes=_MOST_LIST_BYTES)
     try:
-        series = [(str(one["PatientID"]), str(one["SeriesInstanceUID"]), int(one["ImageCount"])) for one in found]
-    except (TypeError, KeyError, ValueError) as error:
+        listed = read_json(target)
+        series = [(str(item["PatientID"]), str(item["SeriesInstanceUID"]), int(item["ImageCount"])) for item in listed]
+    except ResourceError:
+        raise
+    except (TypeError, KeyError, ValueError, InputError) as error:
         target.unlink()
-        raise InputError(f"{api}: its list of series is not one: {error!r}", "try again later") from error
+        raise InputError(f"{api}: its list of series is not one", "try again later") from error
     strange = [item for item in series if not _PATIENT.fullmatch(item[0]) or not _UID.fullmatch(item[1])]
     if strange or not series:
         target.unlink()
@@ -156,7 +161,10 @@ def _checked(archive: Archive) -> Iterator[tuple[str, bytes]]:
     lists = [name for name in archive.names if PurePosixPath(name).name == "md5hashes.csv"]
     if len(lists) != 1:
         raise InputError(f"{archive.path}: no md5hashes.csv in it", "the archive's answer is not whole")
-    rows = list(csv.reader(io.StringIO(archive.read(lists[0]).decode("utf-8-sig", "replace"))))
+    try:
+        rows = list(csv.reader(io.StringIO(archive.read(lists[0]).decode("utf-8-sig", "replace"))))
+    except csv.Error as error:
+        raise InputError(f"{archive.path}: {lists[0]}: not a table in CSV: {error}", "") from error
     known: dict[str, Any] = {}
     for row in rows:
         digests = [cell.strip().lower() for cell in row if _MD5.fullmatch(cell.strip())]

@@ -1,58 +1,90 @@
-"""One file from the network, resumable: what is broken off goes on, and a wrong file never takes the right name."""
+"""One file from the network, resumable: what is broken off goes on, and a wrong file never takes the right name.
+
+The field's download library, pooch (1.9), checks digests and tries again, but begins anew after every break, and holds
+no lock; urllib3's Retry repeats requests, not bodies. Of a data set of gigabytes the body is what breaks.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
+import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from http.client import responses
 from pathlib import Path
-from typing import IO, Any
 
 import requests
 import urllib3
 
 from twinrun.fetch.digests import Digest, check_and_rename
-from twinrun.study.errors import BusyError, InputError, MismatchError
-from twinrun.study.files import explain_os_error, read_json, write_json
+from twinrun.study.errors import InputError, MismatchError, ResourceError
+from twinrun.study.files import explain_os_error, write_json
+from twinrun.study.lock import hold
 
 Progress = Callable[[int, int], None]
+MOST_BYTES = 4_000_000_000  # of one file: the largest that is meant has half a gigabyte
 _BLOCK = 1 << 18
 _RESERVE = 100_000_000  # bytes of the disk that stay free
+_TRIES = 200  # in all, however many of them bring something
 _AGAIN_LATER = (408, 425, 429, 500, 502, 503, 504)
 _HEADERS = {
     "User-Agent": "twinrun (python-requests)",
     "Accept-Encoding": "identity",  # compressed on the way, byte ranges would not be those of the file
 }
 ELSEWHERE = "the same command goes on where it was; or name a mirror or a downloaded file with --from"
-_BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds to wait for a connection and for the next bytes, tries without any new byte, seconds before the first
-    new try (doubled each time), and tries in all."""
+    """Seconds to wait for a connection and for the next bytes, tries in a row without any new byte, and seconds before
+    the first new one (doubled each time)."""
 
     connect_seconds: float = 15.0
     read_seconds: float = 60.0
     tries: int = 6
     pause_seconds: float = 1.0
-    tries_in_all: int = 200
 
 
 PATIENCE = Patience()
 
 
 class _Again(Exception):  # noqa: N818
-    """This try failed, another may not: why, and seconds that the server asked for."""
+    """This try failed, another may not: why."""
 
-    def __init__(self, reason: str, wait_seconds: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait_seconds = wait_seconds
+    wait_seconds = 0  # that the server asked for
+
+
+class _Part:
+    """What has come of a file, and beside it what the server said of it at the first byte."""
+
+    def __init__(self, path: Path, url: str) -> None:
+        self.path, self.url = path, url
+        self.note = path.with_name(f"{path.name}.json")
+        self.validator, self.total = "", 0
+        self.joined = False  # whether it is of more than one answer
+        with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+            said = json.loads(self.note.read_text())
+            if said["url"] == url:
+                self.validator, self.total = str(said["validator"]), int(said["total"])
+                return
+        self.clear()
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def begin(self, validator: str, total: int) -> None:
+        self.clear()
+        self.validator, self.total = validator, total
+        write_json(self.note, {"url": self.url, "validator": validator, "total": total})
+
+    def clear(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+        self.validator, self.total, self.joined = "", 0, False
 
 
 def download(
@@ -63,179 +95,145 @@ def download(
     check: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
     patience: Patience = PATIENCE,
+    most_bytes: int = MOST_BYTES,
 ) -> None:
     """Fetch `url` into `target` by way of `target`.part, which a broken-off call leaves and the next one goes on with.
 
     A part is only continued when the server says that the file is still the same one, or when a digest will tell.
     `check` looks at the whole file before it takes its name. Raises InputError for a server's refusal, a web page in
-    the file's place, a full disk or one that stays silent; MismatchError for another digest; BusyError.
+    the file's place, a full disk, a server that stays silent or never ends; MismatchError for another digest;
+    BusyError when another process fetches it.
     """
-    part = target.with_name(f"{target.name}.part")
+    path = target.with_name(f"{target.name}.part")
+    lock = target.with_name(f"{target.name}.lock")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("ab") as stream:
+        with hold(lock, f"{target}: another process fetches it"):
+            part = _Part(path, url)
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BusyError(f"{target}: another process fetches it", "wait for it, or end it") from error
-            transfer = _Transfer(url, stream, part, digest is not None, progress, patience)
-            try:
-                transfer.run()
+                _fill(part, digest is not None, progress, patience, most_bytes)
                 try:
-                    check_and_rename(part, target, digest, check)
+                    check_and_rename(path, target, digest, check)
                 except (MismatchError, InputError):
-                    if not transfer.pieces:
+                    if not part.joined:
                         raise
                     # Pieces of two different files may have been joined: once more, whole.
-                    transfer.start_over()
-                    transfer.run()
-                    check_and_rename(part, target, digest, check)
+                    part.clear()
+                    _fill(part, True, progress, patience, most_bytes)
+                    check_and_rename(path, target, digest, check)
             finally:
-                if not part.exists() or not transfer.done:
-                    part.unlink(missing_ok=True)
-                    transfer.note.unlink(missing_ok=True)
+                if not part.size:
+                    part.clear()
+                lock.unlink(missing_ok=True)
     except OSError as error:
-        raise explain_os_error(error, part) from error
+        raise explain_os_error(error, path) from error
 
 
-class _Transfer:
-    """The tries to fill one part file."""
-
-    def __init__(
-        self, url: str, stream: IO[bytes], part: Path, verified: bool, progress: Progress | None, patience: Patience
-    ) -> None:
-        self.url, self.stream, self.verified = url, stream, verified
-        self.progress, self.patience = progress, patience
-        self.note = part.with_name(f"{part.name}.json")
-        self.pieces = False  # whether the part is of more than one answer
-        self.validator, self.total = "", 0
-        if self.done and self.note.exists():
-            note = read_json(self.note)
-            if isinstance(note, dict) and note.get("url") == url:
-                self.validator, self.total = str(note.get("validator", "")), int(note.get("total", 0))
-                return
-        self.start_over()
-
-    @property
-    def done(self) -> int:
-        """Bytes that are there."""
-        return os.fstat(self.stream.fileno()).st_size
-
-    def start_over(self) -> None:
-        """Throw away what is there."""
-        self.stream.truncate(0)
-        self.validator, self.total, self.pieces = "", 0, False
-
-    def run(self) -> None:
-        """Try until the file is whole; a try that brings new bytes earns further ones."""
-        failures = 0
-        for _ in range(self.patience.tries_in_all):
-            before = self.done
-            try:
-                self._try()
-                return
-            except _Again as again:
-                reason, wait = str(again), again.wait_seconds
-            failures = 0 if self.done > before else failures + 1
-            if failures >= self.patience.tries:
-                break
-            time.sleep(max(min(wait, 120.0), self.patience.pause_seconds * 2**failures if failures else 0.0))
-        raise InputError(f"{self.url}: given up after several tries: {reason}", ELSEWHERE)
-
-    def _try(self) -> None:
-        start = self.done
-        headers = dict(_HEADERS)
-        if start and (self.validator or self.verified):
-            headers["Range"] = f"bytes={start}-"
-            if self.validator:
-                headers["If-Range"] = self.validator
-        elif start:
-            self.start_over()
-        waits = (self.patience.connect_seconds, self.patience.read_seconds)
+def _fill(part: _Part, verified: bool, progress: Progress | None, patience: Patience, most_bytes: int) -> None:
+    """Try until the file is whole; a try that brings new bytes earns further ones."""
+    failures, reason = 0, ""
+    for _ in range(_TRIES):
+        before = part.size
         try:
-            answer = requests.get(self.url, headers=headers, stream=True, timeout=waits)
-        except requests.TooManyRedirects as error:
-            raise InputError(f"{self.url}: it redirects in a circle", ELSEWHERE) from error
-        except (
-            requests.exceptions.MissingSchema,
-            requests.exceptions.InvalidSchema,
-            requests.exceptions.InvalidURL,
-        ) as e:
-            raise InputError(f"{self.url}: not an address: {e}", "give one that begins with http:// or https://") from e
-        except _BROKEN as error:
-            raise _Again(_short(error)) from error
-        with contextlib.closing(answer):
-            self._receive(answer)
-
-    def _receive(self, answer: requests.Response) -> None:
-        if answer.status_code == 416:
-            # Nothing after the last byte: either the part is the whole file, or of another one.
-            if answer.headers.get("Content-Range", "").endswith(f"*/{self.done}"):
-                return
-            self.start_over()
-            raise _Again("it has fewer bytes than were fetched before")
-        if answer.status_code in _AGAIN_LATER:
-            wait = answer.headers.get("Retry-After", "")
-            raise _Again(f"it answers {answer.status_code} {answer.reason}", float(wait) if wait.isdigit() else 0.0)
-        if answer.status_code not in (200, 206):
-            raise InputError(f"{self.url}: it answers {answer.status_code} {answer.reason}", ELSEWHERE)
-        if "text/html" in answer.headers.get("Content-Type", ""):
-            raise InputError(f"{self.url}: a web page instead of the file", ELSEWHERE)
-        if answer.headers.get("Content-Encoding", "identity") != "identity":
-            raise InputError(f"{self.url}: sent in another encoding than asked for", ELSEWHERE)
-        if answer.status_code == 206:
-            self._continue(answer)
-        else:
-            self.start_over()
-            self._begin(answer)
-        if self.total and self.total - self.done > shutil.disk_usage(self.note.parent).free - _RESERVE:
-            message = f"{self.note.parent}: {(self.total - self.done) / 1e9:.1f} GB are still to come and do not fit"
-            raise InputError(message, "free some space; the same command goes on where it was")
-        try:
-            for block in _blocks(answer):
-                self.stream.write(block)
-                if self.progress:
-                    self.progress(self.stream.tell(), max(self.total, self.stream.tell()))
-        finally:
-            self.stream.flush()  # the next try asks for what follows after the bytes in the file
-        if self.total and self.done != self.total:
-            if self.done > self.total:
-                self.start_over()
-            raise _Again(f"{self.done} bytes of the {self.total} that were announced came")
-
-    def _begin(self, answer: requests.Response) -> None:
-        length = answer.headers.get("Content-Length", "")
-        self.total = int(length) if length.isdigit() else 0
-        etag = answer.headers.get("ETag", "")
-        # A weak ETag says nothing about single bytes.
-        self.validator = etag if etag.startswith('"') else answer.headers.get("Last-Modified", "")
-        write_json(self.note, {"url": self.url, "validator": self.validator, "total": self.total})
-
-    def _continue(self, answer: requests.Response) -> None:
-        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
-        whole = int(found[3]) if found and found[3] != "*" else 0
-        if not found or int(found[1]) != self.done or (self.total and whole and whole != self.total):
-            self.start_over()
-            raise _Again("it sent another part of the file than asked for")
-        self.pieces = True
-        self.total = self.total or whole
+            with closing(_ask(part, verified, patience)) as answer:
+                return _receive(part, answer, progress, most_bytes)
+        except (_Again, requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            reason, wait = _innermost(error), getattr(error, "wait_seconds", 0)
+        failures = 0 if part.size > before else failures + 1
+        if failures >= patience.tries:
+            break
+        time.sleep(max(min(wait, 120), patience.pause_seconds * 2**failures if failures else 0.0))
+    raise InputError(f"{part.url}: given up after several tries: {reason}", ELSEWHERE)
 
 
-def _blocks(answer: requests.Response) -> Iterator[bytes]:
+def _ask(part: _Part, verified: bool, patience: Patience) -> requests.Response:
+    """The answer to a request for what is missing; its body is still to be read."""
+    headers = dict(_HEADERS)
+    if part.size and (part.validator or verified):
+        headers["Range"] = f"bytes={part.size}-"
+        if part.validator:
+            headers["If-Range"] = part.validator
+    waits = (patience.connect_seconds, patience.read_seconds)
     try:
-        yield from answer.raw.stream(_BLOCK, decode_content=False)
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _Again(_short(error)) from error
+        return requests.get(part.url, headers=headers, stream=True, timeout=waits)
+    except requests.TooManyRedirects as error:
+        raise InputError(f"{part.url}: it redirects in a circle", ELSEWHERE) from error
+    except ValueError as error:  # requests' own errors of an address are such, too
+        hint = "give one that begins with http:// or https://"
+        raise InputError(f"{part.url}: not an address: {_plain(error)}", hint) from error
 
 
-def _short(error: BaseException) -> str:
+def _receive(part: _Part, answer: requests.Response, progress: Progress | None, most_bytes: int) -> None:
+    """Write the body behind what is there, or in its place, as the answer says."""
+    code, headers = answer.status_code, answer.headers
+    said = f"it answers {code} {responses.get(code, '')}".rstrip()  # never the server's own words
+    if code == 416:
+        # Nothing after the last byte: either the part is the whole file, or of another one.
+        if headers.get("Content-Range", "").endswith(f"*/{part.size}"):
+            return
+        part.clear()
+        raise _Again("it has fewer bytes than were fetched before")
+    if code in _AGAIN_LATER:
+        again = _Again(said)
+        again.wait_seconds = _number(headers.get("Retry-After", ""))
+        raise again
+    if "text/html" in headers.get("Content-Type", "") and code in (200, 206):
+        said = "a web page instead of the file"
+    elif headers.get("Content-Encoding", "identity") != "identity":
+        said = "sent in another encoding than asked for"
+    elif code in (200, 206):
+        said = ""
+    if said:
+        raise InputError(f"{part.url}: {said}", ELSEWHERE)
+    if code == 206:
+        span = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)", headers.get("Content-Range", ""))
+        whole = _number(span[2]) if span else 0
+        if not span or _number(span[1]) != part.size or (part.total and whole and whole != part.total):
+            part.clear()
+            raise _Again("it sent another part of the file than asked for")
+        part.joined, part.total = True, part.total or whole
+    else:
+        etag = headers.get("ETag", "")
+        # A weak ETag says nothing about single bytes.
+        validator = etag if etag.startswith('"') else headers.get("Last-Modified", "")
+        part.begin(validator, _number(headers.get("Content-Length", "")))
+    with part.path.open("ab") as stream:
+        _require_room(part, most_bytes)
+        for block in answer.raw.stream(_BLOCK, decode_content=False):
+            stream.write(block)
+            stream.flush()
+            _require_room(part, most_bytes)
+            if progress:
+                progress(stream.tell(), max(part.total, stream.tell()))
+    if part.total and (size := part.size) != part.total:
+        reason = f"{size} bytes of the {part.total} that were announced came"
+        if size > part.total:
+            part.clear()
+        raise _Again(reason)
+
+
+def _require_room(part: _Part, most_bytes: int) -> None:
+    size = part.size
+    to_come = max(part.total - size, 0)
+    if to_come > shutil.disk_usage(part.path.parent).free - _RESERVE:
+        message = f"{part.path.parent}: {to_come / 1e9:.1f} GB are still to come and do not fit"
+        raise ResourceError(message, "free some space; the same command goes on where it was")
+    if max(size, part.total) > most_bytes:
+        part.clear()
+        message = f"{part.url}: more than {most_bytes / 1e9:g} GB, which is no file that is meant"
+        raise InputError(message, "check the address, or fetch the file by hand and name it with --from")
+
+
+def _number(text: str) -> int:
+    """The number in a header, 0 for what is none or has no end."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
+
+
+def _plain(said: object) -> str:
+    """What came from outside, without what would steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(said))[:300]
+
+
+def _innermost(error: BaseException) -> str:
     """The innermost reason of a network error, in words."""
-    inner: Any = error
-    while inner.args and isinstance(inner.args[-1], BaseException):
-        inner = inner.args[-1]
-    reason = getattr(inner, "reason", None)
-    return (
-        _short(reason)
-        if isinstance(reason, BaseException) and reason is not inner
-        else str(inner) or type(inner).__name__
-    )
+    causes = [cause for cause in (getattr(error, "reason", None), *error.args[-1:]) if isinstance(cause, BaseException)]
+    return _innermost(causes[0]) if causes else _plain(error) or type(error).__name__

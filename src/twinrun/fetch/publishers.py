@@ -10,7 +10,7 @@ from pathlib import Path
 from twinrun.data.archives import open_archive
 from twinrun.fetch.digests import Digest, check_and_rename, record, recorded
 from twinrun.fetch.download import PATIENCE, Patience, Progress, download
-from twinrun.study.errors import InputError, TwinrunError
+from twinrun.study.errors import InputError
 from twinrun.study.files import explain_os_error
 
 _PYTORCH = "https://download.pytorch.org/models/"
@@ -59,13 +59,13 @@ def fetch(
     address that they have in common.
     """
     remotes = FILES[name]
-    found = []
+    paths = []
     for remote in remotes:
         place = origin
         if origin and len(remotes) > 1:
             place = f"{origin.rstrip('/')}/{Path(remote.name).name}"
-        found.append(fetch_file(remote, data, place, progress, patience))
-    return found
+        paths.append(fetch_file(remote, data, place, progress, patience))
+    return paths
 
 
 def fetch_file(
@@ -106,11 +106,7 @@ def _copy(source: Path, target: Path, digest: Digest | None, check: Callable[[Pa
         if source.stat().st_size > shutil.disk_usage(target.parent).free:
             raise InputError(f"{target.parent}: {source} does not fit on the disk", "free some space")
         shutil.copyfile(source, part)
-        try:
-            check_and_rename(part, target, digest, check)
-        except TwinrunError:
-            part.unlink(missing_ok=True)
-            raise
+        check_and_rename(part, target, digest, check)
     except OSError as error:
         raise explain_os_error(error, target) from error
 
