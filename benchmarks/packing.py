@@ -37,10 +37,10 @@ from PIL import Image
 from tools.sample.cbis_writer import _CALC_COLUMNS, _MASS_COLUMNS, Series, dicom_bytes
 
 from twinrun.data.archives import open_archive
+from twinrun.data.packing import fit_square
 from twinrun.data.prepare import prepare
 from twinrun.data.readers.cbis_cases import csv_name
 from twinrun.data.readers.cbis_pixels import window
-from twinrun.data.rows import fit_square
 from twinrun.study.schema import CbisDdsm, Sdnet2018
 
 CHUNK = 64

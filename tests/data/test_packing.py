@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from tests.data.readers.test_sdnet2018 import jpeg
 from twinrun.data import packing
 from twinrun.data import prepare as prepare_module
 from twinrun.data.packed import load_packed
+from twinrun.data.packing import moments_of
 from twinrun.data.prepare import prepare
 from twinrun.data.remarks import remarks
-from twinrun.data.rows import moments_of
 from twinrun.study.errors import BusyError, InputError, ResourceError
 from twinrun.study.schema import Sdnet2018
 
@@ -35,14 +36,18 @@ def block(on_error: Literal["error", "skip"] = "error", size: int = 32) -> Sdnet
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Two photos, one on each side of the split, 20 different tiles of each class in both."""
+    return draw_tree(tmp_path)
+
+
+def draw_tree(root: Path) -> Path:
     rng = np.random.default_rng(0)
     for photo in ("7001", "7002"):
         for folder in ("CD", "UD"):
-            (tmp_path / "tree/D" / folder).mkdir(parents=True, exist_ok=True)
+            (root / "tree/D" / folder).mkdir(parents=True, exist_ok=True)
             for tile in range(20):
                 pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
-                Pillow.fromarray(pixels).save(tmp_path / "tree/D" / folder / f"{photo}-{tile}.jpg", quality=95)
-    return tmp_path / "tree"
+                Pillow.fromarray(pixels).save(root / "tree/D" / folder / f"{photo}-{tile}.jpg", quality=95)
+    return root / "tree"
 
 
 def test_damaged_images_by_policy(tree: Path, tmp_path: Path) -> None:
@@ -126,18 +131,27 @@ prepare.prepare("t", data, Path(sys.argv[1]), Path(sys.argv[1], "out/t"))
 """
 
 
-@pytest.fixture
-def killed(tree: Path, tmp_path: Path) -> Path:
-    """What a `prepare` that was killed after a few chunks leaves behind."""
-    part = tmp_path / "out/.t.part"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)])
+@pytest.fixture(scope="module")
+def killed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a `prepare` that was killed after a few chunks; to be copied."""
+    root = tmp_path_factory.mktemp("killed")
+    draw_tree(root)
+    part = root / "out/.t.part"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(root)])
     deadline = time.monotonic() + 30
     while not (part / "progress.json").exists() or json.loads((part / "progress.json").read_text())["chunks"] < 4:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    return part
+    return root
+
+
+@pytest.fixture
+def killed(killed_once: Path, tmp_path: Path) -> Path:
+    """What the killed `prepare` left of its work, in this test's own folder, its images beside it."""
+    shutil.copytree(killed_once, tmp_path, dirs_exist_ok=True)  # with times: the stamp of the source has them
+    return tmp_path / "out/.t.part"
 
 
 def count_loads(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
@@ -167,14 +181,14 @@ def test_a_killed_run_goes_on(killed: Path, tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("what", ["rows", "image", "params"])
 def test_what_does_not_fit_is_done_again(
-    what: str, killed: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    what: str, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if what == "rows":
         with (killed / "images.npy").open("r+b") as stream:
             stream.seek(1000)
             stream.write(b"xxxx")
     elif what == "image":
-        (tree / "D/CD/7001-0.jpg").write_bytes((tree / "D/CD/7002-0.jpg").read_bytes())
+        shutil.copyfile(tmp_path / "tree/D/CD/7002-0.jpg", tmp_path / "tree/D/CD/7001-0.jpg")
     log = count_loads(monkeypatch, tmp_path)
     data = block(size=16) if what == "params" else block()
     manifest = prepare("t", data, tmp_path, tmp_path / "out/t")
@@ -183,13 +197,13 @@ def test_what_does_not_fit_is_done_again(
     assert prepare("u", data, tmp_path, tmp_path / "out/u")["files"] == manifest["files"]
 
 
-def test_no_process_outlives_a_killed_run(killed: Path) -> None:
+def test_no_process_outlives_a_killed_run(killed_once: Path) -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         alive = [
             path.parent.name
             for path in Path("/proc").glob("[0-9]*/cmdline")
-            if str(killed.parents[1]).encode() in _read(path)
+            if str(killed_once).encode() in _read(path)
         ]
         if not alive:
             return
@@ -238,7 +252,7 @@ def test_moments_are_exact(size: int) -> None:
         assert moments_of(image).tolist() == [[int(c.sum()), int((c * c).sum())] for c in values]
 
 
-@pytest.mark.parametrize("room", ["disk", "while writing", "memory"])
+@pytest.mark.parametrize("room", ["disk", "while packing", "while writing", "memory", "memory of one"])
 def test_want_of_room_keeps_what_is_finished(
     room: str, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,16 +264,24 @@ def test_want_of_room_keeps_what_is_finished(
     def die(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def starved(*_: object) -> None:
+        raise MemoryError
+
     log = count_loads(monkeypatch, tmp_path)
     with monkeypatch.context() as patch:
         if room == "disk":
             patch.setattr(packing.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+        elif room == "while packing":  # in a worker, into the sparse file
+            patch.setattr(packing, "write_at", full)
         elif room == "while writing":
             patch.setattr(prepare_module, "write_text", full)
+        elif room == "memory of one":
+            patch.setattr(packing, "moments_of", starved)
         else:
             patch.setattr(packing, "fit_square", die)
-        with pytest.raises(ResourceError):
+        with pytest.raises(ResourceError) as caught:
             prepare("t", block(), tmp_path, tmp_path / "out/t")
+    assert caught.value.exit_code == (6 if room.startswith("memory") else 2)
     assert json.loads((killed / "progress.json").read_text())["chunks"] >= noted
     log.unlink(missing_ok=True)
     manifest = prepare("t", block(), tmp_path, tmp_path / "out/t")

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from twinrun.data import packing as module
 from twinrun.data.packed import Packed, load_packed
+from twinrun.data.packing import fit_square
 from twinrun.data.prepare import channel_moments, prepare
 from twinrun.data.readers import DataBlock
-from twinrun.data.rows import fit_square
 from twinrun.study.errors import InputError, ResourceError
 from twinrun.study.files import sha256_file
 from twinrun.study.schema import CbisDdsm, Cifar10, Sdnet2018

@@ -29,22 +29,22 @@ def find_duplicates(
     groups: dict[str, list[int]] = defaultdict(list)
     for position in suspects.tolist():
         groups[sha256_bytes(pixels(position))].append(position)
-    found: list[dict[str, Any]] = []
+    repeated: list[dict[str, Any]] = []
     for members in groups.values():
         if len(members) > 1:
             chosen = [examples[position] for position in members]
-            found.append(
+            repeated.append(
                 {
                     "ids": [example.id for example in chosen],
                     "splits": sorted({example.split for example in chosen}, reverse=True),
                     "classes": [classes[label] for label in sorted({example.label for example in chosen})],
                 }
             )
-    found.sort(key=lambda group: (-len(group["classes"]), -len(group["splits"]), group["ids"]))
+    repeated.sort(key=lambda group: (-len(group["classes"]), -len(group["splits"]), group["ids"]))
     return {
-        "groups": len(found),
-        "images": sum(len(group["ids"]) for group in found),
-        "across_split": sum(len(group["splits"]) > 1 for group in found),
-        "contradictory": sum(len(group["classes"]) > 1 for group in found),
-        "listed": found[:LISTED],
+        "groups": len(repeated),
+        "images": sum(len(group["ids"]) for group in repeated),
+        "across_split": sum(len(group["splits"]) > 1 for group in repeated),
+        "contradictory": sum(len(group["classes"]) > 1 for group in repeated),
+        "listed": repeated[:LISTED],
     }

@@ -91,9 +91,9 @@ def _count(task: str, index: Index) -> dict[str, dict[str, int]]:
     """Images by side and class; InputError for an empty class, for one class only, and for a group on both sides."""
     if len(index.classes) < 2:
         raise InputError(f"task {task}: one class only ({', '.join(index.classes)})", "a classifier needs two or more")
-    found = Counter((example.split, example.label) for example in index.examples)
+    images = Counter((example.split, example.label) for example in index.examples)
     counts = {
-        split: {name: found[split, label] for label, name in enumerate(index.classes)} for split in ("train", "test")
+        split: {name: images[split, label] for label, name in enumerate(index.classes)} for split in ("train", "test")
     }
     for split, classes in counts.items():
         empty = [name for name, count in classes.items() if not count]

@@ -20,12 +20,13 @@ def remarks(manifest: dict[str, Any]) -> list[str]:
     if passed := manifest["extra"].get("passed_over"):
         names = ", ".join(list(passed)[:_NAMED]) + (" and more" if len(passed) > _NAMED else "")
         lines.append(f"{sum(passed.values())} files of file managers and the like passed over: {names}")
-    found = manifest["duplicates"]
-    if found["groups"]:
-        worst = found["listed"][0]
+    duplicates = manifest["duplicates"]
+    if duplicates["groups"]:
+        worst = duplicates["listed"][0]
         lines.append(
-            f"{found['images']} images are equal to another one (in {found['groups']} groups): {found['across_split']} "
-            f"on both sides of the split, {found['contradictory']} with contradictory labels; for example "
+            f"{duplicates['images']} images are equal to another one (in {duplicates['groups']} groups): "
+            f"{duplicates['across_split']} on both sides of the split, {duplicates['contradictory']} with "
+            f"contradictory labels; for example "
             f"{' = '.join(worst['ids'][:4])} ({', '.join(worst['splits'] + worst['classes'])})"
         )
     counts = manifest["counts"]["train"]

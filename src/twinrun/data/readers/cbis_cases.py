@@ -61,11 +61,11 @@ def count_cases(cases: list[Case]) -> dict[str, Any]:
     for case in cases:
         rows[f"{case.abnormality}_{case.split}"] += 1
         patients[f"{case.abnormality}_{case.split}"].add(case.patient)
-    found = {name: (count, len(patients[name])) for name, count in rows.items()}
+    counted = {name: (count, len(patients[name])) for name, count in rows.items()}
     return {
         "rows": dict(rows),
         "patients": {name: len(ids) for name, ids in patients.items()},
-        "as_published": found == PUBLISHED,
+        "as_published": counted == PUBLISHED,
     }
 
 
@@ -103,13 +103,13 @@ def some(names: list[str], limit: int = 5) -> str:
 
 def _read_csv(archive: Archive, abnormality: str, split: Split) -> list[Case]:
     wanted = csv_name(abnormality, split)
-    found = [name for name in archive.names if PurePosixPath(name).name == wanted]
-    if not found:
+    copies = [name for name in archive.names if PurePosixPath(name).name == wanted]
+    if not copies:
         hint = "the four case-description CSV files of CBIS-DDSM are needed beside the images"
         raise InputError(f"{archive.path}: {wanted} is missing in it", hint)
-    versions = [_parse(archive, name, abnormality, split) for name in found]
+    versions = [_parse(archive, name, abnormality, split) for name in copies]
     if any(version != versions[0] for version in versions):
-        raise InputError(f"{archive.path}: {some(found)} differ", "keep only one of them")
+        raise InputError(f"{archive.path}: {some(copies)} differ", "keep only one of them")
     return versions[0]
 
 

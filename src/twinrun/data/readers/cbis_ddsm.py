@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
 
 import numpy as np
 
-from twinrun.data.archives import Archive
+from twinrun.data.archives import Archive, pass_over
+from twinrun.data.decode import decode_picture
 from twinrun.data.example import Example, Image, Index, in_order
-from twinrun.data.readers.cbis_cases import CLASSES, count_cases, read_cases, some
-from twinrun.data.readers.cbis_layouts import Candidate, find_layout
-from twinrun.data.readers.cbis_pixels import breast_box, is_mask, window
+from twinrun.data.readers.cbis_cases import CLASSES, Case, count_cases, read_cases, some
+from twinrun.data.readers.cbis_pixels import breast_box, decode_dicom, is_mask, window
+from twinrun.data.tables import read_table
 from twinrun.study.errors import DamagedError, InputError
+
+_INFO = "dicom_info.csv"  # of the JPEG copy
+_COLUMNS = ("image_path", "SeriesDescription")
 
 
 def index_cbis_ddsm(
@@ -74,17 +82,17 @@ def _load(archive: Archive, candidates: list[Candidate], place: str, view: str, 
     if view == "crop":
         # Some series hold crop and mask under one description; then the mask shows by having two values only.
         named = [(said or listed, pixels) for listed, said, pixels in pictures]
-        found = [pixels for said, pixels in named if "crop" in said]
-        if len(found) != 1:
-            found = [pixels for _, pixels in named if not is_mask(pixels)]
+        chosen = [pixels for said, pixels in named if "crop" in said]
+        if len(chosen) != 1:
+            chosen = [pixels for _, pixels in named if not is_mask(pixels)]
     else:
-        found = [pixels for _, _, pixels in pictures]
-    if len(found) != 1:
+        chosen = [pixels for _, _, pixels in pictures]
+    if len(chosen) != 1:
         kind = "whole mammogram" if view == "full" else "cropped image"
-        reason = f"{place}: {len(found)} files in it can be the {kind}, where one is expected"
+        reason = f"{place}: {len(chosen)} files in it can be the {kind}, where one is expected"
         raise DamagedError(f"{archive.path}: {reason}", "fetch that folder again", reason)
-    grey = window(found[0])
-    del pictures, found  # 16 bits a pixel and several of them: a worker's memory counts
+    grey = window(chosen[0])
+    del pictures, chosen  # 16 bits a pixel and several of them: a worker's memory counts
     # Whole mammograms of right breasts are mirrored, so that all point one way; crops have no way to point.
     if view == "full" and side == "RIGHT":
         grey = grey[:, ::-1]
@@ -92,3 +100,69 @@ def _load(archive: Archive, candidates: list[Candidate], place: str, view: str, 
         top, bottom, left, right = breast_box(grey)
         grey = grey[top:bottom, left:right]
     return np.ascontiguousarray(grey)[:, :, None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that may be the image of a place; `description` is what a list says of it, where there is one."""
+
+    name: str
+    description: str = ""
+
+    def decode(self, archive: Archive) -> tuple[str, Any]:
+        """What the file itself says it is, and its grey pixels (height, width) of 8 or 16 bits."""
+        where = f"{archive.path}: {self.name}"
+        content = archive.read(self.name)
+        if self.name.lower().endswith(".dcm"):
+            return decode_dicom(content, where)
+        return "", decode_picture(content, where, colour=False)[:, :, 0]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Candidates by place: a place is the folder (TCIA) or the series (JPEG copy) that a row of the CSV files names."""
+
+    kind: str
+    by_series: bool
+    files: dict[str, list[Candidate]]
+
+    def place(self, case: Case, view: str) -> str:
+        """Where the image of that row is."""
+        return case.series[view] if self.by_series else case.folders[view]
+
+    def masks(self, cases: Iterable[Case]) -> set[str]:
+        """Places of masks alone, which no task reads."""
+        return {case.mask_series for case in cases} if self.by_series else set()
+
+
+def find_layout(archive: Archive) -> Layout:
+    """The layout of `archive`; InputError when it holds images in neither."""
+    infos = [name for name in archive.names if PurePosixPath(name).name == _INFO]
+    if len(infos) > 1:
+        raise InputError(f"{archive.path}: {', '.join(infos)}: two lists of the images", "keep one of them")
+    if infos:
+        return Layout("JPEG files", True, _listed(archive, infos[0]))
+    files: dict[str, list[Candidate]] = defaultdict(list)
+    for name in pass_over(archive.names)[0]:
+        if name.lower().endswith(".dcm"):
+            for part in name.split("/")[:-1]:
+                if part.startswith(("Mass-", "Calc-")):
+                    files[part].append(Candidate(name))
+    return Layout("DICOM folders", False, dict(files))
+
+
+def _listed(archive: Archive, info: str) -> dict[str, list[Candidate]]:
+    """JPEG files by series UID: the folder they lie in, wherever that folder is."""
+    where = f"{archive.path}: {info}"
+    rows = read_table(archive.read(info), where, _COLUMNS, f"needed: {', '.join(_COLUMNS)}; fetch it again")
+    # Descriptions by series and file: about 280 of the real list are empty, so the series UID alone finds the image.
+    descriptions = {_tail(row["image_path"]): row["seriesdescription"].lower() for _, row in rows}
+    files: dict[str, list[Candidate]] = defaultdict(list)
+    for name in pass_over(archive.names)[0]:
+        if _tail(name) in descriptions:
+            files[PurePosixPath(name).parent.name].append(Candidate(name, descriptions[_tail(name)]))
+    return dict(files)
+
+
+def _tail(path: str) -> str:
+    return "/".join(PurePosixPath(path.strip()).parts[-2:])

@@ -124,10 +124,10 @@ def index_cifar10(archive: Archive) -> Index:
 
 
 def _folder(archive: Archive) -> str:
-    found = [name for name in archive.names if PurePosixPath(name).name == META]
-    if len(found) != 1:
-        raise InputError(f"{archive.path}: {len(found)} files named {META} in it, where one is expected", _HINT)
-    return found[0].removesuffix(META)
+    metas = [name for name in archive.names if PurePosixPath(name).name == META]
+    if len(metas) != 1:
+        raise InputError(f"{archive.path}: {len(metas)} files named {META} in it, where one is expected", _HINT)
+    return metas[0].removesuffix(META)
 
 
 def _batch(archive: Archive, name: str, n_classes: int) -> tuple[Image, list[int]]:
