@@ -8,7 +8,7 @@ FROM ${BASE_IMAGE}
 
 # What changes rarely comes first: after a change to the code alone, the packages are not installed again.
 COPY container/install.sh /opt/twinrun/study/container/
-COPY requirements.lock /opt/twinrun/study/
+COPY requirements.lock requirements-uv.lock /opt/twinrun/study/
 RUN /opt/twinrun/study/container/install.sh packages
 
 ARG BASE_IMAGE

@@ -4,11 +4,14 @@
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+INSTALLER ?= uv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DVC_SITE_CACHE_DIR ?= $(CURDIR)/.dvc/tmp/site
 export PYTHONNOUSERSITE := 1
+# uv leaves the compiling to Python, which must be let keep it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: study test check environment test-environment lock clean help
 
@@ -16,7 +19,7 @@ help:
 	@echo 'make study   train the study of params.yaml and write report/index.html'
 	@echo 'make test    run the whole test suite'
 	@echo 'make check   ruff and mypy'
-	@echo 'make lock    renew requirements.lock and requirements-dev.lock (needs uv)'
+	@echo 'make lock    renew the locks (needs uv)'
 	@echo 'make clean   remove what a study made, but not its data and environment'
 
 study: environment
@@ -44,21 +47,33 @@ $(VENV)/bin/python:
 	  { echo 'Python has no venv module: apt-get install python3-venv' >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.study: requirements.lock pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
+# uv, itself pinned by hash, installs a lock in a fraction of pip's time; where it cannot, or with INSTALLER=pip, pip does.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+THIS := --no-deps --no-build-isolation --editable .
+define install
+@if [ '$(INSTALLER)' = uv ] && $(PIP) --require-hashes -r requirements-uv.lock && \
+    $(UV) --require-hashes --build-constraints requirements.lock -r $(1) && $(UV) $(THIS); then :; \
+else \
+  [ '$(INSTALLER)' = pip ] || echo '$(INSTALLER) did not install $(1): pip does' >&2; \
+  $(PIP) --require-hashes -r $(1) && $(PIP) $(THIS); \
+fi
+@touch $@
+endef
+
+$(VENV)/.study: requirements.lock requirements-uv.lock pyproject.toml | $(VENV)/bin/python
+	$(call install,requirements.lock)
 
 # The versions of requirements.lock and the test tools: one environment serves both.
-$(VENV)/.test: requirements-dev.lock requirements.lock pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@ $(VENV)/.study
+$(VENV)/.test: requirements-dev.lock requirements.lock requirements-uv.lock pyproject.toml | $(VENV)/bin/python
+	$(call install,requirements-dev.lock)
+	@touch $(VENV)/.study
 
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock:
 	$(LOCK) requirements.in -o requirements.lock
 	$(LOCK) requirements-dev.in -o requirements-dev.lock
+	echo uv | $(LOCK) - -o requirements-uv.lock
 
 clean:
 	rm -rf prepared runs work logs collected located analysis report

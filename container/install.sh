@@ -7,12 +7,23 @@ umask 022
 
 home=/opt/twinrun
 export DEBIAN_FRONTEND=noninteractive PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+[ ! -e /etc/ssl/certs/ca-certificates.crt ] || export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt # uv has its own
 export PIP_DEFAULT_TIMEOUT=180 PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 
 # Byte code that is valid without a look at the sources' dates: the same in two builds, and nothing to check at start.
 # Files that are not Python of this version (templates, old tests) do not compile; pip leaves them out in silence, too.
 compile() {
   $home/venv/bin/python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash "$@" >/dev/null || true
+}
+
+# Five times as fast as pip, by the same lock. What it leaves is not kept.
+by_uv() {
+  python3.11 -m venv $home/uv &&
+    $home/uv/bin/pip install --quiet --no-compile --require-hashes -r $home/study/requirements-uv.lock &&
+    UV_CACHE_DIR=$home/uv/cache $home/uv/bin/uv pip install --quiet --python $home/venv/bin/python --require-hashes \
+      --build-constraints $home/study/requirements.lock -r $home/study/requirements.lock && return
+  echo 'install.sh: uv did not install the packages; pip does' >&2
+  return 1
 }
 
 packages() {
@@ -23,7 +34,8 @@ packages() {
   rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/cache/debconf/*-old \
     /var/cache/ldconfig/aux-cache /var/lib/dpkg/*-old /var/log/*.log /var/log/apt
   python3.11 -m venv $home/venv
-  $home/venv/bin/pip install --quiet --no-compile --require-hashes -r $home/study/requirements.lock
+  by_uv || $home/venv/bin/pip install --quiet --no-compile --require-hashes -r $home/study/requirements.lock
+  rm -rf $home/uv
   compile $home/venv/lib
   sha256sum $home/study/requirements.lock >$home/packages.sha256
 }

@@ -46,8 +46,18 @@ def test_the_same_script_in_the_same_steps() -> None:
     assert [step.split()[-1] for step in steps] == ["packages", "project"]
     script = (REPOSITORY / "container" / "install.sh").read_text()
     assert "--require-hashes -r $home/study/requirements.lock" in script
+    assert "-r $home/study/requirements-uv.lock" in script
     handed_over = set(re.findall(r"(\w+)='\{\{ \w+ \}\}'", "\n".join(section("post"))))
     assert handed_over == {"BASE_IMAGE", "COMMIT"} <= set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
+
+
+def test_the_locks_hold_hashes_and_name_no_index() -> None:
+    for lock in REPOSITORY.glob("requirements*.lock"):
+        text = lock.read_text()
+        assert "://" not in text, lock.name
+        assert not re.search(r"^(-i|-f|--index|--extra|--find)", text, re.MULTILINE), lock.name
+        for package in re.split(r"\n(?=\S)", text):
+            assert package.startswith("#") or ("==" in package and "--hash=sha256:" in package), package
 
 
 def test_the_same_files() -> None:
