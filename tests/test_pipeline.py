@@ -132,6 +132,22 @@ def test_a_change_to_one_task_touches_that_task_alone(checkout: Checkout) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("parts", "stale"), [(("inspect", "fetch", "report"), False), (("training",), True)])
+def test_an_edit_makes_runs_stale_where_it_can_change_them_alone(
+    parts: tuple[str, ...], stale: bool, checkout: Checkout
+) -> None:
+    files = {checkout.root / "src/twinrun" / part / "__init__.py": b"" for part in parts}
+    for file in files:
+        files[file] = file.read_bytes()
+        file.write_bytes(files[file] + b"# a comment\n")
+    changed = {name.split("@")[0] for name in checkout.changed()}
+    for file, content in files.items():
+        file.write_bytes(content)
+    assert ("train" in changed) is stale
+    assert "prepare" not in changed
+
+
+@pytest.mark.slow
 def test_a_change_to_one_optimizer_touches_its_runs_alone(checkout: Checkout) -> None:
     content = yaml.safe_load(STUDY)
     content["tasks"]["digits"]["optimizers"] = json.loads(json.dumps(content["tasks"]["digits"]["optimizers"]))

@@ -15,7 +15,7 @@ from twinrun.study.errors import IncompleteError, InputError, MismatchError
 from twinrun.study.files import digest, write_json
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
-from twinrun.study.records import Noise
+from twinrun.study.records import Metrics, Noise
 
 SMALL = Synthetic(tasks=("digits", "cracks"), optimizers=("adam",), seeds=(0, 42), n_test=20, epochs=2)
 VICTIM = "cracks/adam/42/nd_2"
@@ -153,6 +153,10 @@ def _truncated(params: Params, layout: Layout) -> None:
         (_measured('"torch": "2.11.0"', '"torch": "2.10.0"'), "torch 2.10.0, while most runs of its cell have 2.11.0"),
         (_rewritten(arm="det"), "another cell, arm"),
         (_rewritten(metrics=None), "without metrics"),
+        (
+            _rewritten(metrics=Metrics(accuracy=0.5, f1=0.5, auc=0.5, loss=1.0)),
+            "accuracy is 0.5, that of its predictions 0.95",
+        ),
         (_edited("record.json", '"seed": 42', '"seed": 43'), "seal"),
         (_edited("record.json", '"schema": 1', '"schema": 2'), "schema 2"),
         (_edited("curve.csv", "0.001", "0.002"), "curve.csv"),

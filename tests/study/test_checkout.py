@@ -13,8 +13,9 @@ from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 from twinrun.study import checkout
 from twinrun.study.checkout import image_revision, require_same_code
 from twinrun.study.errors import MismatchError
-from twinrun.study.files import write_json
+from twinrun.study.files import code_digest, write_json
 from twinrun.study.layout import Layout
+from twinrun.study.records import current_code_digest
 
 PACKAGE = REPOSITORY / "src" / "twinrun"
 
@@ -50,6 +51,16 @@ def test_other_code_is_refused(change: str, folder: Layout) -> None:
         require_same_code(folder)
     assert f"{file} differs" in caught.value.message
     assert "make environment" in caught.value.hint
+
+
+@pytest.mark.parametrize("part", sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()))
+def test_a_comment_makes_other_code_of_a_run_where_it_can_change_its_bits_alone(part: str, folder: Layout) -> None:
+    before = code_digest(folder.source, checkout.CODE_PARTS)
+    assert before == current_code_digest()
+    module = folder.source / part / "__init__.py"
+    module.write_text(module.read_text() + "# a comment\n")
+    changed = code_digest(folder.source, checkout.CODE_PARTS) != before
+    assert changed == (part in ("study", "data", "training"))
 
 
 def test_the_analysis_counts_where_it_is_asked_for(folder: Layout) -> None:

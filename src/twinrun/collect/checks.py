@@ -32,6 +32,7 @@ class Found:
     curve: list[list[str]]
     classes: int
     examples: int
+    accuracy: float | None  # of the predictions; None where a diverged run has none
     labels_digest: str
     head_epochs: tuple[int, ...]
     head_shapes: dict[str, list[int]]
@@ -137,6 +138,7 @@ def _read_run(run: Run, layout: Layout) -> Found:
         curve=read_curve(folder),
         classes=probabilities.shape[1],
         examples=len(labels),
+        accuracy=int((probabilities.argmax(axis=1) == labels).sum()) / len(labels) if len(labels) else None,
         labels_digest=labels_digest(labels),
         head_epochs=weights.epochs,
         head_shapes=weights.head_shapes,
@@ -177,6 +179,8 @@ def _faults(one: Found, params: Params, manifest: dict[str, Any], code_digest: s
         faults.append(f"predictions of shape ({one.examples}, {one.classes}), not that of the prepared test set")
     if record.metrics is None:
         faults.append("complete, but without metrics")
+    elif record.metrics.accuracy != one.accuracy:
+        faults.append(f"its record's accuracy is {record.metrics.accuracy}, that of its predictions {one.accuracy}")
     return faults
 
 
