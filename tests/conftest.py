@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from twinrun.study.pins import clean_environment
@@ -24,11 +26,13 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import yaml  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from tests.warm.start import BINARIES, REAL, Warm  # noqa: E402
 
 from twinrun.data.packed import data_digest  # noqa: E402
 from twinrun.study.files import sha256_file, write_json  # noqa: E402
 from twinrun.study.layout import Layout  # noqa: E402
 from twinrun.study.params import Params, read_params  # noqa: E402
+from twinrun.study.pins import CUBLAS  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = REPOSITORY / "tests" / "studies" / "tiny.yaml"
@@ -36,6 +40,29 @@ TINY = REPOSITORY / "tests" / "studies" / "tiny.yaml"
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One warm interpreter for the whole suite: xdist's workers find it by the environment."""
+    if not hasattr(config, "workerinput"):
+        warm = Warm()
+        config.add_cleanup(warm.stop)
+        os.environ[BINARIES] = str(warm.binaries)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm() -> None:
+    """What starts `sys.executable -m twinrun` starts a warm process."""
+    sys.executable = f"{os.environ[BINARIES]}/python"
+
+
+@pytest.fixture(autouse=True)
+def _interpreter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The real interpreter for tests marked `cold`; no variable is left that a run in this process has set."""
+    if request.node.get_closest_marker("cold"):
+        monkeypatch.setattr(sys, "executable", REAL)
+    yield
+    os.environ.pop(CUBLAS, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

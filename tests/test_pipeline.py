@@ -22,7 +22,6 @@ STUDIES = [
     *sorted((REPOSITORY / "studies").glob("*.yaml")),
     *sorted((REPOSITORY / "results").glob("*/params.yaml")),
 ]
-BINARIES = Path(sys.executable).parent
 STUDY = """
 schema: 1
 study: pipeline
@@ -66,7 +65,8 @@ class Checkout:
 
     def run(self, *command: str, code: int = 0) -> str:
         environment = os.environ | {
-            "PATH": f"{BINARIES}:/usr/bin:/bin", "PYTHONPATH": str(self.root / "src"), "DVC_NO_ANALYTICS": "1",
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": str(self.root / "src"),
+            "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": str(self.root / ".dvc/tmp/site"), "GIT_CEILING_DIRECTORIES": str(self.root.parent),
         }  # fmt: skip
         done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
@@ -113,7 +113,7 @@ def test_parallel_runs_are_recorded_and_nothing_is_left_to_do(checkout: Checkout
 
 @pytest.mark.slow
 def test_a_comment_in_the_command_line_reruns_nothing(checkout: Checkout) -> None:
-    module = checkout.root / "src/twinrun/cli.py"
+    module = checkout.root / "src/twinrun/cli/app.py"
     text = module.read_text()
     module.write_text(text + "# a comment\n")
     assert checkout.changed() == set()

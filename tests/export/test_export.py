@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.warm.start import REAL
 
 from twinrun.cli.app import main
 from twinrun.export import exporting
@@ -89,7 +90,7 @@ def test_wandb_reads_it_back(finished: Finished, tmp_path: Path) -> None:
 
 def _wandb_records(folder: Path) -> list[dict[str, Any]]:
     """The records of an offline run as the package's own reader prints them."""
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(folder)]
+    command = [str(Path(REAL).with_name("wandb")), "leet", "inspect", "--json", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 

@@ -53,6 +53,7 @@ def test_a_failed_run_is_named_and_the_others_are_kept(small: Params, study: Lay
 
 
 @pytest.mark.slow
+@pytest.mark.cold  # a warm process is not the one whose children are looked at
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_stops_the_children(number: signal.Signals, small: Params, study: Layout) -> None:
     sweep = subprocess.Popen([sys.executable, "-m", "twinrun", "sweep", "--jobs", "2"], cwd=study.root,
