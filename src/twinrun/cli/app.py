@@ -15,6 +15,7 @@ from twinrun.cli.compare import compare
 from twinrun.cli.cost import cost, probe
 from twinrun.cli.data import data_app, prepare
 from twinrun.cli.export import export
+from twinrun.cli.forecast import forecast
 from twinrun.cli.launch import doctor, finish, slurm, status, sweep
 from twinrun.cli.locate import follow_run, locate
 from twinrun.cli.report import analyze, collect, report
@@ -32,7 +33,7 @@ app = typer.Typer(
 )
 PROGRAM, RESULTS, STUDY = "Your program", "Your results", "A study of many runs"
 DOORS = {
-    PROGRAM: (twins, locate, audit, cost),
+    PROGRAM: (twins, locate, audit, forecast, cost),
     RESULTS: (compare, power),
     STUDY: (plan, prepare, train, sweep, slurm, finish, status, verify, collect, analyze, report, export, doctor),
 }

@@ -108,6 +108,13 @@ HAZARDS: dict[str, Hazard] = {
     "scatter_": _switch(only=lambda a: "src" in a),
 }  # fmt: skip
 _SUMS = _switch(only=_reduces("sum", "mean"))
+# The backward passes of fused attention; the plain backend (SDPBackend.MATH) has none of them.
+_ATTENTION = _switch("torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or " + _MODE)
+HAZARDS |= {
+    f"_{prefix}{kernel}_attention_backward": _ATTENTION
+    for prefix in ("", "scaled_dot_product_")
+    for kernel in ("flash", "efficient", "cudnn")
+}
 
 
 def documented(name: str, arguments: Arguments) -> Hazard | None:

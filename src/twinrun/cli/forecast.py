@@ -1,0 +1,148 @@
+"""The command that says which operations of a training step would be nondeterministic on which card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from twinrun.cli.options import DEFAULT_PARAMS, ParamsFile, load_params
+from twinrun.study.errors import InputError
+from twinrun.study.layout import Layout
+
+if TYPE_CHECKING:  # heavy to import
+    from twinrun.inspect.cudnn_forecast import Forecast
+    from twinrun.inspect.step_operations import Step
+
+
+def forecast(
+    subject: Annotated[str, typer.Argument(help="A task, a model's name (timm:NAME, too), or file.py:function.")],
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option(help="A card: its name, `here`, or a .json file with its description; default: all known ones."),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images in a batch; default: the task's, else 128.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Pixels a side; default: the task's, else 32.")] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the description of the one card to this .json file.")] = None,
+    params_file: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Ask cuDNN which operations of a training step are nondeterministic on a card that need not be here.
+
+    For each precision and layout: convolutions whose first choice is nondeterministic, those where autotuning may
+    take such an engine, what deterministic mode would use, and what to change. Only `--gpu here` looks at a device.
+    """
+    from twinrun.inspect.cudnn_backend import library
+    from twinrun.inspect.cudnn_devices import find_card, known_cards
+    from twinrun.inspect.cudnn_forecast import SETTINGS, facts
+    from twinrun.inspect.cudnn_forecast import forecast as ask
+    from twinrun.study.files import write_json
+    from twinrun.training.torch_errors import named_faults
+
+    library()
+    cards = [find_card(name) for name in gpu or known_cards()]
+    if save:
+        if len(cards) > 1:
+            raise InputError("--save writes the description of one card", "give one --gpu, such as --gpu here")
+        write_json(save, cards[0].description)
+    with named_faults(f"forecast of {subject}"):
+        step = _step(subject, batch_size, image_size, params_file)
+    results = [ask(step, card, setting) for card in cards for setting in SETTINGS]
+    _print(step, results, details=len(cards) == 1)
+    if out:
+        write_json(out, facts(subject, step, results))
+
+
+def _step(subject: str, batch_size: int | None, image_size: int | None, params_file: Path) -> Step:
+    from twinrun.inspect.forecast_subject import (
+        BATCH,
+        CLASSES,
+        SIDE,
+        is_model,
+        no_such_subject,
+        step_of_function,
+        step_of_model,
+        step_of_task,
+    )
+    from twinrun.study.schema_model import ModelSpec
+
+    if is_model(subject):
+        return step_of_model(ModelSpec(name=subject), CLASSES, batch_size or BATCH, image_size or SIDE, Path())
+    if ":" in subject:
+        if batch_size or image_size:
+            raise InputError(f"{subject} makes its own batch", "leave --batch-size and --image-size out")
+        return step_of_function(subject, Path())
+    if not params_file.is_file():
+        raise no_such_subject(subject, [])
+    params = load_params(params_file)
+    if subject not in params.tasks:
+        raise no_such_subject(subject, list(params.tasks))
+    return step_of_task(params, subject, Layout(), batch_size, image_size)
+
+
+def _print(step: Step, results: list[Forecast], *, details: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from twinrun.inspect.cudnn_backend import version_name
+    from twinrun.inspect.cudnn_forecast import advice, verdict
+
+    console = Console()
+    console = Console(width=console.width if console.is_terminal else 240, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    columns = (
+        "card",
+        "precision, layout",
+        "nondeterministic",
+        "autotuning may",
+        "workspace, MiB: free",
+        "deterministic",
+    )
+    for name in (*columns, "verdict"):
+        table.add_column(name, overflow="fold")
+    for result in results:
+        of = f" of {len(result.rows)}"
+        numbers = ["", "", "", ""] if result.unsupported else [
+            f"{result.count('nondeterministic')}{of}", f"{result.count('autotuned')}{of}",
+            f"{result.workspace_bytes('free') / 2**20:.0f}", f"{result.workspace_bytes('deterministic') / 2**20:.0f}",
+        ]  # fmt: skip
+        table.add_row(result.card, str(result.setting), *numbers, verdict(step, result))
+    calls = len(step.convolutions)
+    distinct = max((len(result.rows) for result in results), default=0)
+    console.print(
+        f"cuDNN {version_name()}; {calls} convolutions of a step, {distinct} of them distinct"
+        if calls
+        else "no convolution in this step: nothing to ask cuDNN; other operations are listed below"
+    )
+    console.print(table)
+    if details:
+        _print_layers(results, console)
+    for card in dict.fromkeys(result.card for result in results):
+        for line in advice(step, [result for result in results if result.card == card]):
+            console.print(f"{card}: {line}")
+
+
+def _print_layers(results: list[Forecast], console: object) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    assert isinstance(console, Console)
+    table = Table(box=None, pad_edge=False)
+    for name in ("setting", "operation", "layers", "engine of free mode", "of deterministic mode", "refused"):
+        table.add_column(name, overflow="fold")
+    for result in results:
+        for row in result.rows:
+            answer = row.answer
+            if not (answer.reason or answer.nondeterministic):
+                continue
+            engines = [
+                f"engine {c.engine} ({', '.join(c.notes)})" if c else "" for c in (answer.free, answer.deterministic)
+            ]
+            more = f" and {len(row.layers) - 3} more" if len(row.layers) > 3 else ""
+            layers = ", ".join(row.layers[:3]) + more
+            table.add_row(str(result.setting), row.convolution.operation, layers, *engines, answer.reason)
+    if table.row_count:
+        console.print(table)
