@@ -302,6 +302,7 @@ def test_every_value_of_a_card_has_its_source() -> None:
         ({"maxGridSize": [1, 2]}, "3 whole numbers"),
         ({"deviceVer": 8.6}, "deviceVer of the card is 8.6"),
         ({"deviceVer": 86}, "compute capability times 100"),
+        ({"deviceVer": 700}, "has kernels for 7.5, 8.0, 8.6, 9.0, 10.0, 12.0"),
         ({"isTccDriver": 2}, "isTccDriver"),
         ({"deviceName": ""}, "a name"),
         ({"l2CacheSize": None}, "l2CacheSize of the card is None"),

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from twinrun.inspect.bits import tensors_in
-from twinrun.inspect.nondeterministic_ops import DOCUMENTED, documented
+from twinrun.inspect.nondeterministic_ops import documented
 from twinrun.inspect.repeat import call_digests, repeat_elsewhere, save_call
 from twinrun.inspect.trace import UNINITIALIZED, Tracer
 from twinrun.training.numerics import flags_kept, set_flags
@@ -116,7 +116,7 @@ class Examiner(Tracer):
     def _by_word(self, place: tuple[str, str, str], name: str, given: dict[str, Any]) -> None:
         hazard = documented(name, given)
         if hazard:
-            self._find(BAD, "documented", place, f"{hazard.what} (documented for {DOCUMENTED})", hazard.instead)
+            self._find(BAD, "documented", place, f"{hazard.what} ({hazard.source})", hazard.instead)
         if name.split("::")[0] not in ("aten", "prims"):
             words = "is no operation of PyTorch: what it does inside cannot be judged, only tried"
             self._find(NOTE, "opaque", place, words, "look at its source for atomic additions")

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from twinrun.inspect.cudnn_backend import CudnnError, description_of_device
 from twinrun.study.errors import DeviceError, InputError
 from twinrun.study.files import read_json
@@ -106,9 +108,15 @@ def check_description(description: Any, where: str) -> None:
             fits, allowed = _whole(value, low) and not (key in _FLAGS and value > 1), f"a whole number from {low}"
         if not fits:
             raise InputError(f"{where}: {key} of the card is {value!r}", f"it must be {allowed}")
-    if not 500 <= description["deviceVer"] < 2000 or description["deviceVer"] % 10:
-        hint = "it is the compute capability times 100, such as 860 for 8.6"
-        raise InputError(f"{where}: deviceVer of the card is {description['deviceVer']}", hint)
+    flags = (torch._C._cuda_getArchFlags() or "").split()  # none in a torch without CUDA
+    served = [int(flag.removeprefix("sm_")) for flag in flags if flag.startswith("sm_")]
+    if served and description["deviceVer"] // 100 not in {number // 10 for number in served}:
+        numbers = ", ".join(f"{number // 10}.{number % 10}" for number in served)
+        raise InputError(
+            f"{where}: deviceVer of the card is {description['deviceVer']}",
+            "it is the compute capability times 100, such as 860 for 8.6; "
+            f"torch {torch.__version__} has kernels for {numbers} and later ones with the same first number",
+        )
 
 
 def _whole(value: Any, low: int) -> bool:

@@ -303,7 +303,7 @@ def facts(subject: str, step: Step, results: Sequence[Forecast]) -> dict[str, An
         "convolution_calls": len(step.convolutions),
         "others": [
             {"phase": o.phase, "operation": o.operation, "module": o.module, "what": o.hazard.what,
-             "instead": o.hazard.instead} for o in step.others
+             "source": o.hazard.source, "instead": o.hazard.instead} for o in step.others
         ],
         "forecasts": [result.facts() | {"verdict": verdict(step, result)} for result in results],
     }  # fmt: skip

@@ -1,8 +1,8 @@
-"""Operations that PyTorch documents as nondeterministic on CUDA, by the names under which its dispatcher runs them.
+"""Operations that are nondeterministic on CUDA, by the names under which PyTorch's dispatcher runs them.
 
-From the documentation of `torch.use_deterministic_algorithms` in PyTorch 2.11.0. What the documentation calls a module
-(`torch.nn.AdaptiveAvgPool2d`) is here the operation that it comes down to, for the backward pass the one that
-differentiates it; `torch.nn.NLLLoss` is nondeterministic for images of labels only.
+Almost all are from the documentation of `torch.use_deterministic_algorithms` in PyTorch 2.11.0. What the documentation
+calls a module (`torch.nn.AdaptiveAvgPool2d`) is here the operation that it comes down to, for the backward pass the
+one that differentiates it; `torch.nn.NLLLoss` is nondeterministic for images of labels only.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ Arguments = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Hazard:
-    """`what` is wrong with an operation on CUDA, and what to use `instead`; `only` says in which calls."""
+    """`what` is wrong with an operation on CUDA, and what to use `instead`; `only` says in which calls.
+
+    `source`: who says so.
+    """
 
     what: str
     instead: str
     only: Callable[[Arguments], bool] = lambda arguments: True
+    source: str = f"documented for {DOCUMENTED}"
 
 
 _NEVER = "has no deterministic implementation on CUDA"
@@ -108,17 +112,23 @@ HAZARDS: dict[str, Hazard] = {
     "scatter_": _switch(only=lambda a: "src" in a),
 }  # fmt: skip
 _SUMS = _switch(only=_reduces("sum", "mean"))
-# The backward passes of fused attention; the plain backend (SDPBackend.MATH) has none of them.
-_ATTENTION = _switch("torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or " + _MODE)
+# Backward passes of fused attention, of which PyTorch warns; the plain backend has none of them.
+_ATTENTION = Hazard(
+    _SWITCH, "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or " + _MODE, source=f"a warning of {DOCUMENTED}"
+)
 HAZARDS |= {
     f"_{prefix}{kernel}_attention_backward": _ATTENTION
     for prefix in ("", "scaled_dot_product_")
     for kernel in ("flash", "efficient", "cudnn")
 }
+HAZARDS["adaptive_max_pool3d_backward"] = Hazard(
+    "adds in any order on CUDA, where the output's size does not divide the input's", _MAX,
+    source=f"its kernel atomicadaptivemaxgradinput in {DOCUMENTED}; not documented",
+)  # fmt: skip
 
 
 def documented(name: str, arguments: Arguments) -> Hazard | None:
-    """The hazard of a call of `aten::name`, if the documentation names it."""
+    """The hazard of a call of `aten::name`, if the table has it."""
     namespace, _, operation = name.partition("::")
     if namespace != "aten":
         return None
