@@ -24,6 +24,7 @@ from twinrun.study.params import read_params
 
 PREDICTED = ("RTX A6000", "H100 SXM", "H200")  # the thesis's card, and those that the project may be lent
 SHOWN = [Setting("fp32", "NCHW"), Setting("tf32", "NCHW"), Setting("bf16", "NHWC")]
+LABELS = {"preactresnet18": "PreAct-\nResNet18", "mobilenet_v3_large": "MobileNet\nV3-large", "resnet18": "ResNet18"}
 # Another value for each that cuDNN reads of a card; the name, the numbers of devices and the limits of a grid are left.
 OTHER = {
     "multiProcessorCount": 60, "totalGlobalMem": 8 << 30, "l2CacheSize": 1 << 20, "smClockRateKHz": 900_000,

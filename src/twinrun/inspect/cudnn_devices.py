@@ -110,10 +110,11 @@ def check_description(description: Any, where: str) -> None:
             raise InputError(f"{where}: {key} of the card is {value!r}", f"it must be {allowed}")
     flags = (torch._C._cuda_getArchFlags() or "").split()  # none in a torch without CUDA
     served = [int(flag.removeprefix("sm_")) for flag in flags if flag.startswith("sm_")]
-    if served and description["deviceVer"] // 100 not in {number // 10 for number in served}:
+    version = description["deviceVer"]
+    if served and not any(10 * number <= version < 100 * (number // 10 + 1) for number in served):
         numbers = ", ".join(f"{number // 10}.{number % 10}" for number in served)
         raise InputError(
-            f"{where}: deviceVer of the card is {description['deviceVer']}",
+            f"{where}: deviceVer of the card is {version}",
             "it is the compute capability times 100, such as 860 for 8.6; "
             f"torch {torch.__version__} has kernels for {numbers} and later ones with the same first number",
         )
