@@ -67,3 +67,9 @@ def test_code_digest_sees_every_file_and_only_the_named_parts(tmp_path: Path) ->
 def test_sha256_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"twin")
     assert files.sha256_file(tmp_path / "a") == hashlib.sha256(b"twin").hexdigest() == files.sha256_bytes(b"twin")
+
+
+def test_names_from_outside_never_steer_the_terminal() -> None:
+    error = InputError("a\x1b[2J\x07\r.png \udcff gr\u00fcn\u00a0\u65e5\tb\nc", "\x9b31m")
+    assert str(error) == "a?[2J??.png ? gr\u00fcn\u00a0\u65e5\tb\nc\n  ?31m"
+    str(error).encode()

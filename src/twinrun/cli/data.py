@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from twinrun.cli.options import DEFAULT_PARAMS, ParamsFile, load_params
-from twinrun.study.errors import InputError
+from twinrun.study.errors import InputError, plain
 from twinrun.study.layout import Layout
 
 data_app = typer.Typer(no_args_is_help=True, help="Fetch or make what a study reads.")
@@ -62,4 +62,4 @@ def prepare(
             manifest = prepare_task(task, params.tasks[task].data, Path(), Layout().prepared(task), progress.update)
         print(f"{task}: {manifest['n_train']} train and {manifest['n_test']} test images, digest {manifest['digest']}")
         for line in manifest["remarks"]:
-            print(f"{task}: {line}")
+            print(f"{task}: {plain(line)}")

@@ -159,7 +159,7 @@ def _ask(part: _Part, verified: bool, patience: Patience) -> requests.Response:
         raise InputError(f"{part.url}: it redirects in a circle", ELSEWHERE) from error
     except ValueError as error:  # requests' own errors of an address are such, too
         hint = "give one that begins with http:// or https://"
-        raise InputError(f"{part.url}: not an address: {_plain(error)}", hint) from error
+        raise InputError(f"{part.url}: not an address: {str(error)[:300]}", hint) from error
 
 
 def _receive(part: _Part, answer: requests.Response, progress: Progress | None, most_bytes: int) -> None:
@@ -228,12 +228,7 @@ def _number(text: str) -> int:
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
 
 
-def _plain(said: object) -> str:
-    """What came from outside, without what would steer a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(said))[:300]
-
-
 def _innermost(error: BaseException) -> str:
     """The innermost reason of a network error, in words."""
     causes = [cause for cause in (getattr(error, "reason", None), *error.args[-1:]) if isinstance(cause, BaseException)]
-    return _innermost(causes[0]) if causes else _plain(error) or type(error).__name__
+    return _innermost(causes[0]) if causes else str(error)[:300] or type(error).__name__

@@ -1,5 +1,15 @@
 """Errors that a user can mend: one base class, one sentence of what and where, one of what to do."""
 
+import re
+
+# What would steer a terminal, and halves of letters, which cannot be printed: from names and files that are not ours.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    """The text, with a question mark for each character that is no text."""
+    return _UNPRINTABLE.sub("?", text)
+
 
 class TwinrunError(Exception):
     """A mistake or fault with a name; the command line prints it without a traceback.
@@ -10,9 +20,8 @@ class TwinrunError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = plain(message), plain(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
