@@ -68,7 +68,7 @@ def audit(model: Any, loss: Any, optimizer: Any, batch: tuple[Any, Any], *, repe
     OutOfMemoryError when memory ran out.
     """
     from twinrun.inspect.audit import audit as examine
-    from twinrun.training.torch_errors import named_faults
+    from twinrun.training.torch_errors import named_torch_errors
 
-    with named_faults("audit"):
+    with named_torch_errors("audit"):
         return examine(model, loss, optimizer, batch, repeats=repeats)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from twinrun.study.errors import DeviceError, InputError, OutOfMemoryError
 from twinrun.training.own_models import blame
-from twinrun.training.torch_errors import named_faults, refuse_hidden_shortage
+from twinrun.training.torch_errors import named_torch_errors, refuse_hidden_shortage
 
 
 class Scatter(nn.Module):
@@ -62,12 +62,12 @@ def strict() -> Iterator[None]:
 def test_memory(fail: Callable[[], object]) -> None:
     with (
         pytest.raises(OutOfMemoryError, match="t/sgd/0/nd_1: out of memory") as caught,
-        named_faults("t/sgd/0/nd_1", 96),
+        named_torch_errors("t/sgd/0/nd_1", 96),
     ):
         fail()
     assert "lower batch_size (96)" in caught.value.hint
     assert "\n" not in caught.value.message
-    with pytest.raises(OutOfMemoryError) as caught, named_faults("audit of own.py:make"):
+    with pytest.raises(OutOfMemoryError) as caught, named_torch_errors("audit of own.py:make"):
         fail()
     assert "lower batch_size, image_size" in caught.value.hint
 
@@ -76,14 +76,14 @@ NO_ENGINE = RuntimeError("GET was unable to find an engine to execute this compu
 
 
 def test_cudnn_without_an_algorithm_in_free_mode_has_no_memory() -> None:
-    with pytest.raises(OutOfMemoryError, match="a: out of memory: GET was"), named_faults("a", 1):
+    with pytest.raises(OutOfMemoryError, match="a: out of memory: GET was"), named_torch_errors("a", 1):
         raise NO_ENGINE
 
 
 @pytest.mark.usefixtures("strict")
 def test_cudnn_without_an_algorithm_in_deterministic_mode() -> None:
     words = "a: cuDNN found no algorithm that deterministic mode allows: GET was .*\n.*channels_last: false"
-    with pytest.raises(InputError, match=words), named_faults("a", 1):
+    with pytest.raises(InputError, match=words), named_torch_errors("a", 1):
         raise NO_ENGINE
 
 
@@ -99,7 +99,7 @@ def test_a_gpu_that_failed() -> None:
     error = torch.AcceleratorError("CUDA error: unspecified launch failure\nCUDA kernel errors might be ...")
     with (
         pytest.raises(DeviceError, match="the GPU failed: CUDA error: unspecified launch failure\n  look at"),
-        named_faults("a", 1),
+        named_torch_errors("a", 1),
     ):
         raise error
 
@@ -109,17 +109,17 @@ def test_an_operation_without_a_deterministic_kernel_is_named_with_its_module() 
     network = nn.Sequential(nn.Linear(2, 3), nn.Sequential(Scatter(late=False)), nn.Linear(3, 2))
     with (
         pytest.raises(InputError, match="a: the operation put_ in Scatter does not have") as caught,
-        named_faults("a", 1),
+        named_torch_errors("a", 1),
     ):
         network(torch.ones(1, 2))
     assert "twinrun audit" in caught.value.hint
     network = nn.Sequential(nn.Linear(2, 3), Scatter(late=True))
-    with pytest.raises(InputError, match="a: the operation put_ does not have"), named_faults("a", 1):
+    with pytest.raises(InputError, match="a: the operation put_ does not have"), named_torch_errors("a", 1):
         network(torch.ones(1, 2)).sum().backward()
 
 
 def test_all_else_passes() -> None:
-    with pytest.raises(RuntimeError, match="mat1 and mat2"), named_faults("a", 1):
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), named_torch_errors("a", 1):
         nn.Linear(2, 3)(torch.ones(1, 4))
 
 

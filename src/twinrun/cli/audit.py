@@ -30,9 +30,9 @@ def audit(
     enter_clean_environment()
     from twinrun.inspect.targets import audit_function, audit_task
     from twinrun.study.files import write_json
-    from twinrun.training.torch_errors import named_faults
+    from twinrun.training.torch_errors import named_torch_errors
 
-    with named_faults(f"audit of {subject}"):
+    with named_torch_errors(f"audit of {subject}"):
         if ":" in subject:
             found = audit_function(subject, Path(), repeats)
         else:

@@ -78,9 +78,9 @@ def probe(
     import json
 
     from twinrun.inspect.probe import probe as run_probe
-    from twinrun.training.torch_errors import named_faults
+    from twinrun.training.torch_errors import named_torch_errors
 
-    with named_faults(f"probe of {run.id}", batch_size or params.tasks[run.task].recipe.batch_size):
+    with named_torch_errors(f"probe of {run.id}", batch_size or params.tasks[run.task].recipe.batch_size):
         found = run_probe(
             params, run, Layout(), rung=rung, batch_size=batch_size, steps=steps, warmup=warmup,
             device=device or params.execution.device,

@@ -40,7 +40,7 @@ def forecast(
     from twinrun.inspect.cudnn_forecast import SETTINGS, facts
     from twinrun.inspect.cudnn_forecast import forecast as ask
     from twinrun.study.files import write_json
-    from twinrun.training.torch_errors import named_faults
+    from twinrun.training.torch_errors import named_torch_errors
 
     library()
     cards = [find_card(name) for name in gpu or known_cards()]
@@ -48,7 +48,7 @@ def forecast(
         if len(cards) > 1:
             raise InputError("--save writes the description of one card", "give one --gpu, such as --gpu here")
         write_json(save, cards[0].description)
-    with named_faults(f"forecast of {subject}"):
+    with named_torch_errors(f"forecast of {subject}"):
         step = _step(subject, batch_size, image_size, params_file)
     results = [ask(step, card, setting) for card in cards for setting in SETTINGS]
     _print(step, results, details=len(cards) == 1)

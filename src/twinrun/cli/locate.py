@@ -119,11 +119,11 @@ def follow_run(
         from twinrun.inspect.worker import serve
         from twinrun.study.records import read_measured, read_record
         from twinrun.training.environment import gpu_name
-        from twinrun.training.torch_errors import named_faults
+        from twinrun.training.torch_errors import named_torch_errors
 
         params = load_params(params_file)
         run = params.find(run_id)
-        with named_faults(run_id, params.tasks[run.task].recipe.batch_size):
+        with named_torch_errors(run_id, params.tasks[run.task].recipe.batch_size):
             replay = Replay(params, run, Layout(), read_record(record).noise, device or "auto")
             here, there = gpu_name(replay.device), read_measured(record).host.get("gpu")
             if here and here != there:

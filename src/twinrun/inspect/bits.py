@@ -212,17 +212,17 @@ class Difference:
 
 def difference(first: Any, second: Any) -> Difference | None:
     """How `second` differs from `first`, both arrays or tensors, to the last bit; None when it does not."""
-    one, other = array_bits(first), array_bits(second)
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return Difference("shape", one.count, one.count, 0)
-    apart = unequal(one, other)
+    left, right = array_bits(first), array_bits(second)
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return Difference("shape", left.count, left.count, 0)
+    apart = unequal(left, right)
     if apart is None:
         return None
-    facts: dict[str, Any] = {"elements": one.count, "differ": len(apart.places), "not_finite": apart.not_finite}
+    facts: dict[str, Any] = {"elements": left.count, "differ": len(apart.places), "not_finite": apart.not_finite}
     if len(apart.ulps):
         middle = np.sort(apart.ulps)[(len(apart.ulps) - 1) // 2]
         facts |= {"ulps_max": int(apart.ulps.max()), "ulps_median": float(middle)}
-    return Difference(_kind(one, other, apart.places), **facts, first_index=int(apart.places[0]))
+    return Difference(_kind(left, right, apart.places), **facts, first_index=int(apart.places[0]))
 
 
 def _kind(first: Bits, second: Bits, places: NDArray[np.int64]) -> str:

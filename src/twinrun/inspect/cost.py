@@ -59,7 +59,7 @@ def measure_blocks(
 
 def check_same_machine(path: Path, first: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to put `now` into one file with `first`: MismatchError says in what they differ."""
-    was, found = (
+    was, here = (
         {
             "clock": item["clock"],
             "GPU" if item["host"]["gpu"] else "processor": item["host"]["gpu"] or item["host"]["cpu"],
@@ -69,9 +69,9 @@ def check_same_machine(path: Path, first: dict[str, Any], now: dict[str, Any]) -
         for item in (first, now)
     )
     differs = [
-        f"{name} ({was.get(name, 'none')}, now {found.get(name, 'none')})"
-        for name in was | found
-        if was.get(name) != found.get(name)
+        f"{name} ({was.get(name, 'none')}, now {here.get(name, 'none')})"
+        for name in was | here
+        if was.get(name) != here.get(name)
     ]
     if differs:
         raise MismatchError(

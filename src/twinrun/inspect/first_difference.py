@@ -41,9 +41,9 @@ def locate(
         return _located(first, second, "none", [f"Their records agree before training and after all {epochs} epochs."])
 
     def command(index: int) -> list[str]:
-        one = (first, second)[index]
-        return [sys.executable, "-m", "twinrun", "follow-run", one.run.id, "--params", str(params_file),
-                "--record", str(one.folder.resolve()), "--device", one.record.device]  # fmt: skip
+        side = (first, second)[index]
+        return [sys.executable, "-m", "twinrun", "follow-run", side.run.id, "--params", str(params_file),
+                "--record", str(side.folder.resolve()), "--device", side.record.device]  # fmt: skip
 
     with tempfile.TemporaryDirectory(prefix="twinrun-locate-") as folder, Processes(command, layout.root) as sides:
         pair = Pair(sides[0], sides[1], Path(folder))
@@ -64,11 +64,11 @@ class Search:
 
     def run(self) -> Located:
         """Epoch, step, operation, growth."""
-        size = max(one["bytes"] for one in self.pair.hello)
+        size = max(side["bytes"] for side in self.pair.hello)
         # Only digests pass between the runs, and then one tensor, or the weights, at a time.
         ensure_space(self.pair.folder, size, "a copy of the weights")
-        for one, hello in zip(self.runs, self.pair.hello, strict=True):
-            self._hold(one, "before training", one.record.initial_fingerprint, hello["initial"])
+        for side, hello in zip(self.runs, self.pair.hello, strict=True):
+            self._hold(side, "before training", side.record.initial_fingerprint, hello["initial"])
         if not self.live:  # native noise may part this pair in an epoch that ended equal in the records
             self._advance(max(self.epoch - 1, 0))
         step = self._differing_step()
@@ -87,23 +87,23 @@ class Search:
         if not epochs:
             return
         code = self.runs[0].record.code_digest
-        own = [{"code": code, "fingerprints": one.record.fingerprints[:epochs]} for one in self.runs]
-        for one, answer in zip(self.runs, self.pair.ask_each("advance", *own), strict=True):
+        own = [{"code": code, "fingerprints": side.record.fingerprints[:epochs]} for side in self.runs]
+        for side, answer in zip(self.runs, self.pair.ask_each("advance", *own), strict=True):
             start = answer["start"]
             # A checkpoint is there by chance: what is located must not tell of it.
             self.say(
-                f"{one.run.id} goes on from " + (f"its checkpoint after epoch {start}" if start else "its beginning")
+                f"{side.run.id} goes on from " + (f"its checkpoint after epoch {start}" if start else "its beginning")
             )
-            self.how.append(f"{one.run.id} was trained again to the end of epoch {epochs}.")
-            for epoch, found in enumerate(answer["fingerprints"], start + 1):
-                self._hold(one, f"after epoch {epoch}", one.record.fingerprints[epoch - 1], found)
+            self.how.append(f"{side.run.id} was trained again to the end of epoch {epochs}.")
+            for epoch, reached in enumerate(answer["fingerprints"], start + 1):
+                self._hold(side, f"after epoch {epoch}", side.record.fingerprints[epoch - 1], reached)
         self.before = epochs * self.pair.hello[0]["steps"]
         self.say(f"epochs 1 to {epochs} are equal")
 
-    def _hold(self, one: Recorded, when: str, noted: str, found: str) -> None:
-        if noted != found and one.record.noise.kind != "native":
+    def _hold(self, side: Recorded, when: str, noted: str, reached: str) -> None:
+        if noted != reached and side.record.noise.kind != "native":
             raise MismatchError(
-                f"{one.run.id} trained again is {when} not what its record says",
+                f"{side.run.id} trained again is {when} not what its record says",
                 "`twinrun verify` says more; `twinrun doctor` what in this machine may change the bits",
             )
 
@@ -147,11 +147,11 @@ class Search:
         while True:
             rows.append(self._distance(len(rows), answers[0]["epoch"]))
             if answers[0]["last"]:
-                if any(answers[0]["epoch"] > len(one.record.fingerprints) for one in self.runs):
+                if any(answers[0]["epoch"] > len(side.record.fingerprints) for side in self.runs):
                     break  # a record ends before: the run diverged or was stopped
                 ended = answers[0]["epoch"]
-                for one, answer in zip(self.runs, self.pair.ask("fingerprint"), strict=True):
-                    self._hold(one, f"after epoch {ended}", one.record.fingerprints[ended - 1], answer["fingerprint"])
+                for side, answer in zip(self.runs, self.pair.ask("fingerprint"), strict=True):
+                    self._hold(side, f"after epoch {ended}", side.record.fingerprints[ended - 1], answer["fingerprint"])
             if len(rows) > self.follow:
                 break
             answers = self.pair.ask("step")
@@ -187,7 +187,7 @@ def _located(first: Recorded, second: Recorded, outcome: str, how: list[str], **
         code_digest=record.code_digest,
         data_digest=record.data_digest,
         device=record.device,
-        fingerprints=[one.record.final_fingerprint for one in (first, second)],
+        fingerprints=[side.record.final_fingerprint for side in (first, second)],
         outcome=outcome,  # type: ignore[arg-type]
         how=how,
         **facts,

@@ -120,19 +120,19 @@ class Pair:
 
         The search goes on beyond a mere other order of the examples, for the first operation that rounds otherwise.
         """
-        found: list[Parting] = []
+        differences: list[Parting] = []
         count, stopped, mere_order = 0, False, False
         for side in self.sides:
             side.send({"do": "trace"})
         while True:
             pair = self.receive()
-            if any("end" in one for one in pair):
+            if any("end" in event for event in pair):
                 break
             count += 1
-            parting, only_order = self._compare(*pair, order_seen=bool(found))
+            parting, only_order = self._compare(*pair, order_seen=bool(differences))
             if parting:
-                found.append(parting)
-                mere_order = only_order and len(found) == 1
+                differences.append(parting)
+                mere_order = only_order and len(differences) == 1
                 stopped = not mere_order
             for side in self.sides:
                 side.send({"do": "stop" if stopped else "go"})
@@ -141,29 +141,29 @@ class Pair:
                 side.send({"do": "stop"})
                 pair[index] = side.receive()
         names = pair[1]["names"]
-        found = [
-            one.model_copy(update={"tensor": name}) if name else one
-            for one, name in zip(found, [*names, None, None], strict=False)
+        differences = [
+            difference.model_copy(update={"tensor": name}) if name else difference
+            for difference, name in zip(differences, [*names, None, None], strict=False)
         ]
-        first = found[0] if found else None
-        return Traced(first, None if mere_order else found[-1] if found else None, count)
+        first = differences[0] if differences else None
+        return Traced(first, None if mere_order else differences[-1] if differences else None, count)
 
-    def _compare(self, one: Message, other: Message, *, order_seen: bool) -> tuple[Parting | None, bool]:
+    def _compare(self, event: Message, other: Message, *, order_seen: bool) -> tuple[Parting | None, bool]:
         """Where this operation differs, and whether only in the order of the batch's examples."""
-        place = {key: one[key] for key in ("phase", "operation", "module", "module_type", "opaque")}
-        shapes = [[len(event[side]) for side in ("inputs", "outputs")] for event in (one, other)]
-        if any(one[key] != other[key] for key in ("operation", "module")) or shapes[0] != shapes[1]:
+        place = {key: event[key] for key in ("phase", "operation", "module", "module_type", "opaque")}
+        shapes = [[len(message[side]) for side in ("inputs", "outputs")] for message in (event, other)]
+        if any(event[key] != other[key] for key in ("operation", "module")) or shapes[0] != shapes[1]:
             another = {"other_operation": other["operation"], "kind": "other operation"}
             return Parting(**place, **another, side="output", tensor=""), False
         sides: tuple[Literal["input", "output"], ...] = ("input", "output")
         for side in sides:
-            for index, (a, b) in enumerate(zip(one[side + "s"], other[side + "s"], strict=True)):
+            for index, (a, b) in enumerate(zip(event[side + "s"], other[side + "s"], strict=True)):
                 only_order = a[2] is not None and a[2] == b[2]
                 if a[1] == b[1] or (order_seen and only_order):
                     continue
                 parting = self._fetch(place, side, index)
                 # What differs at an input, and at no output before it, came in past the dispatcher.
-                unseen = side == "input" or one["operation"] == "(module)"
+                unseen = side == "input" or event["operation"] == "(module)"
                 return (parting.model_copy(update={"opaque": True}) if unseen else parting), only_order
         return None, False
 

@@ -34,7 +34,7 @@ def resolve(params: Params, layout: Layout, first: str, second: str) -> tuple[Re
     ]
     cell = cells[0] if cells else params.runs[0].cell
 
-    def one(word: str) -> Recorded:
+    def recorded(word: str) -> Recorded:
         if (Path(word) / RECORD).is_file():
             record = read_record(Path(word))
             return Recorded(params.find(record.run), record, Path(word))
@@ -43,7 +43,7 @@ def resolve(params: Params, layout: Layout, first: str, second: str) -> tuple[Re
             raise IncompleteError(f"{run.id} is not trained yet", f"`twinrun train {run.id}` does it")
         return Recorded(run, read_record(layout.run(run)), layout.run(run))
 
-    return one(first), one(second)
+    return recorded(first), recorded(second)
 
 
 def first_pairs(params: Params) -> dict[str, tuple[str, str] | None]:
@@ -69,7 +69,7 @@ def check_pair(params: Params, layout: Layout, first: Recorded, second: Recorded
         "data": (a.data_digest, b.data_digest),
         "device": (a.device, b.device),
     }
-    differs = [f"{name} ({one[:12]} and {other[:12]})" for name, (one, other) in what.items() if one != other]
+    differs = [f"{name} ({was[:12]} and {other[:12]})" for name, (was, other) in what.items() if was != other]
     if differs:
         raise MismatchError(
             f"{a.run} and {b.run} are of different {', '.join(differs)}: they part before the first step",
@@ -83,7 +83,7 @@ def check_pair(params: Params, layout: Layout, first: Recorded, second: Recorded
         "code": (a.code_digest, current_code_digest()),
         "data": (a.data_digest, str(read_json(manifest).get("digest"))),
     }
-    changed = [f"{name} ({one[:12]}, now {other[:12]})" for name, (one, other) in now.items() if one != other]
+    changed = [f"{name} ({was[:12]}, now {other[:12]})" for name, (was, other) in now.items() if was != other]
     if changed:
         raise MismatchError(
             f"{a.run} and {b.run} were trained with other {', '.join(changed)}: they cannot be repeated",

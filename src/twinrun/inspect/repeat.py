@@ -115,7 +115,7 @@ def _restored(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 def repeat_saved(folder: Path) -> dict[str, list[str]]:
     """Do every call in `folder` again in this process; digests by its number."""
-    found = {}
+    digests = {}
     set_flags({"cpu_threads": 1})
     for path in sorted(folder.glob("*.json")):
         call = read_json(path)
@@ -123,8 +123,8 @@ def repeat_saved(folder: Path) -> dict[str, list[str]]:
         function = getattr(getattr(getattr(torch.ops, namespace), name), call["overload"] or "default")
         tensors = load_file(path.with_suffix(".safetensors"))
         args, kwargs = (_restored(part, tensors) for part in call["call"])
-        found[path.stem] = call_digests(function, args, kwargs)
-    return found
+        digests[path.stem] = call_digests(function, args, kwargs)
+    return digests
 
 
 def repeat_elsewhere(folder: Path) -> dict[str, dict[str, list[str]]]:

@@ -138,13 +138,13 @@ class Replay:
         """Parameters, buffers and optimizer state by name, such as `exp_avg of conv1.weight`."""
         model = self.setup.model
         names = {id(parameter): name for name, parameter in model.named_parameters()}
-        found = {f"parameter {name}": parameter.detach() for name, parameter in model.named_parameters()}
-        found |= {f"buffer {name}": buffer for name, buffer in model.named_buffers()}
+        tensors = {f"parameter {name}": parameter.detach() for name, parameter in model.named_parameters()}
+        tensors |= {f"buffer {name}": buffer for name, buffer in model.named_buffers()}
         for parameter, state in self.setup.optimizer.state.items():
             for key, value in state.items():
                 if isinstance(value, torch.Tensor):
-                    found[f"{key} of {names[id(parameter)]}"] = value
-        return found
+                    tensors[f"{key} of {names[id(parameter)]}"] = value
+        return tensors
 
     def gradients(self) -> dict[str, torch.Tensor]:
         """The gradients as the last step left them."""
@@ -161,9 +161,9 @@ class Replay:
 
     def predictions(self) -> torch.Tensor:
         """The predicted class (n,) of every test example."""
-        found = evaluate(self.setup.model, self.setup.batches)
+        predicted = evaluate(self.setup.model, self.setup.batches)
         self.setup.model.train()
-        return torch.from_numpy(found.log_probabilities.argmax(axis=1))
+        return torch.from_numpy(predicted.log_probabilities.argmax(axis=1))
 
     def loss(self) -> float:
         """The loss of the last step's batch."""

@@ -74,7 +74,7 @@ def find_function(name: str, root: Path) -> Callable[[], Any]:
                 module = importlib.import_module(where)
     finally:
         sys.path.pop(0)
-    found = getattr(module, function, None)
-    if not callable(found):
+    chosen = getattr(module, function, None)
+    if not callable(chosen):
         raise InputError(f"{name}: {where} has no function {function}", hint)
-    return found
+    return chosen

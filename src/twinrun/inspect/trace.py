@@ -94,7 +94,7 @@ class Tracer(TorchDispatchMode):
         """Report nothing more."""
         self.active = False
 
-    def values(self, found: dict[str, Any]) -> list[Value]:
+    def values(self, labelled: dict[str, Any]) -> list[Value]:
         """The tensors in `found` with their digests, labelled by their key.
 
         Left out are views that show their memory several times over, such as all crops of all images: what is taken
@@ -103,7 +103,7 @@ class Tracer(TorchDispatchMode):
         with _disable_current_modes():  # computing a digest is no operation of the step
             return [
                 Value(where, tensor, bits_digest(tensor), self._rows(tensor))
-                for label, item in found.items()
+                for label, item in labelled.items()
                 for where, tensor in tensors_in(item, label)
                 if not _repeats(tensor)
             ]
@@ -117,9 +117,9 @@ class Tracer(TorchDispatchMode):
             return None
         return rows_digest(tensor, tuple(tensor.shape).index(self.batch_size))
 
-    def boundary(self, phase: str, operation: str, module: str, found: dict[str, torch.Tensor]) -> None:
+    def boundary(self, phase: str, operation: str, module: str, labelled: dict[str, torch.Tensor]) -> None:
         """Report tensors that no operation made: the state before the step, or what was drawn for it."""
-        if self.active and (outputs := self.values(found)):
+        if self.active and (outputs := self.values(labelled)):
             self._report(Event(phase, operation, module, [], outputs))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -99,8 +99,8 @@ class Pause:
             if request["do"] == "save":
                 write_bytes(Path(request["path"]), save({"tensor": tensor.contiguous().clone()}))
             elif request["do"] == "compare":
-                found = self.compare(load_file(request["path"])["tensor"], tensor, event.operation == DRAW)
-                answer["difference"] = found and found.facts()
+                apart = self.compare(load_file(request["path"])["tensor"], tensor, event.operation == DRAW)
+                answer["difference"] = apart and apart.facts()
                 self.kept.append(value.tensor)
             self.send(answer)
         if request["do"] == "stop":
@@ -108,15 +108,15 @@ class Pause:
 
     def compare(self, first: torch.Tensor, second: torch.Tensor, drawn: bool) -> Difference | None:
         """How they differ; once the order of the batch does, example by example where that brings them nearer."""
-        found = difference(first, second)
-        if drawn and found and found.kind == "elements in another order":
+        apart = difference(first, second)
+        if drawn and apart and apart.kind == "elements in another order":
             self.order = first.argsort()[second.argsort().argsort()]
-        elif found and self.order is not None and len(self.order) in first.shape:
+        elif apart and self.order is not None and len(self.order) in first.shape:
             axis = tuple(first.shape).index(len(self.order))
             aligned = difference(first.index_select(axis, self.order), second)
-            if aligned is None or (aligned.differ, aligned.ulps_max or 0) < (found.differ, found.ulps_max or 0):
+            if aligned is None or (aligned.differ, aligned.ulps_max or 0) < (apart.differ, apart.ulps_max or 0):
                 return aligned
-        return found
+        return apart
 
     def name(self, value: Value, event: Event) -> str:
         """Whose tensor it is: a parameter, buffer, gradient or optimizer state by name, else its label."""

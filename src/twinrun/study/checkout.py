@@ -23,8 +23,8 @@ def require_same_code(layout: Layout, parts: Iterable[str] = CODE_PARTS, *, runn
     running = running or Path(__file__).parents[1]
     if not layout.source.is_dir() or layout.source.samefile(running):
         return
-    mine, theirs = _files(running, parts), _files(layout.source, parts)
-    different = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+    own, theirs = _files(running, parts), _files(layout.source, parts)
+    different = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
     if different:
         more = f" and {len(different) - 1} more files differ" if len(different) > 1 else " differs"
         raise MismatchError(

@@ -113,8 +113,8 @@ def read_record(folder: Path, *, check_files: bool = False) -> Record:
     body = read_json(path)
     again = "remove the folder and train the run again"
     if not isinstance(body, dict) or body.get("schema") != RECORD_SCHEMA:
-        found = body.get("schema") if isinstance(body, dict) else type(body).__name__
-        raise MismatchError(f"{path}: record schema {found!r}, this version reads {RECORD_SCHEMA}", again)
+        version = body.get("schema") if isinstance(body, dict) else type(body).__name__
+        raise MismatchError(f"{path}: record schema {version!r}, this version reads {RECORD_SCHEMA}", again)
     if body.pop("seal", None) != seal(body):
         raise MismatchError(f"{path}: the record was changed after it was written (its seal does not fit)", again)
     try:

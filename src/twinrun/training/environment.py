@@ -55,17 +55,17 @@ def cpu_name() -> str:
 
 def versions(device: torch.device) -> dict[str, str]:
     """Versions of what can change the bits or the speed on that device; a package that is not installed is left out."""
-    found = {}
+    installed = {}
     for name in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    found |= {"python": platform.python_version(), "cuda": str(torch.version.cuda)}
+            installed[name] = metadata.version(name)
+    installed |= {"python": platform.python_version(), "cuda": str(torch.version.cuda)}
     if torch.backends.cudnn.is_available():
-        found["cudnn"] = str(torch.backends.cudnn.version())
+        installed["cudnn"] = str(torch.backends.cudnn.version())
     if device.type == "cuda":
         driver = Gpu(str(torch.cuda.get_device_properties(device).uuid)).driver_version()
-        found |= {"driver": str(driver), "cublas": str(cublas_version())}
-    return found
+        installed |= {"driver": str(driver), "cublas": str(cublas_version())}
+    return installed
 
 
 def cublas_version() -> str | None:

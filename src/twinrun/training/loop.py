@@ -35,7 +35,7 @@ from twinrun.training.optimizers import learning_rate, set_learning_rate
 from twinrun.training.randomness import seed_global_generators
 from twinrun.training.recording import describe_weights, features_of, recorded_weights
 from twinrun.training.setup import Conditions, Setup, assemble, set_conditions
-from twinrun.training.torch_errors import named_faults, refuse_hidden_shortage
+from twinrun.training.torch_errors import named_torch_errors, refuse_hidden_shortage
 from twinrun.training.workspace import Workspace
 
 
@@ -61,7 +61,7 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
     conditions = set_conditions(params, run, layout, options.device)
     check_replay(conditions, options.replay)
     device, packed = conditions.device, conditions.packed
-    with Workspace(layout.work(run)) as workspace, named_faults(run.id, recipe.batch_size):
+    with Workspace(layout.work(run)) as workspace, named_torch_errors(run.id, recipe.batch_size):
         if options.unless_done and params.state_of(run, layout, packed.digest, code) in FINISHED:
             workspace.finish()
             return read_record(layout.run(run))

@@ -108,8 +108,8 @@ def _load_body(model: nn.Module, path: Path, sha256: str) -> None:
     """Load every weight but the head's, whose number of classes is the study's own."""
     if not path.is_file():
         raise InputError(f"model.pretrained: {path}: no such file")
-    if not (found := sha256_file(path)).startswith(sha256):
-        raise InputError(f"model.pretrained: {path}: its SHA-256 is {found}, the params say {sha256}")
+    if not (actual := sha256_file(path)).startswith(sha256):
+        raise InputError(f"model.pretrained: {path}: its SHA-256 is {actual}, the params say {sha256}")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else load_tensors(path)
     except (SafetensorError, ValueError) as error:

@@ -54,14 +54,14 @@ def apply_flags(flags: NumericFlags) -> Flags:
         )
     _workspace_in_force[:] = [str(workspace) if workspace else None]
     set_flags({name: value for name, value in wanted.items() if name in _SET})
-    found = read_flags()
+    in_force = read_flags()
     for name, value in wanted.items():
-        if found[name] != value:
+        if in_force[name] != value:
             raise MismatchError(
-                f"numerics: {name} is {found[name]!r} and should be {value!r}",
+                f"numerics: {name} is {in_force[name]!r} and should be {value!r}",
                 "`twinrun doctor` says what this machine can do",
             )
-    return found
+    return in_force
 
 
 def read_flags() -> Flags:

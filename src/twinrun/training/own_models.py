@@ -124,7 +124,7 @@ def blame(where: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # The machine's faults are not the code's: `named_faults` names them.
+        # The machine's faults are not the code's: `named_torch_errors` names them.
         if isinstance(error, TwinrunError | torch.AcceleratorError) or short_of_memory(error):
             raise
         frames = traceback.extract_tb(error.__traceback__)

@@ -118,14 +118,14 @@ class StreamDropout(nn.Module):
 
 def take_over_dropout(model: nn.Module) -> list[StreamDropout]:
     """Put a StreamDropout in place of every nn.Dropout of `model`, and return them."""
-    found = []
+    taken = []
     for path, module in list(model.named_modules()):
         if type(module) is nn.Dropout:
             ours = StreamDropout(module.p, path)
             parent, _, child = path.rpartition(".")
             setattr(model.get_submodule(parent), child, ours)
-            found.append(ours)
-    return found
+            taken.append(ours)
+    return taken
 
 
 class Noise:
@@ -155,7 +155,7 @@ class Noise:
             (weight != 0) & reached
             for weight, reached in zip(model.parameters(), reaching(model, image_size), strict=True)
         ]
-        candidates = [one.view(-1).nonzero().view(-1) for one in live]
+        candidates = [usable.view(-1).nonzero().view(-1) for usable in live]
         if not (count := sum(map(len, candidates))):
             hint = "are the weights of its last layer zeros at the start?"
             raise InputError("arm ulp: no weight of the model that is not zero changes its logits", hint)

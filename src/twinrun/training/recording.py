@@ -28,8 +28,8 @@ def positions(name: str, count: int) -> NDArray[np.int64] | None:
     if count <= SAMPLED:
         return None
     shares = (words(SAMPLED, "coordinates", name) >> np.uint64(11)) * 2.0**-53
-    found: NDArray[np.int64] = ((np.arange(SAMPLED) + shares) * (count / SAMPLED)).astype(np.int64)
-    return np.minimum(found, count - 1)  # for a product that was rounded up
+    places: NDArray[np.int64] = ((np.arange(SAMPLED) + shares) * (count / SAMPLED)).astype(np.int64)
+    return np.minimum(places, count - 1)  # for a product that was rounded up
 
 
 def _head_names(model: nn.Module) -> list[str]:
@@ -75,8 +75,8 @@ def features_of(model: nn.Module, batches: Batches, count: int) -> NDArray[np.fl
         for batch in batches.test():
             model(batch.images)
             stop = start + len(batch.labels)
-            mine = rows[(rows >= start) & (rows < stop)] - start
-            kept.append(seen.pop().flatten(1)[mine.to(batch.images.device)].float().cpu())
+            wanted = rows[(rows >= start) & (rows < stop)] - start
+            kept.append(seen.pop().flatten(1)[wanted.to(batch.images.device)].float().cpu())
             seen.clear()
             start = stop
     finally:

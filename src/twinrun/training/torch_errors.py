@@ -29,7 +29,7 @@ def short_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def named_faults(what: str, batch_size: int | None = None) -> Iterator[None]:
+def named_torch_errors(what: str, batch_size: int | None = None) -> Iterator[None]:
     """Raise the named error for what PyTorch could not do in `what`, such as a run's id; all else passes.
 
     OutOfMemoryError, DeviceError for a GPU that failed, InputError for an operation that deterministic mode refuses.
@@ -76,10 +76,10 @@ def _less_memory(batch_size: int | None) -> str:
 
 def _innermost_module(trace: TracebackType | None) -> str | None:
     """Class of the module whose code failed; None in the backward pass, which passes through no module's code."""
-    found = None
+    innermost = None
     while trace:
         owner = trace.tb_frame.f_locals.get("self")
         if isinstance(owner, nn.Module):
-            found = type(owner).__name__
+            innermost = type(owner).__name__
         trace = trace.tb_next
-    return found
+    return innermost
