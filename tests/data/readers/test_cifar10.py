@@ -84,7 +84,7 @@ def test_forbidden_global_is_not_executed(tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     for protocol in range(6):
         content = pickle.dumps({b"labels": Bomb(witness)}, protocol)
-        with pytest.raises(InputError, match=r"evil: not a CIFAR-10 pickle: it asks for posix\.system"):
+        with pytest.raises(InputError, match=r"evil is not a CIFAR-10 pickle: it asks for posix\.system"):
             load_pickle(content, "evil")
     assert not witness.exists()
 
@@ -99,7 +99,7 @@ def test_forbidden_global_is_not_executed(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_damaged_pickles(content: bytes) -> None:
-    with pytest.raises(InputError, match="x: not a CIFAR-10 pickle"):
+    with pytest.raises(InputError, match="x is not a CIFAR-10 pickle"):
         load_pickle(content, "x")
 
 
@@ -135,3 +135,15 @@ def test_class_names_that_cannot_be_told(names: list[Any], part: str, tmp_path: 
     )
     with open_archive(folder) as archive, pytest.raises(InputError, match=part):
         index_cifar10(archive)
+
+
+def test_a_pickle_that_asks_for_all_memory_is_at_fault_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile = b"\x80\x04r\xff\xff\xff\x7f."  # a memo with two billion places
+    monkeypatch.setattr("twinrun.data.readers.cifar10._Unpickler.load", lambda _: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(InputError, match="more memory than a file of its size can need") as caught:
+        load_pickle(hostile, "x")
+    assert caught.value.exit_code == 2
+    monkeypatch.setattr("builtins.bytearray", lambda _: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(InputError, match="x: memory ran out") as caught:
+        load_pickle(hostile, "x")
+    assert caught.value.exit_code == 6

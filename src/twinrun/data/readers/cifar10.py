@@ -83,10 +83,14 @@ def load_pickle(content: bytes, where: str) -> dict[str, Any]:
     Raises InputError naming `where` for anything that such files do not hold; nothing of it is executed.
     """
     # A hostile or cut pickle can raise nearly anything inside the unpickler.
-    with named_damage(f"{where}:", "not a CIFAR-10 pickle", _HINT):
-        value = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    with named_damage(where, "is not a CIFAR-10 pickle", _HINT):
+        try:
+            value = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        except MemoryError:
+            bytearray(4 * len(content))  # fails again where memory is short: a true batch needs no more
+            raise pickle.UnpicklingError("it asks for more memory than a file of its size can need") from None
     if not isinstance(value, dict):
-        raise InputError(f"{where}: not a CIFAR-10 pickle: it holds no dictionary", _HINT)
+        raise InputError(f"{where} is not a CIFAR-10 pickle: it holds no dictionary", _HINT)
     keys = [key.decode("latin1") if isinstance(key, bytes) else str(key) for key in value]
     plain = [item.values if isinstance(item, _Array) else item for item in value.values()]
     return dict(zip(keys, plain, strict=True))
