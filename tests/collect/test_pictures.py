@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.collect.synthetic import CODE, Synthetic, make_params, write_study
+from tests.report.drafts import draft_of
 
 from twinrun.collect.collect import collect
 from twinrun.collect.pictures import LARGEST, flipping_places, pictures
 from twinrun.collect.study import load_study
-from twinrun.report.build import analyze, build_figures, build_tables
+from twinrun.report.build import analyze
 from twinrun.report.page import write_report
-from twinrun.report.sections.figures_hidden import read_pictures
+from twinrun.report.sections.hidden import SECTION, figures, read_pictures
 from twinrun.study.errors import InputError, MismatchError
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
@@ -33,11 +34,11 @@ def test_the_sheet_shows_the_images_of_the_table(tmp_path: Path) -> None:
     params, layout = study(tmp_path, show=True)
     collect(params, layout, code_digest=CODE)
     found = load_study(layout.collected)
-    tables = build_tables(found)
+    draft = draft_of(found, SECTION)
     places, images = read_pictures(found, "digits")
-    assert places == tables["flips"].frame["place"].tolist()
+    assert places == draft.frame("flips")["place"].tolist()
     assert images[:, 0, 0, 0].tolist() == [100 + place for place in places]  # the training images come first
-    assert "pictures_digits" in [figure.name for figure in build_figures(found, tables)]
+    assert "pictures_digits" in [figure.name for figure in figures(draft)]
     analyze(layout.collected, layout.analysis)
     page = write_report(layout.analysis, layout.collected, layout.report).read_text()
     assert 'id="figure-pictures_digits"' in page
@@ -49,7 +50,7 @@ def test_no_picture_without_leave(tmp_path: Path) -> None:
     assert not (layout.collected / "digits/flipping.npy").exists()
     found = load_study(layout.collected)
     assert read_pictures(found, "digits") is None
-    assert not any("pictures" in figure.name for figure in build_figures(found, build_tables(found)))
+    assert not any("pictures" in figure.name for figure in figures(draft_of(found, SECTION)))
 
 
 def test_pictures_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -7,13 +7,22 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from twinrun.report.sections.guidelines import guidelines
+from twinrun.report.section import Draft
+from twinrun.report.sections import guidelines as section
 
 STUDY: Any = SimpleNamespace(
     tasks=["digits"], optimizers=["sgd"], title=lambda task: "Digits", main_metric=lambda task: "accuracy",
     results=pd.DataFrame({"arm": ["det", "nd"], "noise": ["none", "native"]}),
 )  # fmt: skip
 SEEDS = range(6)
+
+
+def guidelines(study: Any, frames: dict[str, pd.DataFrame]) -> list[section.Guideline]:
+    """Those of a study of which only these frames are known."""
+    tables: Any = {name: SimpleNamespace(frame=frame) for name, frame in frames.items()}
+    return section.guidelines(Draft(study, tables=tables))
+
+
 NO_RUN = {"n_det": 0, "distinct_det": 0, "n_nd": 0, "distinct_nd": 0}
 
 
@@ -98,11 +107,13 @@ def test_each_rule_both_ways(advice: str) -> None:
 
 def test_emulated_noise_says_nothing_of_a_fixed_seed() -> None:
     study = SimpleNamespace(**vars(STUDY) | {"results": pd.DataFrame({"arm": ["nd"], "noise": ["reorder"]})})
-    assert guidelines(study, frames(n_nd=3, distinct_nd=2)) == []  # type: ignore[arg-type]
+    assert guidelines(study, frames(n_nd=3, distinct_nd=2)) == []
 
 
 def test_nothing_is_said_where_nothing_is_decided() -> None:
     assert guidelines(STUDY, frames()) == []
+    draft: Any = SimpleNamespace(study=STUDY, frame=frames().__getitem__)
+    assert section.sentences(draft) == ["The numbers of this study decide none of the rules."]
 
 
 def test_every_sentence_carries_number_table_and_rule() -> None:

@@ -15,13 +15,13 @@ from scipy.spatial.distance import jensenshannon
 from tests.collect.synthetic import CODE, Synthetic, write_study
 
 from twinrun.collect.collect import collect
-from twinrun.collect.study import Cell, Study, load_study
-from twinrun.report.sections.agreement import agreement, recall_by_class
-from twinrun.report.sections.agreement import test_set_part as set_part
-from twinrun.report.sections.divergence import chosen_pairs, js_distance
-from twinrun.report.sections.tables_hidden import flips_table
+from twinrun.collect.study import Study, load_study
+from twinrun.report.section import Draft
+from twinrun.report.sections.hidden import tables
 from twinrun.stats import churn as p
 from twinrun.stats import weights as w
+from twinrun.stats.agreement import chosen_pairs, js_distance, recall_by_class
+from twinrun.stats.agreement import test_set_part as set_part
 from twinrun.stats.churn import churn_interval
 from twinrun.stats.samples import Interval
 from twinrun.study.errors import MismatchError
@@ -167,9 +167,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def test_a_group_is_measured_as_its_runs_say(study: Study) -> None:
-    cell = Cell("digits", "adam", 42)
-    one, labels = agreement(study, cell, "nd"), study.labels("digits")
-    probabilities = study.probabilities("digits")[study.runs(cell, "nd")["row"]].astype(float)
+    group, one = next(pair for pair in Draft(study).agreements if pair[0].cell.seed == 42)
+    labels = study.labels("digits")
+    probabilities = study.probabilities("digits")[group.rows].astype(float)
     predicted = probabilities.argmax(axis=2)
     pairs = list(itertools.combinations(range(3), 2))
     flips = np.mean([predicted[a] != predicted[b] for a, b in pairs], axis=0)
@@ -184,14 +184,14 @@ def test_a_group_is_measured_as_its_runs_say(study: Study) -> None:
 
 
 def test_images_that_flip_most_are_named(study: Study) -> None:
-    groups = [agreement(study, cell, "nd") for cell in study.cells()]
-    frame = flips_table(study, groups).frame
-    total = np.mean([group.flips for group in groups], axis=0)
+    draft = Draft(study)
+    frame = {table.name: table.frame for table in tables(draft)}["flips"]
+    total = np.mean([found.flips for _, found in draft.agreements], axis=0)
     best = int(total.argmax())
     assert frame.loc[0, "image"] == f"picture {best + 3}"
     assert frame.loc[0, "flips"] == pytest.approx(total[best])
     assert frame["flips"].is_monotonic_decreasing
-    wrong = np.concatenate([study.probabilities("digits")[study.runs(c, "nd")["row"]].argmax(2) for c in study.cells()])
+    wrong = np.concatenate([study.probabilities("digits")[group.rows].argmax(2) for group in study.groups("nd")])
     assert frame.loc[0, "wrong"] == pytest.approx((wrong != study.labels("digits"))[:, best].mean())
 
 
@@ -202,7 +202,7 @@ def test_probabilities_that_are_no_numbers_name_the_run(study: Study, tmp_path: 
     values[2, 7, 0] = np.nan
     np.save(path, values)
     with pytest.raises(MismatchError, match="digits/adam/0/nd_2 is complete, but"):
-        agreement(load_study(tmp_path / "collected"), Cell("digits", "adam", 0), "nd")
+        _ = Draft(load_study(tmp_path / "collected")).agreements
 
 
 def test_ids_of_another_test_set_are_refused(study: Study, tmp_path: Path) -> None:

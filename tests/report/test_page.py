@@ -7,23 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.collect.synthetic import CODE, Synthetic, write_study
 from tests.report.browser import CHROMIUM, Browser
 
-from twinrun.collect.collect import collect
-from twinrun.report.build import analyze
-from twinrun.report.page import write_report
+from twinrun.study.layout import Layout
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine: install Debian's `chromium`")
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    spec = Synthetic(n_test=40, epochs=2, seeds=(0, 180698), diverged=frozenset({"cracks/adam/0/nd_2"}))
-    params, layout = write_study(tmp_path_factory.mktemp("page"), spec)
-    collect(params, layout, code_digest=CODE)
-    analyze(layout.collected, layout.analysis)
-    return write_report(layout.analysis, layout.collected, layout.report)
+def page(reported: Layout) -> Path:
+    return reported.report / "index.html"
 
 
 @pytest.fixture(scope="module")

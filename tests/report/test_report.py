@@ -10,39 +10,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tests.collect.synthetic import CODE, Synthetic, snapshot, write_study
+from tests.collect.synthetic import Synthetic, snapshot
+from tests.report.drafts import collected as build
 
-from twinrun.collect.collect import collect
 from twinrun.collect.study import load_study
 from twinrun.report.build import analyze, build_tables
+from twinrun.report.columns import missing
 from twinrun.report.page import write_report
-from twinrun.report.table import missing
 from twinrun.study.errors import TwinrunError
 from twinrun.study.layout import Layout
 
 # A layout that collapsed, a deprecated call or a mean of nothing would show as a warning only.
 pytestmark = pytest.mark.filterwarnings("error")
 
-SAMPLE = Synthetic(n_test=80, epochs=3, diverged=frozenset({"cracks/adam/42/nd_2"}))
-
-
-def build(root: Path, spec: Synthetic) -> Layout:
-    params, layout = write_study(root, spec)
-    collect(params, layout, code_digest=CODE)
-    return layout
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    layout = build(tmp_path_factory.mktemp("sample"), SAMPLE)
-    analyze(layout.collected, layout.analysis)
-    write_report(layout.analysis, layout.collected, layout.report)
-    return layout
-
 
 @pytest.fixture
-def copy(sample: Layout, tmp_path: Path) -> Layout:
-    shutil.copytree(sample.collected, tmp_path / "collected")
+def copy(reported: Layout, tmp_path: Path) -> Layout:
+    shutil.copytree(reported.collected, tmp_path / "collected")
     return Layout(tmp_path)
 
 
@@ -67,10 +51,10 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_page_is_whole_and_self_contained(sample: Layout) -> None:
-    text = (sample.report / "index.html").read_text()
+def test_the_page_is_whole_and_self_contained(reported: Layout) -> None:
+    text = (reported.report / "index.html").read_text()
     page = Page(text)
-    index = json.loads((sample.analysis / "analysis.json").read_text())
+    index = json.loads((reported.analysis / "analysis.json").read_text())
     assert {f"figure-{entry['name']}" for entry in index["figures"]} <= set(page.ids)
     shown = [entry["name"] for entry in index["tables"] if not entry["for_programs"]]
     assert {f"table-{name}" for name in shown} <= set(page.ids)
@@ -85,12 +69,12 @@ def test_the_page_is_whole_and_self_contained(sample: Layout) -> None:
     for word in ("% of the distance of two fresh seeds in the median of 12 layers", "have a debiased CKA of 0."):
         assert word in page.text
     assert not re.search(r"\bnan\b(?! in epoch)|\bNone\b", re.sub("<style>.*?</style>|<script>.*?</script>", "", text))
-    assert "# Report of the study" in (sample.report / "report.md").read_text()
+    assert "# Report of the study" in (reported.report / "report.md").read_text()
 
 
-def test_sentences_name_tables_by_titles_that_there_are(sample: Layout) -> None:
-    index = json.loads((sample.analysis / "analysis.json").read_text())
-    words = [*(entry["caption"] for entry in index["figures"]), (sample.report / "report.md").read_text()]
+def test_sentences_name_tables_by_titles_that_there_are(reported: Layout) -> None:
+    index = json.loads((reported.analysis / "analysis.json").read_text())
+    words = [*(entry["caption"] for entry in index["figures"]), (reported.report / "report.md").read_text()]
     lists = re.findall(r'\btables? ((?:"[^"]+"(?:, )?)+)', "\n".join(words))
     named = {title for one in lists for title in re.findall(r'"([^"]+)"', one)}
     assert {"What accuracy hides", "Churn of identical runs", "Runtime of whole runs"} <= named
@@ -99,58 +83,58 @@ def test_sentences_name_tables_by_titles_that_there_are(sample: Layout) -> None:
     assert not re.search(rf"\btables? ({names})\b", "\n".join(words))
 
 
-def test_figures_come_in_the_order_of_the_tasks(sample: Layout) -> None:
-    ids = Page((sample.report / "index.html").read_text()).ids
+def test_figures_come_in_the_order_of_the_tasks(reported: Layout) -> None:
+    ids = Page((reported.report / "index.html").read_text()).ids
     for kind in ("sd", "difference", "runtime"):
         found = [one.removeprefix(f"figure-{kind}_") for one in ids if one.startswith(f"figure-{kind}_")]
         assert found == ["digits", "cracks", "mammograms"]
 
 
-def test_every_thesis_output_is_there(sample: Layout) -> None:
-    index = json.loads((sample.analysis / "analysis.json").read_text())
+def test_every_thesis_output_is_there(reported: Layout) -> None:
+    index = json.loads((reported.analysis / "analysis.json").read_text())
     names = {entry["thesis_name"] for entry in index["tables"] + index["figures"]}
     assert {f"Table 5.{number}" for number in range(1, 7)} | {"Table 6.1"} <= names
     assert {f"Figure 5.{number}" for number in range(1, 13)} <= names
     for entry in index["tables"]:
-        assert all((sample.analysis / name).stat().st_size > 0 for name in entry["files"])
+        assert all((reported.analysis / name).stat().st_size > 0 for name in entry["files"])
         forms = {".csv"} if entry["for_programs"] else {".csv", ".tex", ".md"}
         assert {Path(name).suffix for name in entry["files"]} == forms
         assert entry["command"] == "twinrun analyze"
     for entry in index["figures"]:
         assert "n = " in entry["caption"]
-        assert all((sample.analysis / name).stat().st_size > 1000 for name in entry["files"])
+        assert all((reported.analysis / name).stat().st_size > 1000 for name in entry["files"])
 
 
-def test_same_bytes_again(sample: Layout, tmp_path: Path) -> None:
-    analyze(sample.collected, tmp_path / "analysis")
-    assert snapshot(tmp_path / "analysis") == snapshot(sample.analysis)
-    write_report(tmp_path / "analysis", sample.collected, tmp_path / "report")
-    assert snapshot(tmp_path / "report") == snapshot(sample.report)
+def test_same_bytes_again(reported: Layout, tmp_path: Path) -> None:
+    analyze(reported.collected, tmp_path / "analysis")
+    assert snapshot(tmp_path / "analysis") == snapshot(reported.analysis)
+    write_report(tmp_path / "analysis", reported.collected, tmp_path / "report")
+    assert snapshot(tmp_path / "report") == snapshot(reported.report)
 
 
-def test_order_of_rows_does_not_matter(sample: Layout, copy: Layout) -> None:
+def test_order_of_rows_does_not_matter(reported: Layout, copy: Layout) -> None:
     for name in ("results", "curves", "measured"):
         path = copy.collected / f"{name}.csv"
         header, *rows = path.read_text().splitlines()
         path.write_text("\n".join([header, *rows[::-1]]) + "\n")
     analyze(copy.collected, copy.analysis)
-    assert snapshot(copy.analysis) == snapshot(sample.analysis)
+    assert snapshot(copy.analysis) == snapshot(reported.analysis)
 
 
-def test_numbers_are_those_of_the_runs(sample: Layout) -> None:
-    results = pd.read_csv(sample.collected / "results.csv")
+def test_numbers_are_those_of_the_runs(reported: Layout) -> None:
+    results = pd.read_csv(reported.collected / "results.csv")
     cell = results[(results["task"] == "digits") & (results["optimizer"] == "sgd") & (results["seed"] == 314)]
     free, det = cell.loc[cell["arm"] == "nd", "f1"], cell.loc[cell["arm"] == "det", "f1"].item()
-    table = pd.read_csv(sample.analysis / "tables/performance_digits.csv")
+    table = pd.read_csv(reported.analysis / "tables/performance_digits.csv")
     row = table[(table["metric"] == "f1") & (table["optimizer"] == "sgd") & (table["seed"] == 314)].iloc[0]
     assert row["mean_nd"] == pytest.approx(free.mean())
     assert row["sd_nd"] == pytest.approx(free.std())
     assert row["difference_percent"] == pytest.approx(100 * (det - free.mean()) / free.mean())
     ids = results[results["task"] == "digits"].reset_index(drop=True)
     rows = ids.index[(ids["optimizer"] == "sgd") & (ids["seed"] == 314) & (ids["arm"] == "nd")]
-    predicted = np.load(sample.collected / "digits/probabilities.npy")[rows].argmax(axis=2)
+    predicted = np.load(reported.collected / "digits/probabilities.npy")[rows].argmax(axis=2)
     pairs = [np.mean(predicted[a] != predicted[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
-    churn = pd.read_csv(sample.analysis / "tables/churn.csv")
+    churn = pd.read_csv(reported.analysis / "tables/churn.csv")
     found = churn[(churn["task"] == "digits") & (churn["optimizer"] == "sgd") & (churn["seed"] == 314)]
     assert found["churn"].item() == pytest.approx(np.mean(pairs))
 
@@ -278,7 +262,7 @@ def test_a_metric_that_is_missing_is_said_to_be(copy: Layout, text: str) -> None
     assert "accuracy not defined" in row["remark"]
 
 
-def test_the_analysis_of_another_study_is_refused(sample: Layout, copy: Layout) -> None:
+def test_the_analysis_of_another_study_is_refused(reported: Layout, copy: Layout) -> None:
     _replace("study.json", '"study": "synthetic"', '"study": "another"')(copy.collected)
     with pytest.raises(TwinrunError, match="made from another study"):
-        write_report(sample.analysis, copy.collected, copy.report)
+        write_report(reported.analysis, copy.collected, copy.report)

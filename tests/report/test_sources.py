@@ -7,24 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.collect.synthetic import Synthetic, write_study
+from tests.collect.synthetic import Synthetic
+from tests.report.drafts import draft_of, replace_frame, study_of
 
-from twinrun.collect.collect import collect
-from twinrun.collect.study import Study, load_study
+from twinrun.collect.study import Study
 from twinrun.report.build import analyze
 from twinrun.report.page import write_report
-from twinrun.report.sections import figures_sources, sources
-from twinrun.report.sections.sources import PooledSd, pair_mean
-from twinrun.report.sections.tables_sources import NOT_AVAILABLE, literature_table, sources_table
+from twinrun.report.section import Draft
+from twinrun.report.sections import sources
+from twinrun.report.sections.sources import NOT_AVAILABLE
+from twinrun.report.table import Table
+from twinrun.stats.intervals import PooledSd
+from twinrun.stats.pairs import PairMean, _interval, pair_mean
 from twinrun.stats.weights import mean_relative_distance
 
 ARMS = ("init", "shuffle", "nd", "all")
 
 
-def study_of(root: Path, spec: Synthetic) -> Study:
-    params, layout = write_study(root, spec)
-    collect(params, layout, code_digest="c" * 64)
-    return load_study(layout.collected)
+def sources_table(study: Study) -> Table:
+    return sources.tables(Draft(study))[0]
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +43,11 @@ def test_the_values_are_those_of_the_runs(study: Study) -> None:
     row = mine.set_index("quantity")["value"]
     variances, churns, distances = [], [], []
     for cell in cells:
-        runs = study.runs(cell, "init")
-        variances.append(np.var(runs["accuracy"], ddof=1))
-        classes = [p.argmax(axis=1) for p in study.stream("digits", runs["row"].tolist())]
+        runs = study.group(cell, "init")
+        variances.append(np.var(runs.values("accuracy"), ddof=1))
+        classes = [p.argmax(axis=1) for p in study.stream("digits", runs.rows)]
         churns.append(np.mean([(classes[i] != classes[j]).mean() for i in range(3) for j in range(i)]))
-        distances.append(mean_relative_distance(np.array(study.heads("digits")[runs["row"].tolist(), -1])))
+        distances.append(mean_relative_distance(np.array(study.heads("digits")[runs.rows, -1])))
     assert row["SD of accuracy"] == pytest.approx(math.sqrt(np.mean(variances)))
     assert row["churn"] == pytest.approx(np.mean(churns))
     assert row["head distance"] == pytest.approx(np.mean(distances))
@@ -76,11 +77,11 @@ def test_intervals_cover_in_simulation() -> None:
     truth = float(np.mean([_distance(rng) for _ in range(2000)]))
     for _ in range(300):
         one, other = (PooledSd.of(rng.normal(size=(3, 5)) * scale) for scale in (1.0, 2.0))
-        sd, ratio = one.estimate(), other.ratio(one)
+        sd, ratio = one.interval(), other.ratio(one)
         hits["sd"] += sd.low < 1 < sd.high
         hits["sd ratio"] += ratio.low < 2 < ratio.high
         means = [_pair_mean(_heads(rng)) for _ in range(2)]
-        found, quotient = means[0].estimate(), means[0].ratio(means[1])
+        found, quotient = means[0].interval(), means[0].ratio(means[1])
         hits["distance"] += found.low < truth < found.high
         hits["ratio"] += quotient.low < 1 < quotient.high
     assert all(0.91 <= count / 300 <= 0.995 for count in hits.values()), hits
@@ -92,7 +93,7 @@ def _heads(rng: np.random.Generator, cells: int = 3, runs: int = 5) -> np.ndarra
     return 1 + 0.1 * far * rng.normal(size=(cells, runs, 40))
 
 
-def _pair_mean(heads: np.ndarray) -> sources.PairMean:
+def _pair_mean(heads: np.ndarray) -> PairMean:
     return pair_mean([5] * 3, lambda cell, runs: mean_relative_distance(heads[cell][runs]))
 
 
@@ -101,12 +102,11 @@ def _distance(rng: np.random.Generator) -> float:
 
 
 def test_churn_varies_with_the_images_too(study: Study) -> None:
-    cells = [cell for cell in study.cells("digits") if cell.optimizer == "adam"]
-    churn = sources.churn_of(study, cells, "all")
+    churn = sources.churn_of(study.settings("digits")[0].groups("all"))
     assert len(churn.images) == 60
     assert churn.images.mean() == pytest.approx(1)
-    alone = churn._interval(churn.value, churn.over_runs, churn.df, np.empty(0))
-    both = churn.estimate()
+    alone = _interval(churn.value, churn.over_runs, churn.df, np.empty(0))
+    both = churn.interval()
     assert both.high - both.low > alone.high - alone.low or churn.over_runs > 0
 
 
@@ -143,11 +143,14 @@ def test_the_report_shows_table_figure_and_literature(study: Study, tmp_path: Pa
     assert "Summers and Dinneen 2021" in page
 
 
-def test_literature_names_its_sources() -> None:
-    frame = literature_table().frame
+def test_literature_names_its_sources(study: Study) -> None:
+    frame = sources.SECTION.tables(Draft(study))[1].frame
     assert set(frame["publication"]) == {"Summers and Dinneen 2021", "Zhuang et al. 2022", "Chen et al. 2022"}
     assert frame["reference"].notna().all()
 
 
 def test_no_figure_without_rows(study: Study) -> None:
-    assert figures_sources.sources_figure(study, sources_table(study).frame.iloc[:0]) is None
+    draft = draft_of(study, sources.SECTION)
+    assert len(sources.figures(draft)) == 1
+    replace_frame(draft, "sources", draft.frame("sources").iloc[:0])
+    assert sources.figures(draft) == []

@@ -1,28 +1,17 @@
-"""Layers and features: brute force, closed forms, properties, and simulation of the sampling error."""
+"""Measures of layers and features: brute force, closed forms, properties, and simulation of the sampling error."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import shutil
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from tests.collect.synthetic import CODE, LAYERS, Synthetic, write_study
 
-from twinrun.collect.collect import LAYER_RUNS, collect
-from twinrun.collect.study import Study, load_study
-from twinrun.report import style as drawing
-from twinrun.report.sections.figures_layers import layers_figure
-from twinrun.report.sections.tables_features import features_table
-from twinrun.report.sections.tables_layers import depths_table, layers_checkpoints_table, layers_frame, layers_table
 from twinrun.stats.weights import PARTS, debiased_cka, measures, sampling_error
-from twinrun.study.errors import MismatchError
 from twinrun.training.recording import SAMPLED, positions
 
 shapes = st.tuples(st.integers(2, 5), st.integers(1, 3), st.integers(1, 70))
@@ -197,131 +186,3 @@ def test_cka_that_is_not_defined_says_why(features: np.ndarray, why: str) -> Non
     found = debiased_cka(features)
     assert math.isnan(found.mean)
     assert why in found.reason
-
-
-def build(root: Path, **changes: object) -> Study:
-    plain = {"tasks": ("digits",), "seeds": (0, 42), "runs": ("nd_1", "nd_2", "nd_3"), "epochs": 2, "n_test": 12}
-    params, layout = write_study(root, Synthetic(**{**plain, **changes}))  # type: ignore[arg-type]
-    collect(params, layout, code_digest=CODE)
-    return load_study(layout.collected)
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return build(tmp_path_factory.mktemp("layers"))
-
-
-def test_the_tables_hold_every_layer_and_checkpoint(study: Study) -> None:
-    frame = layers_frame(study)
-    assert frame["layer"].unique().tolist() == [*LAYERS, "head"]
-    assert len(frame) == 2 * 3 * (len(LAYERS) + 1)
-    last = layers_table(study, frame).frame
-    assert set(last["epoch"]) == {2}
-    row = last[(last["optimizer"] == "sgd") & (last["layer"] == "deep.0.weight")].iloc[0]
-    assert (row["parameters"], row["recorded"], row["cells"], row["pairs"]) == (4608, 1024, 2, 6)
-    # From the arrays themselves: one cell after the other, then the control.
-    begin = sum(min(1024, math.prod(LAYERS[name])) for name in list(LAYERS)[:3])
-    values = np.array(study.layers("digits")[:, 2, begin : begin + 1024]).astype(float)
-    start = np.array(study.layers("digits")[:, 0, begin : begin + 1024]).astype(float)
-    cells = [range(6, 9), range(9, 12)]
-    pairs = [pair for cell in cells for pair in itertools.combinations(cell, 2)]
-    assert row["layer_distance"] == pytest.approx(np.mean([distance(values[i], values[j]) for i, j in pairs]))
-    assert row["layer_cosine"] == pytest.approx(np.mean([cosine(values[i], values[j]) for i, j in pairs]))
-    moved = values - start
-    assert row["layer_displacement"] == pytest.approx(np.mean([cosine(moved[i], moved[j]) for i, j in pairs]))
-    assert row["seeds_distance"] == pytest.approx(distance(values[6], values[9]))
-    assert row["distance_percent"] == pytest.approx(100 * row["layer_distance"] / row["seeds_distance"])
-    assert 0 < row["layer_distance_se"] < 0.1 * row["layer_distance"]
-    whole = last[last["layer"].isin(["conv1.weight", "head"])]
-    assert (whole["layer_distance_se"] == 0).all()
-
-
-def test_layers_without_a_value_say_why(study: Study) -> None:
-    frame = layers_checkpoints_table(study, layers_frame(study)).frame.set_index(["optimizer", "layer", "epoch"])
-    assert "all zeros" in frame.loc[("sgd", "deep.0.bias", 2), "remark"]
-    assert math.isnan(frame.loc[("sgd", "deep.0.bias", 2), "layer_distance"])
-    first = frame.loc[("adam", "conv1.weight", 0)]
-    assert (first["layer_distance"], first["layer_cosine"]) == (0, 1)
-    assert "nothing has moved" in first["remark"]
-    assert first["seeds_distance"] > 1
-    # Before training all normalization is one: seeds share it, and there is no ratio.
-    assert "seeds do not differ" in frame.loc[("adam", "norm.weight", 0), "remark"]
-
-
-def test_thirds_of_the_network(study: Study) -> None:
-    frame = layers_frame(study)
-    depths = depths_table(study, frame).frame
-    mine = depths[(depths["optimizer"] == "adam") & (depths["epoch"] == 2)].set_index("depth")
-    assert mine.index.tolist() == ["early", "middle", "late", "head"]
-    assert mine["layers"].tolist() == [1, 1, 1, 1]
-    last = frame[(frame["optimizer"] == "adam") & (frame["epoch"] == 2)].set_index("layer")
-    for depth, layer in (("early", "conv1.weight"), ("late", "deep.1.weight"), ("head", "head")):
-        assert mine.loc[depth, "layer_distance"] == last.loc[layer, "layer_distance"]
-
-
-def test_the_figure_says_what_it_shows(study: Study, tmp_path: Path) -> None:
-    drawn = layers_figure(study, depths_table(study, layers_frame(study)).frame)
-    assert "n = 6 pairs" in drawn.caption
-    assert "Handwritten digits 0.0" in drawn.alt
-    (tmp_path / "a").mkdir()
-    first = drawing.save(drawn, tmp_path / "a")
-    again = drawing.save(layers_figure(study, depths_table(study, layers_frame(study)).frame), tmp_path)
-    assert [(tmp_path / "a" / name).read_bytes() for name in first] == [(tmp_path / n).read_bytes() for n in again]
-    nothing = layers_figure(study, depths_table(study, layers_frame(study)).frame.iloc[:0])
-    assert nothing.alt.startswith("Not available")
-
-
-def test_frozen_layers_and_one_seed(tmp_path: Path) -> None:
-    frame = layers_frame(build(tmp_path, frozen=True, seeds=(7,)))
-    row = frame[(frame["layer"] == "conv1.weight") & (frame["epoch"] == 2)].iloc[0]
-    assert (row["layer_distance"], row["layer_cosine"]) == (0, 1)
-    assert math.isnan(row["layer_displacement"])
-    assert "not moved in some run" in row["remark"]
-    assert "fewer than two seeds" in row["remark"]
-
-
-def test_no_more_than_the_first_replicates_are_kept(tmp_path: Path) -> None:
-    runs = tuple(f"nd_{number}" for number in range(1, LAYER_RUNS + 5))
-    diverged = frozenset({"digits/sgd/7/nd_3"})
-    study = build(tmp_path, runs=runs, seeds=(7,), optimizers=("sgd",), epochs=2, diverged=diverged)
-    assert study.layer_rows("digits") == [row for row in range(LAYER_RUNS + 1) if row != 2]
-    assert set(layers_frame(study)["pairs"]) == {LAYER_RUNS * (LAYER_RUNS - 1) // 2}
-    assert set(features_table(study).frame["pairs"]) == {LAYER_RUNS * (LAYER_RUNS - 1) // 2, 0}
-
-
-def test_the_table_of_features(study: Study, tmp_path: Path) -> None:
-    frame = features_table(study).frame
-    assert frame["comparison"].unique().tolist() == ["nd, same seed", "nd_1, other seeds"]
-    twins, seeds = frame[frame["optimizer"] == "sgd"].to_dict("records")
-    features = np.array(study.features("digits"))
-    pairs = [pair for cell in (range(6, 9), range(9, 12)) for pair in itertools.combinations(cell, 2)]
-    expected = [direct_cka(*features[list(pair)].astype(float)) for pair in pairs]
-    assert twins["cka_mean"] == pytest.approx(np.mean(expected))
-    assert (twins["cka_min"], twins["cka_max"]) == pytest.approx((min(expected), max(expected)))
-    assert (twins["images_recorded"], twins["features"], twins["pairs"], twins["cells"]) == (12, 8, 6, 2)
-    assert seeds["cka_mean"] == pytest.approx(direct_cka(*features[[6, 9]].astype(float)))
-    none = features_table(build(tmp_path, feature_images=0))
-    assert none.frame.empty
-    assert "Not recorded: Handwritten digits" in " ".join(none.notes)
-
-
-def test_an_older_collection_has_no_layers(study: Study, tmp_path: Path) -> None:
-    shutil.copytree(study.folder, tmp_path / "collected")
-    info = study.info["tasks"]["digits"]
-    for key in ("layers", "layer_rows", "features_shape"):
-        info = {name: value for name, value in info.items() if name != key}
-    older = load_study(tmp_path / "collected")
-    older.info["tasks"]["digits"] = info
-    table = layers_table(older, layers_frame(older))
-    assert table.frame.empty
-    assert "not recorded" in " ".join(table.notes)
-    assert depths_table(older, pd.DataFrame(columns=layers_frame(older).columns)).frame.empty
-
-
-@pytest.mark.parametrize("name", ["layers", "features"])
-def test_damaged_arrays_are_named(name: str, study: Study, tmp_path: Path) -> None:
-    shutil.copytree(study.folder, tmp_path / "collected")
-    path = tmp_path / f"collected/digits/{name}.npy"
-    np.save(path, np.load(path)[:-1])
-    with pytest.raises(MismatchError, match=rf"{name}\.npy: shape"):
-        load_study(tmp_path / "collected")

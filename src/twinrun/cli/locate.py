@@ -87,7 +87,7 @@ def _show(found: Located, layout: Layout, runs: Any) -> None:
     write_located(path.with_name(f"{path.name}.json"), found)
     write_text(path.with_name(f"{path.name}.txt"), text + "\n")
     if found.growth:
-        from twinrun.report.sections.figures_parting import growth_figure
+        from twinrun.report.sections.first_difference import growth_figure
         from twinrun.report.style import save
 
         save(growth_figure(found, path.name), path.parent)

@@ -43,7 +43,7 @@ def plan(
         require_sources(params, Layout())
         return
     from twinrun.inspect.cost import probe_process
-    from twinrun.report.estimate import estimate_run, study_lines
+    from twinrun.stats.footprint import estimate_run, study_lines
 
     options = [
         "--params",

@@ -24,10 +24,19 @@ from twinrun.collect.load import (
     read_frame,
     read_info,
 )
+from twinrun.stats.samples import UNDEFINED, Estimate, Sample
 from twinrun.study.errors import MismatchError
 from twinrun.study.files import digest
+from twinrun.study.schema import Analysis
 
 MAPPED_RUNS = 32  # whose probabilities are mapped at a time
+METRICS = ("accuracy", "f1", "auc")
+METRIC_LABELS = {"accuracy": "accuracy", "f1": "F1", "auc": "AUC", "loss": "loss"}
+
+
+def remarks(*reasons: str) -> str:
+    """The reasons that apply, once each, as one text."""
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason))
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,133 @@ class Cell:
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The runs of one arm of a cell: their values, and why some are missing."""
+
+    study: Study
+    cell: Cell
+    arm: str
+    places: NDArray[np.intp]  # of all its runs in `study.results`, in grid order
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The columns that say which group a row of a table is about."""
+        return {"task": self.cell.task, "optimizer": self.cell.optimizer, "seed": self.cell.seed, "arm": self.arm}
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """All runs, the diverged ones too."""
+        frame: pd.DataFrame = self.study.results.iloc[self.places]
+        return frame
+
+    @cached_property
+    def complete(self) -> NDArray[np.intp]:
+        """The places of the runs that came to their end."""
+        places: NDArray[np.intp] = self.places[self.study.column("status")[self.places] == "complete"]
+        return places
+
+    @property
+    def n(self) -> int:
+        """How many runs are complete."""
+        return len(self.complete)
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of complete runs there are."""
+        return self.n * (self.n - 1) // 2
+
+    @property
+    def rows(self) -> list[int]:
+        """The rows of the complete runs in the arrays of their task."""
+        rows: list[int] = self.study.column("row")[self.complete].tolist()
+        return rows
+
+    @property
+    def measured(self) -> pd.DataFrame:
+        """What was measured of the complete runs."""
+        frame: pd.DataFrame = self.study.measured.iloc[self.complete]
+        return frame
+
+    def values(self, metric: str) -> Sample:
+        """A metric of the complete runs; NaN where the record has none."""
+        values: Sample = self.study.column(metric)[self.complete]
+        return values
+
+    def known(self, metric: str) -> Sample:
+        """A metric of the complete runs that have one."""
+        values = self.values(metric)
+        return values[~np.isnan(values)]
+
+    def single(self, metric: str) -> Estimate:
+        """The one value that all complete runs have, or the reason why there is none or more than one."""
+        known = self.known(metric)
+        if np.any(known != known[:1]):
+            return Estimate(None, f"{UNDEFINED}the deterministic runs differ")
+        return Estimate(float(known[0]) if known.size else None, self.why(metric=metric))
+
+    def why(self, wanted: int = 1, metric: str = "") -> str:
+        """Which runs diverged, why fewer than `wanted` are complete, and why the metric is missing in some."""
+        diverged = [str(label) for label in self.runs.loc[self.runs["status"] != "complete", "label"]]
+        reasons = [f"{', '.join(diverged)} diverged" if diverged else ""]
+        if not len(self.places):
+            reasons.append(f"no {self.arm} runs in this study")
+        elif self.n < wanted:
+            reasons.append(f"{self.n} complete {self.arm} run{'' if self.n == 1 else 's'}, {wanted} needed")
+        return remarks(*reasons, undefined_metric(metric, self.values(metric)) if metric else "")
+
+
+def undefined_metric(metric: str, values: Sample) -> str:
+    """Why a metric has no value in some of the runs."""
+    if not np.isnan(values).any():
+        return ""
+    why = "the test set lacks a class" if metric == "auc" else "it is missing in the record"
+    return f"{METRIC_LABELS[metric]} {UNDEFINED}{why}"
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A task and an optimizer: what the seeds are draws of."""
+
+    study: Study
+    task: str
+    optimizer: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The columns that say which setting a row of a table is about."""
+        return {"task": self.task, "optimizer": self.optimizer}
+
+    @property
+    def metric(self) -> str:
+        """The task's main metric."""
+        return self.study.main_metric(self.task)
+
+    def groups(self, arm: str) -> list[Group]:
+        """One arm of each cell, seed by seed."""
+        return [self.study.group(Cell(self.task, self.optimizer, seed), arm) for seed in self.study.seeds]
+
+    def samples(self, arm: str, metric: str, least: int = 1) -> list[Sample]:
+        """The values of each seed that has at least `least`."""
+        found = (group.known(metric) for group in self.groups(arm))
+        return [values for values in found if values.size >= least]
+
+    @cached_property
+    def one_run_a_seed(self) -> tuple[str, list[int]]:
+        """One complete run of each seed, all of the label that the most seeds completed first: the label and the rows.
+
+        The control that shares nothing but data and settings.
+        """
+        groups = [group for arm in self.study.arms for group in self.groups(arm)]
+        places = np.sort(np.concatenate([group.complete for group in groups]))
+        labels = self.study.column("label")[places]
+        counts = {label: int((labels == label).sum()) for label in self.study.info["grid"]["runs"]}
+        chosen = places[labels == max(counts, key=lambda label: counts[label])]
+        rows: list[int] = self.study.column("row")[chosen].tolist()
+        return (str(self.study.column("label")[chosen[0]]) if len(chosen) else "", rows)
+
+
+@dataclass(frozen=True, eq=False)
 class Study:
     """A collected study; `results` has one row a run in grid order, `row` being its place in its task's arrays."""
 
@@ -91,31 +226,51 @@ class Study:
                 for seed in self.seeds:
                     yield Cell(name, optimizer, seed)
 
-    def runs(self, cell: Cell, arm: str, *, complete: bool = True) -> pd.DataFrame:
-        """The runs of one arm of a cell; only the complete ones unless told otherwise."""
-        places = self._places.get((cell.task, cell.optimizer, cell.seed, arm), [])
-        chosen: pd.DataFrame = self.results.iloc[places]
-        if not complete:
-            return chosen
-        rest: pd.DataFrame = chosen[chosen["status"] == "complete"]
-        return rest
+    def settings(self, task: str | None = None) -> list[Setting]:
+        """Every task and optimizer in grid order."""
+        tasks = [task] if task else self.tasks
+        return [Setting(self, name, optimizer) for name in tasks for optimizer in self.optimizers]
+
+    def groups(self, *arms: str, task: str | None = None) -> Iterator[Group]:
+        """These arms of every cell of one task or of all, in grid order."""
+        return (self.group(cell, arm) for cell in self.cells(task) for arm in arms)
+
+    def group(self, cell: Cell, arm: str) -> Group:
+        """One arm of a cell; it may be empty."""
+        key = (cell.task, cell.optimizer, cell.seed, arm)
+        return Group(self, cell, arm, self._places.get(key, np.empty(0, np.intp)))
 
     @cached_property
-    def _places(self) -> dict[Any, Any]:
+    def _places(self) -> dict[Any, NDArray[np.intp]]:
         # One pass over the rows, not one for each question: time stays linear in the runs.
-        return dict(self.results.groupby(["task", "optimizer", "seed", "arm"], sort=False).indices)
+        indices: dict[Any, Any] = self.results.groupby(["task", "optimizer", "seed", "arm"], sort=False).indices
+        return indices
 
-    def place(self, run_id: str) -> int:
-        """The row of a run in `results` and in `measured`."""
-        return self._run_places[run_id]
+    def column(self, name: str) -> NDArray[Any]:
+        """A column of `results` as an array, made once: a study may have thousands of cells."""
+        if name not in self._columns:
+            self._columns[name] = self.results[name].to_numpy()
+        return self._columns[name]
 
     @cached_property
-    def _run_places(self) -> dict[str, int]:
-        return {str(one): place for place, one in enumerate(self.results["id"])}
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    @property
+    def paired_arms(self) -> list[str]:
+        """The arms with two runs or more in a cell, and nd in any case."""
+        labels = self.info["grid"]["runs"]
+        counts = {arm: sum(label.rpartition("_")[0] == arm for label in labels) for arm in self.arms}
+        return [arm for arm, count in counts.items() if count > 1 or arm == "nd"] or self.arms[:1]
+
+    @property
+    def assumptions(self) -> Analysis:
+        """The params' analysis block; its defaults for a study that was collected without one."""
+        return Analysis.model_validate(self.info.get("analysis", {}))
 
     def curves_of(self, ids: list[str]) -> pd.DataFrame:
         """The rows of curves.csv of some runs."""
-        places = [self._curve_places[one] for one in ids if one in self._curve_places]
+        places = [self._curve_places[run] for run in ids if run in self._curve_places]
         return self.curves.iloc[np.concatenate(places) if places else []]
 
     @cached_property
@@ -126,6 +281,10 @@ class Study:
     def digest(self) -> str:
         """SHA-256 of what was computed, in grid order: names the study, and seeds whatever is drawn at random."""
         return digest([self.info, self.results.to_csv(index=False)])
+
+    def classes(self, task: str) -> list[str]:
+        """The names of a task's classes."""
+        return [str(name) for name in self.info["tasks"][task]["classes"]]
 
     def rng(self, *keys: object) -> np.random.Generator:
         """A generator of its own for `keys`, the same each time for the same study."""
@@ -227,7 +386,7 @@ def _check_arrays(study: Study) -> None:
         }
         kept = len(study.layer_rows(task))
         if layers := study.layers_of(task):
-            wanted["layers.npy"] = (kept, len(described["head_epochs"]), sum(one["recorded"] for one in layers))
+            wanted["layers.npy"] = (kept, len(described["head_epochs"]), sum(layer["recorded"] for layer in layers))
         if features := study.features_shape(task):
             wanted["features.npy"] = (kept, *features)
         for name, shape in wanted.items():

@@ -60,10 +60,10 @@ class Loaded:
         return np.array(self.study.labels(task))
 
     def _row(self, run_id: str) -> pd.Series:
-        found = self.study.results[self.study.results["id"] == run_id]
-        if found.empty:
+        rows = self.study.results[self.study.results["id"] == run_id]
+        if rows.empty:
             raise InputError(f"{run_id!r} is no run of this study", "`.runs` lists them")
-        return found.iloc[0]
+        return rows.iloc[0]
 
 
 def load(folder: str | Path = ".") -> Loaded:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from twinrun.collect.study import METRIC_LABELS as METRIC_LABELS
 from twinrun.collect.study import Study
 
 # The thesis counts its tables CIFAR-10, SDNET2018, CBIS-DDSM and its figures CIFAR-10, CBIS-DDSM, SDNET2018.
-_TABLE = {"cifar10": "5.1", "sdnet2018": "5.2", "cbis_ddsm": "5.3"}
-_SD_FIGURE = {"cifar10": "5.1", "cbis_ddsm": "5.2", "sdnet2018": "5.3"}
-_DIFFERENCE_FIGURE = {"cifar10": "5.4", "cbis_ddsm": "5.5", "sdnet2018": "5.6"}
-_RUNTIME_FIGURE = {"cifar10": "5.7", "cbis_ddsm": "5.8", "sdnet2018": "5.9"}
+_THESIS = {
+    "performance": ("Table", {"cifar10": "5.1", "sdnet2018": "5.2", "cbis_ddsm": "5.3"}),
+    "sd": ("Figure", {"cifar10": "5.1", "cbis_ddsm": "5.2", "sdnet2018": "5.3"}),
+    "difference": ("Figure", {"cifar10": "5.4", "cbis_ddsm": "5.5", "sdnet2018": "5.6"}),
+    "runtime": ("Figure", {"cifar10": "5.7", "cbis_ddsm": "5.8", "sdnet2018": "5.9"}),
+}
 COSINE_FIGURE = {"adam": "Figure 5.11", "sgd": "Figure 5.12"}
 
-METRIC_LABELS = {"accuracy": "accuracy", "f1": "F1", "auc": "AUC", "loss": "loss"}
 OPTIMIZER_LABELS = {"adam": "Adam", "sgd": "SGD"}
 NOISE_LABELS = {
     "native": "CUDA's own execution order",
@@ -34,33 +36,18 @@ NOISE_WORDS = {
 }
 
 
-def _numbered(kind: str, numbers: dict[str, str], study: Study, task: str) -> str:
+def thesis_name(study: Study, task: str, kind: str) -> str:
+    """`Table 5.1` and so on, by the data set whose format the task's data have.
+
+    `kind` is what the tables and figures of this project are called: performance, sd, difference or runtime.
+    """
+    word, numbers = _THESIS[kind]
     reader = str(study.info["params"][task]["data"]["reader"])
-    if reader not in numbers:  # no data of the thesis's: the form alone is its own
-        return f"as {kind}s {min(numbers.values())} to {max(numbers.values())}"
+    if reader not in numbers:  # none of the thesis's data sets: only the form is the thesis's
+        return f"as {word}s {min(numbers.values())} to {max(numbers.values())}"
     # Two tasks may share a reader; only the first takes the thesis's number.
     first = next(name for name in study.tasks if study.info["params"][name]["data"]["reader"] == reader)
-    return f"{kind} {numbers[reader]}" if task == first else f"as {kind} {numbers[reader]}"
-
-
-def table_name(study: Study, task: str) -> str:
-    """`Table 5.1` to `Table 5.3`, by the data set that the task's data have the format of."""
-    return _numbered("Table", _TABLE, study, task)
-
-
-def sd_figure_name(study: Study, task: str) -> str:
-    """`Figure 5.1` to `Figure 5.3`."""
-    return _numbered("Figure", _SD_FIGURE, study, task)
-
-
-def difference_figure_name(study: Study, task: str) -> str:
-    """`Figure 5.4` to `Figure 5.6`."""
-    return _numbered("Figure", _DIFFERENCE_FIGURE, study, task)
-
-
-def runtime_figure_name(study: Study, task: str) -> str:
-    """`Figure 5.7` to `Figure 5.9`."""
-    return _numbered("Figure", _RUNTIME_FIGURE, study, task)
+    return f"{'' if task == first else 'as '}{word} {numbers[reader]}"
 
 
 def network(model: dict[str, Any]) -> str:
@@ -88,3 +75,9 @@ def procedural_words(study: Study) -> str:
     """The sentence that names the tasks whose images were drawn by a program; empty when there is none."""
     titles = [study.title(task) for task in study.tasks if study.info["tasks"][task]["procedural"]]
     return f"Images drawn by a program, not photographs: {', '.join(titles)}." if titles else ""
+
+
+def left_out(study: Study) -> tuple[str, ...]:
+    """The note that names the arms which have one run in a cell, and so no pairs."""
+    single = [arm for arm in study.arms if arm not in study.paired_arms]
+    return (f"Left out: {', '.join(single)}, with one run per cell: a pair needs two.",) if single else ()

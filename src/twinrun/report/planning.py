@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from twinrun.collect.study import Study
-from twinrun.report.cell_values import CellValues, assumptions
-from twinrun.stats import describe as statistics
-from twinrun.stats import power
+from twinrun.stats import describe, power
 from twinrun.stats.power import Needed
 from twinrun.study.errors import IncompleteError
 
@@ -31,22 +29,21 @@ def study_sds(study: Study) -> dict[str, float]:
 
     Raises IncompleteError when no cell has two runs that differ.
     """
-    found: dict[str, float] = {}
-    values = CellValues(study)
+    of_cells: dict[str, float] = {}
     for task in study.tasks:
-        cells = [values.free(cell, study.main_metric(task)) for cell in study.cells(task)]
-        sds = [100 * sd for runs in cells if runs.size > 1 and (sd := statistics.sample_sd(runs)) > 0]
+        cells = [group.known(study.main_metric(task)) for group in study.groups("nd", task=task)]
+        sds = [100 * sd for runs in cells if runs.size > 1 and (sd := describe.sample_sd(runs)) > 0]
         if sds:
-            found[f"{task}, median cell"] = float(pd.Series(sds).median())
-            found[f"{task}, worst cell"] = max(sds)
-    if not found:
+            of_cells[f"{task}, median cell"] = float(pd.Series(sds).median())
+            of_cells[f"{task}, worst cell"] = max(sds)
+    if not of_cells:
         raise IncompleteError("no cell has two nd runs that differ, so the study has no SD", "give one with --sd")
-    return found
+    return of_cells
 
 
 def study_wanted(study: Study) -> Wanted:
     """The margin and level of the study's params; a difference as large as the margin."""
-    chosen = assumptions(study)
+    chosen = study.assumptions
     margin = chosen.equivalence_margin_points
     return Wanted(difference=margin, margin=margin, alpha=chosen.alpha)
 

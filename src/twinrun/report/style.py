@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
+from twinrun.collect.study import Study
+from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS
 from twinrun.study.files import write_bytes
 
 WIDTH = 4.6  # inches: at 390 pixels the text is still about 8 pixels high
@@ -62,11 +66,11 @@ class Drawn:
     """A finished figure with the words that go with it; `name` is the stem of its files."""
 
     name: str
-    thesis_name: str
     title: str
     caption: str
     alt: str
     figure: Figure
+    thesis_name: str = ""  # what the thesis calls it
 
 
 @contextmanager
@@ -127,3 +131,48 @@ def seed_ticks(axes: Axes, seeds: Sequence[int]) -> None:
     crowded = sum(map(len, texts)) > 40
     axes.set_xticks(range(len(texts)), texts, rotation=45 if crowded else 0, ha="right" if crowded else "center")
     axes.grid(False, axis="x")
+
+
+def by_seed(frame: pd.DataFrame, seeds: Sequence[int], column: str) -> list[float]:
+    """A column's values in the order of `seeds`, NaN where there is none."""
+    indexed = frame.set_index("seed")[column]
+    return [float(indexed.get(seed, math.nan)) for seed in seeds]
+
+
+def optimizer_legend(axes: Axes, study: Study) -> None:
+    """The optimizers above the frame, at the right."""
+    handles: list[Any] = []
+    for optimizer in study.optimizers:
+        look = OPTIMIZER_STYLES[optimizer]
+        handles.append(Patch(facecolor=look["color"], hatch=look["hatch"] * 2, label=OPTIMIZER_LABELS[optimizer]))
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(handles), borderaxespad=0.2)
+
+
+def metric_panels(
+    study: Study, task: str, draw: Callable[[Axes, str], None], what: str, label: str, **options: Any
+) -> Figure:
+    """A panel for each of the task's two metrics, over the seeds: what it shows, and the vertical label."""
+    with style():
+        figure, grid = new_figure(4.6, 2, 1, sharex=True, **options)
+        for metric, (axes,) in zip(study.metric_pair(task), grid, strict=True):
+            draw(axes, metric)
+            axes.set_title(METRIC_LABELS[metric], loc="left")
+        grid[-1][0].set_xlabel("seed")
+        figure.supylabel(label, fontsize=9)
+        figure.suptitle(fitted(f"{study.title(task)}: {what}"), fontsize=10)
+        optimizer_legend(grid[0][0], study)
+    return figure
+
+
+def difference_panel(axes: Axes, data: pd.DataFrame, study: Study, columns: tuple[str, str, str], alpha: float) -> None:
+    """Bars of a difference in percent around 0; `columns` name it, the nd runs' mean and their SD."""
+    places, width = grouped_positions(len(study.seeds), len(study.optimizers))
+    for optimizer, centres in zip(study.optimizers, places, strict=True):
+        bars = data[data["optimizer"] == optimizer]
+        look = OPTIMIZER_STYLES[optimizer]
+        values, mean, sd = (by_seed(bars, study.seeds, name) for name in columns)
+        noise = [100 * s / m if m else math.nan for s, m in zip(sd, mean, strict=True)]
+        axes.bar(centres, values, 0.92 * width, color=look["color"], hatch=look["hatch"], alpha=alpha)
+        axes.errorbar(centres, [0.0] * len(centres), yerr=noise, fmt="none", ecolor="#666666", capsize=3, elinewidth=1)
+    axes.axhline(0, color="black", linewidth=0.8)
+    seed_ticks(axes, study.seeds)

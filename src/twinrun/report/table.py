@@ -1,153 +1,62 @@
-"""What a table is: a frame with a name, a caption that stands alone, and how each column reads."""
+"""A table: rows with a caption that stands alone and columns that say how they read; as CSV, LaTeX and Markdown."""
 
 from __future__ import annotations
 
-import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS
-from twinrun.report.sections.columns_layers import LAYER_COLUMNS
-from twinrun.report.sections.columns_parting import PARTING_COLUMNS
-from twinrun.report.sections.columns_sources import SOURCE_COLUMNS
-from twinrun.report.sections.columns_tests import TEST_COLUMNS
+from twinrun.collect.collect import write_csv
+from twinrun.collect.study import remarks as remarks
+from twinrun.report.columns import Column, missing
+from twinrun.study.files import write_text
+
+COMMAND = "twinrun analyze"  # makes every table and figure
+FORMS = ("csv", "tex", "md")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report; `name` is its file's stem, `thesis_name` what the thesis calls it, or empty."""
+    """A table of the report; `name` is the stem of its files."""
 
     name: str
-    thesis_name: str
     title: str
     caption: str
-    frame: pd.DataFrame
+    columns: tuple[Column, ...]
+    rows: Sequence[Mapping[str, Any]]  # None and NaN are values that are not defined
+    thesis_name: str = ""  # what the thesis calls it
     notes: tuple[str, ...] = field(default=())
+    main: bool = False  # in the short report, too
     for_programs: bool = False  # too long for a reader: CSV alone, and not on the page
 
-
-class Column(NamedTuple):
-    """How a column reads: its heading, the format of its numbers, what it holds."""
-
-    label: str
-    form: str  # a format specification; empty for text
-    meaning: str
-
-
-_SHARE = ".4f"
-_SMALL = ".2e"
-COLUMNS = {
-    "task": Column("Task", "", "data set, model and recipe"),
-    "optimizer": Column("Optimizer", "", "adam or sgd"),
-    "seed": Column("Seed", "", "of every algorithmic stream"),
-    "arm": Column("Arm", "", "what is left free"),
-    "metric": Column("Metric", "", "on the test set after the last epoch, in [0, 1]"),
-    "main": Column("Main", "", "whether it is the task's main metric"),
-    "comparison": Column("Comparison", "", "which pairs of runs are compared"),
-    "cells": Column("Cells", "d", "(task, optimizer, seed) combinations"),
-    "runs": Column("Runs", "d", "runs"),
-    "epoch": Column("Epoch", "d", "of the checkpoint; 0 is the initialization"),
-    "n": Column("n", "d", "runs"),
-    "n_nd": Column("n nd", "d", "complete nd runs"),
-    "n_det": Column("n det", "d", "complete deterministic runs"),
-    "pairs": Column("Pairs", "d", "pairs of runs"),
-    "mean_nd": Column("Mean nd", _SHARE, "mean of the nd runs"),
-    "sd_nd": Column("SD nd", _SHARE, "sample SD of the nd runs, 1/(n-1)"),
-    "det": Column("Det", _SHARE, "the deterministic value (their mean, should they differ)"),
-    "det_equal": Column("Det equal", "", "whether all deterministic replicates have this value"),
-    "difference_percent": Column("Difference %", "+.2f", "100 (det - nd) / nd"),
-    "minimum": Column("Min", _SHARE, "smallest"),
-    "mean": Column("Mean", _SHARE, "mean"),
-    "maximum": Column("Max", _SHARE, "largest"),
-    "sd_population": Column("SD 1/n", _SHARE, "population SD, as in the thesis's figures (eq. 5.1)"),
-    "sd_sample": Column("SD 1/(n-1)", _SHARE, "sample SD"),
-    "sd_low": Column("95 % from", _SHARE, "lower end of the chi-square interval of the sample SD"),
-    "sd_high": Column("95 % to", _SHARE, "upper end of the chi-square interval of the sample SD"),
-    "churn": Column("Churn", _SHARE, "share of test examples on which two runs disagree, mean over all pairs"),
-    "error": Column("Error", _SHARE, "share of test examples classified wrongly, mean over the runs"),
-    "churn_low": Column("Churn from", _SHARE, "lower end of the 95 % interval of churn, over images and runs"),
-    "churn_high": Column("Churn to", _SHARE, "upper end of the 95 % interval of churn, over images and runs"),
-    "churn_over_error": Column("Churn / error", ".2f", "churn divided by error"),
-    "churn_over_seeds": Column("Churn / churn of seeds", ".2f", "churn divided by that between other seeds"),
-    "js_distance": Column("JS distance", _SHARE, "Jensen-Shannon distance, 0 to 1, mean over images and pairs"),
-    "js_pairs": Column("JS pairs", "d", "pairs of runs that the distance was measured on"),
-    "ensemble_gain": Column("Ensemble gain", "+.4f", "accuracy of the averaged probabilities less mean accuracy"),
-    "sd_accuracy": Column("SD accuracy", _SHARE, "sample SD of accuracy over the runs"),
-    "sd_independent": Column("SD if independent", _SHARE, "what errors independent between images would give"),
-    "variance_rest": Column("Variance beyond", "+.1e", "estimated variance of accuracy on an endless test set"),
-    "test_set_share": Column(
-        "Test-set share", ".2f", "share of the variance of accuracy that the finite test set makes"
-    ),
-    "class": Column("Class", "", "true class"),
-    "images": Column("Images", "d", "test images"),
-    "recall": Column("Recall", _SHARE, "share of the class's images that are found, mean over the runs"),
-    "recall_sd": Column("SD recall", _SHARE, "sample SD of the class's recall over the runs"),
-    "class_churn": Column("Churn", _SHARE, "churn on the images of this class"),
-    "flipping": Column("Images flipping", "d", "images of the class that not all runs predict alike"),
-    "rank": Column("Rank", "d", "1 flips most"),
-    "place": Column("Place", "d", "among the test images, from 0"),
-    "image": Column("Image", "", "its id in the data, or its place among the test images"),
-    "flips": Column("Flips", ".3f", "share of pairs of twins that disagree on the image, mean over the cells"),
-    "cells_flipping": Column("Cells flipping", "d", "cells in which not all runs predict the image alike"),
-    "wrong": Column("Wrong", ".3f", "share of the runs that err on the image"),
-    "seconds_nd": Column("Seconds nd", ".2f", "training seconds, mean of the nd runs"),
-    "seconds_sd_nd": Column("SD nd", ".2f", "sample SD of the nd runs' training seconds"),
-    "seconds_det": Column("Seconds det", ".2f", "training seconds, mean of the deterministic runs"),
-    "overhead_percent": Column("Difference %", "+.1f", "100 (det - nd) / nd of the training seconds; confounded"),
-    "resumed": Column("Resumed", "d", "runs that were interrupted and resumed; they have no time of their own"),
-    "shared": Column("Shared", "d", "runs that shared their machine with others"),
-    "cost_claim": Column("Cost claim", "", "whether a cost may be read off"),
-    "scope": Column("Runs of", "", "the experiment's runs, or all attempts"),
-    "way": Column("Way", "", "measured by counters, or by the thesis's formula"),
-    "lost": Column("Lost", "d", "attempts among them that left no record: interrupted, or still in work/"),
-    "known": Column("Known", "d", "runs whose energy is known"),
-    "kwh": Column("kWh", ".4g", "energy"),
-    "co2_kg": Column("CO2 kg", ".4g", "carbon dioxide equivalent"),
-    "thesis_nd": Column("Thesis nd", _SHARE, "the thesis's mean of five free runs"),
-    "thesis_det": Column("Thesis det", _SHARE, "the thesis's deterministic run"),
-    "thesis_difference": Column("Thesis diff. %", "+.2f", "100 (det - nd) / nd, as printed in the thesis"),
-    "head_sd": Column("Head SD", _SMALL, "SD of each head weight over the runs (1/n), mean over the weights"),
-    "cosine_mean": Column("Cosine mean", ".6f", "mean cosine similarity of the heads, all pairs of runs"),
-    "cosine_min": Column("Cosine min", ".6f", "smallest"),
-    "cosine_max": Column("Cosine max", ".6f", "largest"),
-    "distance": Column("Distance", ".4f", "|w1 - w2| relative to the mean length of the heads, mean over pairs"),
-    "displacement_cosine": Column("Cosine of ways", ".4f", "cosine of the displacements from the initialization"),
-    "distinct_det": Column("Distinct det", "d", "different final fingerprints among the deterministic runs"),
-    "distinct_nd": Column("Distinct nd", "d", "different final fingerprints among the nd runs"),
-    "distinct": Column("Distinct", "d", "different final fingerprints within cells, summed over the cells"),
-    "cells_equal": Column("Cells all equal", "d", "cells of two runs or more whose runs all have the same bits"),
-    "cells_distinct": Column("Cells all distinct", "d", "cells of two runs or more whose runs all have other bits"),
-    "same_start": Column("Same start", "", "whether det and nd runs begin at the same weights"),
-    "parted_epoch": Column("nd part at epoch", "d", "first epoch after which the nd runs have different weights"),
-    "verdict": Column("Verdict", "", "on the deterministic runs of the cell"),
-    "remark": Column("Remark", "", "why a value is not available"),
-    **{
-        name: Column(*words)
-        for name, words in (TEST_COLUMNS | LAYER_COLUMNS | PARTING_COLUMNS | SOURCE_COLUMNS).items()
-    },
-}
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The rows as the CSV file holds them: whole numbers stay whole, what is not defined is missing."""
+        # As objects first: beside a missing value pandas would take a large whole number for a float.
+        frame = pd.DataFrame(list(self.rows), columns=[column.name for column in self.columns], dtype=object)
+        for column in self.columns:
+            if column.form == "d":
+                numbers = frame[column.name]
+                frame[column.name] = numbers.astype("Int64") if numbers.isna().any() else numbers.astype("int64")
+            elif column.form:
+                frame[column.name] = column.factor * frame[column.name].astype(float)
+        return frame
 
 
-_WORDS = {"metric": METRIC_LABELS, "optimizer": OPTIMIZER_LABELS}
+def columns_shown(columns: Sequence[Column], frame: pd.DataFrame) -> list[Column]:
+    """All columns but a remark that is empty in every row."""
+    told = "remark" in frame and any(not missing(remark) and remark != "" for remark in frame["remark"])
+    return [column for column in columns if column.name != "remark" or told]
 
 
-def missing(value: Any) -> bool:
-    """Whether a cell holds no value."""
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
-
-
-def shown(column: str, value: Any) -> str:
-    """A cell as a person reads it; `n/a` for a value that does not exist (its row's remark says why)."""
-    if missing(value):
-        return "" if column == "remark" else "n/a"
-    if column in _WORDS:
-        return _WORDS[column].get(str(value), str(value))
-    form = COLUMNS[column].form if column in COLUMNS else ""
-    if form == "d":
-        return format(int(value), "d")
-    return format(float(value), form) if form else str(value)
+def cells(columns: Sequence[Column], frame: pd.DataFrame) -> list[list[str]]:
+    """The body of the table as a person reads it."""
+    return [[column.shown(row[column.name]) for column in columns] for row in frame.to_dict("records")]
 
 
 def span(values: pd.Series, form: str, factor: float = 1.0) -> str:
@@ -164,6 +73,157 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def remarks(*reasons: str) -> str:
-    """The reasons that apply, once each, as one text."""
-    return "; ".join(dict.fromkeys(reason for reason in reasons if reason))
+def counts(values: pd.Series) -> str:
+    """`n = 3`, or `n = 2 to 3` where cells differ."""
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    return f"n = {low}" if low == high else f"n = {low} to {high}"
+
+
+LINE_LETTERS = 32  # of a line of text in a LaTeX table: longer text is set in several
+PORTRAIT_POINTS, SIDEWAYS_POINTS = 345.0, 550.0  # text width of the standard article, and of its page on its side
+
+
+class LatexForm(NamedTuple):
+    """A way to set a table: size, points of room, points of a letter, points beside a column, whether with remarks."""
+
+    size: str
+    room: float
+    letter: float
+    gap: float
+    remarks: bool
+
+
+# The first in which a table fits is taken, else the last.
+LATEX_FORMS = (
+    LatexForm("scriptsize", PORTRAIT_POINTS, 3.9, 3, True),
+    LatexForm("scriptsize", SIDEWAYS_POINTS, 3.9, 3, True),
+    LatexForm("tiny", SIDEWAYS_POINTS, 3.4, 2, True),
+    LatexForm("tiny", SIDEWAYS_POINTS, 3.4, 1, False),
+)
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}",
+}  # fmt: skip
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|#])")
+_CODE = re.compile(r"`([^`]*)`")
+
+
+def latex_text(text: str) -> str:
+    r"""Text that LaTeX sets as it stands.
+
+    >>> latex_text("50 % of `nd_1` & more")
+    '50 \\% of \\texttt{nd\\_1} \\& more'
+    """
+    plain = "".join(_LATEX.get(letter, letter) for letter in text)
+    return _CODE.sub(r"\\texttt{\1}", plain)
+
+
+def markdown_text(text: str) -> str:
+    r"""Text that Markdown sets as it stands, also in a table's cell; line ends become spaces.
+
+    >>> markdown_text("a|b *c*")
+    'a\\|b \\*c\\*'
+    """
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def markdown_table(columns: Sequence[Column], frame: pd.DataFrame) -> list[str]:
+    """The lines of a Markdown table; one line that says so where there is no row."""
+    if frame.empty:
+        return ["Not available: no rows."]
+    columns = columns_shown(columns, frame)
+    rows = [[column.label for column in columns], *cells(columns, frame)]
+    rule = " | ".join("---:" if column.form else "---" for column in columns)
+    head, *body = [f"| {' | '.join(map(markdown_text, row))} |" for row in rows]
+    return [head, f"| {rule} |", *body]
+
+
+def full_title(table: Table) -> str:
+    """`Table 5.4. Smallest, mean and largest result per task.`"""
+    name = f"{table.thesis_name[0].upper()}{table.thesis_name[1:]}. " if table.thesis_name else ""
+    return f"{name}{table.title}{'' if table.title.endswith('?') else '.'}"
+
+
+def markdown(table: Table) -> str:
+    """A Markdown page of one table with its caption, notes and the command that makes it."""
+    lines = [f"### {full_title(table)}", "", *markdown_table(table.columns, table.frame), "", table.caption]
+    lines += [line for note in table.notes for line in ("", note)]
+    return "\n".join([*lines, "", f"Made by `{COMMAND}`."]) + "\n"
+
+
+def _latex_cell(cell: str, number: bool) -> str:
+    if number and cell.startswith("-"):
+        return f"$-${cell[1:]}"  # a minus, not a hyphen
+    # A cell that begins with [ would be read as the argument of the line end before it.
+    return ("{}" if cell.startswith("[") else "") + latex_text(cell)
+
+
+def _latex_head(column: Column) -> str:
+    """The heading, a word a line: headings would otherwise be what makes a table wide."""
+    words = r"\\".join(latex_text(word) for word in column.label.split())
+    return rf"\shortstack[{'r' if column.form else 'l'}]{{{words}}}"
+
+
+def _letters(columns: Sequence[Column], body: list[list[str]]) -> list[int]:
+    """The widest word of a heading or cell of each column, in letters; that of a line where text is set in lines."""
+    widths = []
+    for place, column in enumerate(columns):
+        width = max([*map(len, column.label.split()), *(len(row[place]) for row in body)], default=1)
+        widths.append(min(width, LINE_LETTERS) if _in_lines(column, width) else width)
+    return widths
+
+
+def _in_lines(column: Column, width: int) -> bool:
+    return not column.form and (width >= LINE_LETTERS or column.name == "remark")
+
+
+def latex(table: Table) -> str:
+    """A longtable with booktabs rules, small and, where it is wide, on its side; it may be longer than a page.
+
+    Needs the packages of its first line.
+    """
+    every = columns_shown(table.columns, table.frame)
+    for form in LATEX_FORMS:
+        columns = [column for column in every if form.remarks or column.name != "remark"]
+        body = cells(columns, table.frame)
+        widths = _letters(columns, body)
+        if sum(widths) * form.letter + 2 * form.gap * len(widths) <= form.room:
+            break
+    words = [table.caption, *table.notes]
+    if len(columns) < len(every):
+        words.append(f"Remarks on single rows are in {table.name}.csv.")
+    kinds = [
+        "r" if column.form else rf"p{{{0.5 * width:.1f}em}}" if _in_lines(column, width) else "l"
+        for column, width in zip(columns, widths, strict=True)
+    ]
+    head = " & ".join(map(_latex_head, columns)) + r" \\"
+    lines = [
+        " & ".join(_latex_cell(cell, bool(column.form)) for cell, column in zip(row, columns, strict=True)) + r" \\"
+        for row in body
+    ]
+    if table.frame.empty:
+        lines = [rf"\multicolumn{{{max(len(columns), 1)}}}{{l}}{{Not available: no rows.}} \\"]
+    wide = form.room > PORTRAIT_POINTS
+    begin, end = (r"\begin{landscape}", r"\end{landscape}") if wide else (r"\begingroup", r"\endgroup")
+    text = [
+        rf"% \usepackage[T1]{{fontenc}}, \usepackage{{booktabs, longtable, lscape}}; made by {COMMAND}",
+        begin, rf"\{form.size}\setlength{{\tabcolsep}}{{{form.gap:g}pt}}\setlength{{\LTcapwidth}}{{\linewidth}}",
+        rf"\begin{{longtable}}{{{''.join(kinds) or 'l'}}}",
+        rf"\caption[{{{latex_text(table.title)}}}]{{{latex_text(full_title(table))} {latex_text(' '.join(words))}}}"
+        rf"\label{{tab:twinrun-{table.name.replace('_', '-')}}} \\",
+        r"\toprule", head, r"\midrule", r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead",
+        r"\bottomrule", r"\endlastfoot", *lines, r"\end{longtable}", end,
+    ]  # fmt: skip
+    return "\n".join(text) + "\n"
+
+
+def write_table(table: Table, folder: Path) -> list[str]:
+    """Write the table as CSV (full precision), LaTeX and Markdown; returns the file names."""
+    write_csv(folder / f"{table.name}.csv", table.frame)
+    if table.for_programs:
+        return [f"{table.name}.csv"]
+    write_text(folder / f"{table.name}.tex", latex(table))
+    write_text(folder / f"{table.name}.md", markdown(table))
+    return [f"{table.name}.{form}" for form in FORMS]

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
-import pandas as pd
-from scipy import stats
-
-from twinrun.collect.study import Study
 from twinrun.report.names import METRIC_LABELS, noise_kinds
+from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.table import plural
-from twinrun.stats import describe as statistics
-from twinrun.stats.intervals import mean_interval
+from twinrun.stats.intervals import PooledSd, mean_interval
 from twinrun.stats.power import replicates_for_mean
 
 PRECISION = 0.005  # half a point: the precision that the number of replicates is given for
 LEAST_FREEDOM = 5  # degrees of freedom below which an SD is no ground for advice
 DETERMINISM = 'table "Do the deterministic runs agree to the last bit?"'
 ALIKE, APART = 0.8, 0.5  # churn of twins over churn of seeds: from here alike, to here apart
-
-Frames = dict[str, pd.DataFrame]
+NONE_DECIDED = "The numbers of this study decide none of the rules."
 
 
 class Guideline(NamedTuple):
@@ -31,138 +27,108 @@ class Guideline(NamedTuple):
     rule: str
 
 
-def guidelines(study: Study, frames: Frames) -> list[Guideline]:
+def guidelines(draft: Draft) -> list[Guideline]:
     """Every guideline that this study's numbers decide, general ones first."""
-    return [
-        *_deterministic(study, frames),
-        *(found for task in study.tasks for found in _spread(study, frames, task)),
-        *(found for task in study.tasks for found in _churn(study, frames, task)),
-        *(found for task in study.tasks for found in _seeds(study, frames, task)),
-        *(found for task in study.tasks for found in _ensembles(study, frames, task)),
-    ]
+    tasks, rules = draft.study.tasks, (_spread, _churn, _seeds, _ensembles)
+    return [*_deterministic(draft), *(found for rule in rules for task in tasks for found in rule(draft, task))]
 
 
-def _deterministic(study: Study, frames: Frames) -> list[Guideline]:
-    table = frames["determinism"]
-    several = table[table["n_det"] > 1]
-    equal = int((several["distinct_det"] == 1).sum())
-    free = table[table["n_nd"] > 1]
-    apart = int((free["distinct_nd"] > 1).sum())
-    found = []
+def sentences(draft: Draft) -> list[str]:
+    """Advice, ground and rule of each."""
+    lines = [f"**{found.advice}** {found.ground} Rule: {found.rule}." for found in guidelines(draft)]
+    return lines or [NONE_DECIDED]
+
+
+def _deterministic(draft: Draft) -> Iterator[Guideline]:
+    table = draft.frame("determinism")
+    several, free = table[table["n_det"] > 1], table[table["n_nd"] > 1]
+    equal, apart = int((several["distinct_det"] == 1).sum()), int((free["distinct_nd"] > 1).sum())
+    of_several = plural(len(several), "cell")
     if len(several) and equal == len(several):
-        found.append(
-            Guideline(
-                "Use deterministic mode where a result must be obtained again to the last bit.",
-                f"Deterministic runs agreed to the last bit in {equal} of {plural(len(several), 'cell')} "
-                f"({DETERMINISM}).",
-                "given when all cells with two or more deterministic runs agree",
-            )
+        yield Guideline(
+            "Use deterministic mode where a result must be obtained again to the last bit.",
+            f"Deterministic runs agreed to the last bit in {equal} of {of_several} ({DETERMINISM}).",
+            "given when all cells with two or more deterministic runs agree",
         )
     if len(several) and equal < len(several):
-        found.append(
-            Guideline(
-                "Do not rely on this study's deterministic mode: verify before you claim reproducibility.",
-                f"Deterministic runs differed in {len(several) - equal} of {plural(len(several), 'cell')} "
-                f"({DETERMINISM}).",
-                "given when any cell's deterministic runs differ",
-            )
+        yield Guideline(
+            "Do not rely on this study's deterministic mode: verify before you claim reproducibility.",
+            f"Deterministic runs differed in {len(several) - equal} of {of_several} ({DETERMINISM}).",
+            "given when any cell's deterministic runs differ",
         )
     # Emulated noise is put in on purpose: that it makes a difference says nothing about a fixed seed.
-    if len(free) and apart == len(free) and noise_kinds(study) == ["native"]:
-        found.append(
-            Guideline(
-                "Do not expect a fixed seed alone to give the same network.",
-                f"Runs with the same seed ended with different weights in {apart} of {plural(len(free), 'cell')} "
-                f"({DETERMINISM}).",
-                "given when the nd runs, free by CUDA's own noise, differ in all cells with two or more of them",
-            )
+    if len(free) and apart == len(free) and noise_kinds(draft.study) == ["native"]:
+        yield Guideline(
+            "Do not expect a fixed seed alone to give the same network.",
+            f"Runs with the same seed ended with different weights in {apart} of {plural(len(free), 'cell')} "
+            f"({DETERMINISM}).",
+            "given when the nd runs, free by CUDA's own noise, differ in all cells with two or more of them",
         )
-    return found
 
 
-def pooled_sd(sds: pd.Series, counts: pd.Series) -> tuple[float, int]:
-    """Root of the mean variance, weighted by degrees of freedom, and their sum.
-
-    >>> pooled_sd(pd.Series([3.0, 4.0]), pd.Series([2, 2]))
-    (3.5355339059327378, 2)
-    """
-    freedom = counts - 1
-    total = int(freedom.sum())
-    return (math.sqrt(math.fsum(freedom * sds**2) / total) if total else math.nan), total
-
-
-def _spread(study: Study, frames: Frames, task: str) -> list[Guideline]:
-    metric, table = study.main_metric(task), frames["spread"]
-    mine = table[(table["task"] == task) & (table["arm"] == "nd") & (table["metric"] == metric)]
-    mine = mine[mine["sd_sample"].notna()]
-    sd, freedom = pooled_sd(mine["sd_sample"], mine["n"])
-    if freedom < LEAST_FREEDOM or sd == 0:
-        return []
-    low, high = statistics.sd_factors(freedom + 1)
+def _spread(draft: Draft, task: str) -> Iterator[Guideline]:
+    study = draft.study
+    metric, title = study.main_metric(task), study.title(task)
+    cells = chosen(draft.frame("spread"), task=task, arm="nd", metric=metric)
+    cells = cells[cells["sd_sample"].notna()]
+    pooled = PooledSd.of_sds(cells["sd_sample"], cells["n"])
+    sd, interval = pooled.value, pooled.interval()
+    if pooled.df < LEAST_FREEDOM or interval.low is None or interval.high is None:
+        return
     ground = (
         f"Pooled SD of {METRIC_LABELS[metric]} over identical runs {100 * sd:.2f} points, 95 % "
-        f"interval {100 * sd * low:.2f} to {100 * sd * high:.2f}, {freedom} degrees of freedom in "
-        f"{plural(len(mine), 'cell')} "
+        f"interval {100 * interval.low:.2f} to {100 * interval.high:.2f}, {pooled.df} degrees of freedom in "
+        f"{plural(len(cells), 'cell')} "
         '(table "Spread of identical runs").'
     )
     rule = f"given when the pooled SD has at least {LEAST_FREEDOM} degrees of freedom"
     gap = 100 * 1.96 * math.sqrt(2) * sd
-    found = [
-        Guideline(
-            f"{study.title(task)}: do not call one single run better than another for less than {gap:.2f} points of "
-            f"{METRIC_LABELS[metric]}.",
-            ground + " 1.96 sqrt(2) SD is what two identical runs stay below 95 % of the time, if normal.",
-            rule,
-        )
-    ]
-    least, wanted, most = (replicates_for_mean(PRECISION, sd * factor).n for factor in (low, 1.0, high))
+    yield Guideline(
+        f"{title}: do not call one single run better than another for less than {gap:.2f} points of "
+        f"{METRIC_LABELS[metric]}.",
+        ground + " 1.96 sqrt(2) SD is what two identical runs stay below 95 % of the time, if normal.",
+        rule,
+    )
+    least, wanted, most = (replicates_for_mean(PRECISION, end).n for end in (interval.low, sd, interval.high))
     if wanted and wanted > 2:
-        found.append(
-            Guideline(
-                f"{study.title(task)}: train at least {wanted} replicates to know mean {METRIC_LABELS[metric]} to "
-                f"{100 * PRECISION:g} points either way (95 %).",
-                ground
-                + f" The smallest n with t SD / sqrt(n) of at most that; at the ends of the SD's interval {least} "
-                f"and {most}.",
-                rule + ", and more than two runs are needed",
-            )
+        yield Guideline(
+            f"{title}: train at least {wanted} replicates to know mean {METRIC_LABELS[metric]} to "
+            f"{100 * PRECISION:g} points either way (95 %).",
+            ground + f" The smallest n with t SD / sqrt(n) of at most that; at the ends of the SD's interval {least} "
+            f"and {most}.",
+            rule + ", and more than two runs are needed",
         )
-    return found
 
 
-def _churn(study: Study, frames: Frames, task: str) -> list[Guideline]:
-    churn, hidden = frames["churn"], frames["hidden"]
-    mine = churn[(churn["task"] == task) & (churn["arm"] == "nd") & churn["churn"].notna()]
-    spread = hidden[(hidden["task"] == task) & (hidden["arm"] == "nd") & hidden["sd_accuracy"].notna()]
-    if mine.empty or spread.empty:
-        return []
+def _churn(draft: Draft, task: str) -> Iterator[Guideline]:
+    cells, spread = (chosen(draft.frame(name), task=task, arm="nd") for name in ("churn", "hidden"))
+    cells, spread = cells[cells["churn"].notna()], spread[spread["sd_accuracy"].notna()]
+    if cells.empty or spread.empty:
+        return
     # The mean absolute difference in accuracy of two runs, if normal.
-    typical = 2 / math.sqrt(math.pi) * pooled_sd(spread["sd_accuracy"], spread["n"])[0]
-    least = float(mine["churn_low"].min(skipna=False))  # a cell without an interval decides nothing
-    if not least > 2 * typical:
-        return []
-    return [
-        Guideline(
-            f"{study.title(task)}: report churn beside accuracy: runs of almost equal accuracy name different classes "
-            "for many images.",
-            f"Identical runs disagree on {100 * mine['churn'].mean():.1f} % of the images, at least "
+    typical = 2 / math.sqrt(math.pi) * PooledSd.of_sds(spread["sd_accuracy"], spread["n"]).value
+    least = float(cells["churn_low"].min(skipna=False))  # a cell without an interval decides nothing
+    if least > 2 * typical:
+        yield Guideline(
+            f"{draft.study.title(task)}: report churn beside accuracy: runs of almost equal accuracy name different "
+            "classes for many images.",
+            f"Identical runs disagree on {100 * cells['churn'].mean():.1f} % of the images, at least "
             f"{100 * least:.1f} % in every cell's interval, while their accuracies differ by "
             f"{100 * typical:.2f} points on average "
             '(tables "Churn of identical runs", "What accuracy hides").',
             "given when every cell's interval of churn lies above twice the mean difference in accuracy",
         )
-    ]
 
 
-def _seeds(study: Study, frames: Frames, task: str) -> list[Guideline]:
-    arms, cells, ends = frames["churn_arms"], frames["churn"], []
-    for optimizer in study.optimizers:
-        others = arms["comparison"].str.endswith("other seeds")
-        control = arms.loc[(arms["task"] == task) & (arms["optimizer"] == optimizer) & others, "churn"].dropna()
-        mine = cells[(cells["task"] == task) & (cells["optimizer"] == optimizer) & (cells["arm"] == "nd")]
-        interval = mean_interval(mine["churn"].dropna())
+def _seeds(draft: Draft, task: str) -> Iterator[Guideline]:
+    title, ends = draft.study.title(task), []
+    for optimizer in draft.study.optimizers:
+        arms = chosen(draft.frame("churn_arms"), task=task, optimizer=optimizer)
+        control = arms.loc[arms["comparison"].str.endswith("other seeds"), "churn"].dropna()
+        cells = chosen(draft.frame("churn"), task=task, optimizer=optimizer, arm="nd")["churn"].dropna()
+        interval = mean_interval(cells)
         if control.empty or not control.iloc[0] > 0 or interval.low is None or interval.high is None:
-            return []
+            return
         ends.append((interval.low / control.iloc[0], interval.high / control.iloc[0]))
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     ground = (
@@ -171,40 +137,35 @@ def _seeds(study: Study, frames: Frames, task: str) -> list[Guideline]:
         '"Churn of twins beside churn of seeds").'
     )
     if low >= ALIKE:
-        return [
-            Guideline(
-                f"{study.title(task)}: count implementation noise as a source of variance as large as the seed.",
-                ground,
-                f"given when the interval lies above {ALIKE} for every optimizer",
-            )
-        ]
+        yield Guideline(
+            f"{title}: count implementation noise as a source of variance as large as the seed.",
+            ground,
+            f"given when the interval lies above {ALIKE} for every optimizer",
+        )
     if high <= APART:
-        return [
-            Guideline(
-                f"{study.title(task)}: vary the seeds, not the replicates, to see the variance of training.",
-                ground,
-                f"given when the interval lies below {APART} for every optimizer",
-            )
-        ]
-    return []
+        yield Guideline(
+            f"{title}: vary the seeds, not the replicates, to see the variance of training.",
+            ground,
+            f"given when the interval lies below {APART} for every optimizer",
+        )
 
 
-def _ensembles(study: Study, frames: Frames, task: str) -> list[Guideline]:
-    hidden = frames["hidden"]
-    gains = hidden[(hidden["task"] == task) & (hidden["arm"] == "nd")]["ensemble_gain"].dropna()
-    sd = statistics.sample_sd(gains)
-    if len(gains) <= LEAST_FREEDOM or not sd > 0:
-        return []
-    mean = statistics.mean(gains)
-    half = float(stats.t.ppf(0.975, len(gains) - 1)) * sd / math.sqrt(len(gains))
-    if mean - half <= 0:
-        return []
-    return [
-        Guideline(
-            f"{study.title(task)}: average the runs' probabilities rather than choosing one run.",
-            f"The average is more accurate than its members by {100 * mean:.2f} points, 95 % t interval "
-            f"{100 * (mean - half):.2f} to {100 * (mean + half):.2f} over {len(gains)} cells "
+def _ensembles(draft: Draft, task: str) -> Iterator[Guideline]:
+    gains = chosen(draft.frame("hidden"), task=task, arm="nd")["ensemble_gain"].dropna()
+    interval = mean_interval(gains)
+    if len(gains) > LEAST_FREEDOM and gains.nunique() > 1 and (interval.low or 0) > 0:
+        yield Guideline(
+            f"{draft.study.title(task)}: average the runs' probabilities rather than choosing one run.",
+            f"The average is more accurate than its members by {100 * (interval.value or 0):.2f} points, 95 % t "
+            f"interval {100 * (interval.low or 0):.2f} to {100 * (interval.high or 0):.2f} over {len(gains)} cells "
             '(table "What accuracy hides").',
             f"given when there are more than {LEAST_FREEDOM} cells and the interval of the mean gain lies above 0",
         )
-    ]
+
+
+SECTION = Section(
+    "guidelines",
+    "Guidelines",
+    about="Each is derived by the rule beside it from this study's numbers; where they do not decide, nothing is said.",
+    sentences=sentences,
+)

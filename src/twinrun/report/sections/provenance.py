@@ -6,6 +6,7 @@ import pandas as pd
 
 from twinrun.collect.study import Study
 from twinrun.report.names import network
+from twinrun.report.section import Draft, Section
 
 _SHOWN = 6
 
@@ -24,9 +25,9 @@ def _ids(ids: list[str]) -> str:
 def _noise_by_device(study: Study) -> str:
     """`cpu: det none, nd reorder`, devices apart by a semicolon."""
     texts = []
-    for device, mine in study.results.groupby("device"):
-        kinds = mine.groupby("arm", sort=False)["noise"].unique()
-        texts.append(f"{device}: " + ", ".join(f"{arm} {' and '.join(found)}" for arm, found in kinds.items()))
+    for device, runs in study.results.groupby("device"):
+        kinds = runs.groupby("arm", sort=False)["noise"].unique()
+        texts.append(f"{device}: " + ", ".join(f"{arm} {' and '.join(noise)}" for arm, noise in kinds.items()))
     return "; ".join(texts)
 
 
@@ -73,3 +74,19 @@ def provenance(study: Study) -> list[tuple[str, str]]:
             if column.startswith(prefix)
         ]
     return rows
+
+
+def sentences(draft: Draft) -> list[str]:
+    """Each as `**what**: value`."""
+    return [f"**{what}**: {value}" for what, value in provenance(draft.study)]
+
+
+SECTION = Section(
+    "provenance",
+    "Provenance",
+    about=(
+        "Every number on this page is computed from the collected files by `twinrun analyze` and `twinrun report`; the "
+        "tables lie beside it as CSV, the figures as SVG and PNG."
+    ),
+    sentences=sentences,
+)

@@ -6,171 +6,84 @@ All intervals are over runs: of an SD by chi-square, of a ratio of SDs by F; of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from importlib import resources
+from io import StringIO
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import special, stats
+import pandas as pd
+from matplotlib.lines import Line2D
 
-from twinrun.collect.study import Cell, Study
-from twinrun.stats import churn as predictions
-from twinrun.stats import describe as statistics
-from twinrun.stats.weights import mean_relative_distance
+from twinrun.collect.study import Group, Setting, Study
+from twinrun.report import style as drawing
+from twinrun.report.columns import CELLS, REMARK, RUNS, SETTING, Column
+from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, nd_noise
+from twinrun.report.section import Draft, Section, chosen
+from twinrun.report.style import Drawn
+from twinrun.report.table import Table, plural, remarks, span
+from twinrun.stats.churn import predicted_classes
+from twinrun.stats.intervals import PooledSd
+from twinrun.stats.pairs import PairMean, churn_of_cells, distance_of_cells
+from twinrun.stats.samples import UNDEFINED, Interval
 
 SINGLE = ("init", "shuffle", "augment", "dropout", "ulp")  # arms in which one thing is free
-CONFIDENCE = 0.95
-_TAIL = (1 + CONFIDENCE) / 2
+SD, CHURN, DISTANCE = "SD", "churn", "head distance"
+NOT_AVAILABLE = (
+    "Not available: no arm of this study leaves a single source free (init, shuffle, augment, dropout, ulp) in two "
+    "runs or more; `studies/sources.yaml` does."
+)
+COLUMNS = (
+    *SETTING,
+    Column("quantity", "Quantity", "", "SD of the main metric, churn, or distance of the heads at the last checkpoint"),
+    Column("source", "Source", "", "the arm: what alone is free"),
+    CELLS,
+    RUNS,
+    Column("value", "Value", ".4f", "pooled over the cells (SD), or mean over pairs and cells"),
+    Column("value_low", "From", ".4f", "lower end of its 95 % interval"),
+    Column("value_high", "To", ".4f", "upper end of its 95 % interval"),
+    Column("over_all", "/ all", ".2f", "divided by that of the arm all"),
+    Column("over_all_low", "From", ".2f", "lower end of the 95 % interval of that ratio"),
+    Column("over_all_high", "To", ".2f", "upper end of the 95 % interval of that ratio"),
+    Column("over_nd", "/ nd", ".2f", "divided by that of the arm nd"),
+    Column("over_nd_low", "From", ".2f", "lower end of the 95 % interval of that ratio"),
+    Column("over_nd_high", "To", ".2f", "upper end of the 95 % interval of that ratio"),
+    REMARK,
+)
+LITERATURE_COLUMNS = (
+    Column("publication", "Study", "", "who found it"),
+    Column("found", "Finding", "", "in words"),
+    Column("found_low", "From", ".4g", "smallest published value"),
+    Column("found_high", "To", ".4g", "largest published value"),
+    Column("reference", "Source", "", "where it is published"),
+    REMARK,
+)
+REFERENCES = ("all", "nd")  # arms that every other is divided by
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % interval; NaN where it is not defined."""
-
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-
-
-@dataclass(frozen=True)
-class PooledSd:
-    """The SD within cells, pooled over them: sqrt(sum of squares / df)."""
-
-    variance: float
-    df: int
-
-    @classmethod
-    def of(cls, cells: Sequence[Sequence[float]]) -> PooledSd:
-        """From the values of each cell; cells with fewer than two values add nothing."""
-        kept = [cell for cell in cells if len(cell) > 1]
-        df = sum(len(cell) - 1 for cell in kept)
-        squares = math.fsum(statistics.sample_sd(cell) ** 2 * (len(cell) - 1) for cell in kept)
-        return cls(squares / df if df else math.nan, df)
-
-    def estimate(self) -> Estimate:
-        """The SD with its chi-square interval, which supposes normal values of one variance.
-
-        >>> found = PooledSd.of([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]).estimate()
-        >>> print(f"{found.value:.3f} {found.low:.3f} {found.high:.3f}")
-        1.000 0.599 2.874
-        """
-        if not self.df or not self.variance > 0:
-            return Estimate(math.sqrt(self.variance) if self.df else math.nan)
-        low, high = statistics.sd_factors(self.df + 1, CONFIDENCE)
-        sd = math.sqrt(self.variance)
-        return Estimate(sd, sd * low, sd * high)
-
-    def ratio(self, other: PooledSd) -> Estimate:
-        """This SD divided by another, with the interval of F at both df."""
-        if not (self.df and other.df and self.variance > 0 and other.variance > 0):
-            return Estimate(math.nan)
-        ratio = self.variance / other.variance
-        low, high = (float(stats.f.ppf(share, self.df, other.df)) for share in (_TAIL, 1 - _TAIL))
-        return Estimate(*(math.sqrt(value) for value in (ratio, ratio / low, ratio / high)))
-
-
-@dataclass(frozen=True)
-class PairMean:
-    """A mean over the pairs of runs within cells, averaged over the cells."""
-
-    value: float
-    over_runs: float  # variance of its logarithm: jackknife over the runs of each cell
-    df: int
-    images: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # share of each test image in it
-
-    def estimate(self) -> Estimate:
-        """With the t interval of its logarithm."""
-        return self._interval(self.value, self.over_runs, self.df, self.images - 1)
-
-    def ratio(self, other: PairMean) -> Estimate:
-        """This mean divided by another over the same test images, which vary in both alike."""
-        if not (self.value > 0 and other.value > 0):
-            return Estimate(math.nan)
-        df = _satterthwaite([(self.over_runs, self.df), (other.over_runs, other.df)])
-        return self._interval(
-            self.value / other.value, self.over_runs + other.over_runs, df, self.images - other.images
-        )
-
-    @staticmethod
-    def _interval(value: float, over_runs: float, df: float, images: NDArray[np.float64]) -> Estimate:
-        over_images = math.fsum(np.square(images)) / max(len(images) - 1, 1) / len(images) if len(images) else 0.0
-        variance = over_runs + over_images
-        if not (value > 0 and variance > 0 and math.isfinite(over_runs)):
-            return Estimate(value)
-        degrees = _satterthwaite([(over_runs, df), (over_images, max(len(images) - 1, 1))])
-        half = min(float(special.stdtrit(degrees, _TAIL)) * math.sqrt(variance), 700.0)
-        return Estimate(value, value * math.exp(-half), value * math.exp(half))
-
-
-def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
-    total = sum(variance for variance, _ in parts)
-    spread = sum(variance**2 / df for variance, df in parts if df > 0)
-    return max(total**2 / spread, 1.0) if spread > 0 else 1.0
-
-
-def pair_mean(
-    sizes: Sequence[int], statistic: Callable[[int, list[int]], float], images: NDArray[np.float64] | None = None
-) -> PairMean:
-    """The mean over cells of `statistic(cell, places of the runs)`; `sizes` is how many runs each cell has.
-
-    The variance of its logarithm is that of the jackknife: in each cell (n - 1)/n times the sum of the squares of what
-    leaving one run out changes. It needs three runs in each cell. In 1,500 simulated studies of three cells of five
-    runs the interval of a mean distance covers 95.9 %, that of a ratio 95.3 %. `images` are the shares of the test
-    images.
-    """
-    kept = [(cell, size) for cell, size in enumerate(sizes) if size > 1]
-    if not kept:
-        return PairMean(math.nan, math.nan, 0)
-    values = [statistic(cell, list(range(size))) for cell, size in kept]
-    value, variance, df = statistics.mean(values), 0.0, 0
-    for cell, size in kept:
-        if size < 3:
-            return PairMean(value, math.nan, 0)
-        without = [statistic(cell, [run for run in range(size) if run != left]) for left in range(size)]
-        variance += (size - 1) / size * math.fsum(np.square(np.array(without) - statistics.mean(without)))
-        df += size - 2  # a pair holds two runs
-    log_variance = variance / len(kept) ** 2 / value**2 if value > 0 else math.nan
-    if images is None:
-        return PairMean(value, log_variance, df)
-    return PairMean(value, log_variance, df, images / value if value > 0 else images)
-
-
-def sd_of(study: Study, cells: Sequence[Cell], arm: str, metric: str) -> PooledSd:
-    """SD of a metric over the complete runs of an arm, pooled over the cells."""
-    return PooledSd.of([study.runs(cell, arm)[metric].dropna().tolist() for cell in cells])
-
-
-def churn_of(study: Study, cells: Sequence[Cell], arm: str) -> PairMean:
-    """Churn over the complete runs of an arm of some cells of one task."""
-    task, classes = cells[0].task, len(study.info["tasks"][cells[0].task]["classes"])
-    examples = len(study.labels(task))
-    predicted = []
-    for cell in cells:
-        rows = study.runs(cell, arm)["row"].tolist()
-        predicted.append([predictions.predicted_classes(one) for one in study.stream(task, rows)])
-    full = [predictions.class_counts(runs, examples, classes) for runs in predicted]
-
-    def churn(cell: int, runs: list[int]) -> float:
-        counts = full[cell].copy()
-        for left in set(range(len(predicted[cell]))) - set(runs):
-            counts[np.arange(examples), predicted[cell][left]] -= 1
-        return predictions.mean_churn(counts, len(runs))
-
-    sizes = [len(runs) for runs in predicted]
-    shares = [
-        (size * size - np.square(counts).sum(axis=1)) / (size * (size - 1))
-        for counts, size in zip(full, sizes, strict=True)
-        if size > 1
-    ]
-    return pair_mean(sizes, churn, np.mean(shares, axis=0) if shares else None)
-
-
-def distance_of(study: Study, cells: Sequence[Cell], arm: str) -> PairMean:
-    """Relative distance of the heads at the last checkpoint over the complete runs of an arm of some cells."""
-    heads = study.heads(cells[0].task)
-    vectors = [np.array(heads[study.runs(cell, arm)["row"].tolist(), -1]) for cell in cells] if heads.shape[1] else []
-    sizes = [len(one) for one in vectors]
-    return pair_mean(sizes, lambda cell, runs: mean_relative_distance(vectors[cell][runs]))
+def tables(draft: Draft) -> list[Table]:
+    """This study's table by source, and what others have published."""
+    study = draft.study
+    arms = source_arms(study)
+    sources = Table(
+        name="sources",
+        title="What each source of randomness does alone",
+        caption=(
+            "In each arm one source is free and everything else is fixed; in all everything is free. SD: of the task's "
+            "main metric within cells, pooled over the cells, with the chi-square interval; ratio with the F interval. "
+            "Churn, and the relative distance of the heads at the last checkpoint: mean over the pairs of runs of a "
+            "cell and over the cells; t interval of the logarithm, its variance from the jackknife over the runs and, "
+            "of churn, from the test images. Ratios near 1: the source alone makes as much as everything together. "
+            "95 % intervals, over runs and images and within the seeds at hand: of other seeds they say nothing, least "
+            "of all with one seed, and they are not widened for the number of ratios. (The interval of the table "
+            '"Churn of identical runs" takes off what images and runs make together, and is somewhat narrower.) '
+            f"nd: {nd_noise(study)}."
+        ),
+        columns=COLUMNS,
+        rows=[row for setting in study.settings() if arms for row in _rows(setting, arms)],
+        notes=() if arms else (NOT_AVAILABLE,),
+        main=True,
+    )
+    return [sources, _literature_table()]
 
 
 def source_arms(study: Study) -> list[str]:
@@ -178,3 +91,154 @@ def source_arms(study: Study) -> list[str]:
     counts = study.results.groupby("arm")["label"].nunique()
     several = [arm for arm in (*SINGLE, "nd", "all") if counts.get(arm, 0) > 1]
     return several if any(arm in SINGLE for arm in several) else []
+
+
+def _rows(setting: Setting, arms: list[str]) -> list[dict[str, Any]]:
+    groups = {arm: setting.groups(arm) for arm in arms}
+    measured: dict[str, dict[str, Any]] = {
+        f"{SD} of {METRIC_LABELS[setting.metric]}": {
+            arm: PooledSd.of(setting.samples(arm, setting.metric)) for arm in arms
+        },
+        CHURN: {arm: churn_of(groups[arm]) for arm in arms},
+        DISTANCE: {arm: distance_of(groups[arm]) for arm in arms},
+    }
+    return [
+        {
+            **setting.identity,
+            "quantity": quantity,
+            "source": arm,
+            "cells": sum(group.n > 1 for group in groups[arm]),
+            "runs": sum(group.n for group in groups[arm]),
+            **_compared(arm, by_arm),
+        }
+        for quantity, by_arm in measured.items()
+        for arm in arms
+    ]
+
+
+def churn_of(groups: list[Group]) -> PairMean:
+    """Churn over the complete runs of some groups of one task."""
+    study, task = groups[0].study, groups[0].cell.task
+    predicted = [[predicted_classes(run) for run in study.stream(task, group.rows)] for group in groups]
+    return churn_of_cells(predicted, len(study.labels(task)), len(study.classes(task)))
+
+
+def distance_of(groups: list[Group]) -> PairMean:
+    """Relative distance of the heads at the last checkpoint over the complete runs of some groups of one task."""
+    heads = groups[0].study.heads(groups[0].cell.task)
+    return distance_of_cells([np.array(heads[group.rows, -1]) for group in groups] if heads.shape[1] else [])
+
+
+def _compared(arm: str, by_arm: dict[str, Any]) -> dict[str, Any]:
+    """Value, ratios, intervals and remark of an arm; all arms have a `PooledSd`, or all a `PairMean`."""
+    value: Interval = by_arm[arm].interval()
+    ratios = {name: _ratio(arm, name, by_arm) for name in REFERENCES}
+    return {
+        **_ends("value", value),
+        **{key: end for name, ratio in ratios.items() for key, end in _ends(f"over_{name}", ratio).items()},
+        "remark": _remark(value, ratios, by_arm),
+    }
+
+
+def _ratio(arm: str, reference: str, by_arm: dict[str, Any]) -> Interval:
+    undefined = Interval(None, None, None, 0, 0.95, "", f"{UNDEFINED}no {reference} arm")
+    if reference not in by_arm:
+        return undefined
+    if arm == reference:
+        return Interval(1.0, 1.0, 1.0, 0, 0.95, "") if (by_arm[arm].interval().value or 0) > 0 else undefined
+    ratio: Interval = by_arm[arm].ratio(by_arm[reference])
+    return ratio
+
+
+def _ends(name: str, interval: Interval) -> dict[str, float | None]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _remark(value: Interval, ratios: dict[str, Interval], by_arm: dict[str, Any]) -> str:
+    reasons = [f"no {name} arm with two runs" for name in ratios if name not in by_arm]
+    if value.value is None:
+        return remarks("no cell with two complete runs and recorded heads", *reasons)
+    if value.value == 0:
+        alike = "all runs are alike (of dropout: where the network has none): no interval and no ratio"
+        return remarks(alike, *reasons)
+    few = "fewer than three runs in a cell, or no variation between them: no interval"
+    reasons += [few] if value.low is None else []
+    for name, ratio in ratios.items():
+        if name in by_arm and ratio.value is None:
+            reasons.append(f"no ratio: the {name} runs are alike or incomplete")
+        elif name in by_arm and ratio.low is None:
+            reasons.append(few)
+    return remarks(*reasons)
+
+
+def _literature_table() -> Table:
+    """What others found about the sources of randomness, each with where it is published."""
+    path = resources.files("twinrun.report").joinpath("sections/literature_data/sources.csv")
+    frame = pd.read_csv(StringIO(path.read_text(encoding="utf-8"))).drop(columns="quantity")
+    frame.columns = pd.Index([column.name for column in LITERATURE_COLUMNS[:-1]])
+    frame["remark"] = frame["found_low"].isna().map({True: "said in words", False: ""})
+    return Table(
+        name="sources_literature",
+        title="What others found about the sources",
+        caption=(
+            "Published findings to hold beside the table by source. They are of other data, networks and hardware, and "
+            "longer trainings: churn by a single source comes close to that by all only once training is long enough."
+        ),
+        columns=LITERATURE_COLUMNS,
+        rows=frame.to_dict("records"),  # type: ignore[arg-type]
+    )
+
+
+def figures(draft: Draft) -> list[Drawn]:
+    """A row per quantity, a column per task, a mark per source and optimizer; none where the table has no rows."""
+    study, table = draft.study, draft.frame("sources")
+    if table.empty:
+        return []
+    arms = list(dict.fromkeys(table["source"]))
+    with drawing.style():
+        figure, grid = drawing.new_figure(6.2, 3, len(study.tasks), sharex=True)
+        for quantity, row in zip((SD, CHURN, DISTANCE), grid, strict=True):
+            rows = table[table["quantity"].str.startswith(quantity)]
+            for task, axes in zip(study.tasks, row, strict=True):
+                if quantity == SD:
+                    title = drawing.fitted(study.title(task), len(study.tasks))
+                    axes.set_title(title, loc="left", fontsize=8)
+                if task == study.tasks[0]:
+                    axes.set_ylabel("SD of the metric" if quantity == SD else quantity)
+                for index, optimizer in enumerate(study.optimizers):
+                    look = drawing.OPTIMIZER_STYLES[optimizer]
+                    shift = 0.12 * (2 * index - len(study.optimizers) + 1)
+                    for mark in chosen(rows, task=task, optimizer=optimizer).to_dict("records"):
+                        place = arms.index(mark["source"]) + shift
+                        if not math.isnan(mark["value_low"]):
+                            axes.vlines(place, mark["value_low"], mark["value_high"], color=look["color"], linewidth=1)
+                        axes.plot(place, mark["value"], color=look["color"], marker=look["marker"], markersize=3.5)
+                axes.set_ylim(bottom=0)
+                axes.set_xticks(range(len(arms)), arms, rotation=90)
+        looks = [(OPTIMIZER_LABELS[name], drawing.OPTIMIZER_STYLES[name]) for name in study.optimizers]
+        handles = [
+            Line2D([], [], linestyle="", color=look["color"], marker=look["marker"], label=label)
+            for label, look in looks
+        ]
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(study.optimizers))
+    ratio = chosen(table, quantity=CHURN)["over_all"].dropna()
+    said = f" Churn of a single source is {span(ratio, '.2f')} of that of all." if len(ratio) else ""
+    return [
+        Drawn(
+            name="sources",
+            title="Spread, churn and distance by source of randomness",
+            caption=(
+                "In each arm one source alone is free; in all everything is. Top: SD of the task's main metric within "
+                "cells; middle: churn; bottom: relative distance of the heads after the last epoch. Lines are 95 % "
+                f"intervals over runs. nd: {nd_noise(study)}."
+            ),
+            alt=(
+                f"Small multiples, 3 quantities by {plural(len(study.tasks), 'task')}, a mark per source: "
+                f"{', '.join(arms)}.{said}"
+            ),
+            figure=figure,
+        )
+    ]
+
+
+SECTION = Section("sources", "Sources of randomness", tables=tables, figures=figures)

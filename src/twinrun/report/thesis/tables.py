@@ -8,10 +8,17 @@ from io import StringIO
 
 import pandas as pd
 
+from twinrun.collect.study import Study
 from twinrun.report.thesis.reported import Reported, decimals, reported
+from twinrun.stats.footprint import carbon_kg
 
 TITLES = {"cifar10": "CIFAR-10", "sdnet2018": "SDNET2018", "cbis_ddsm": "CBIS-DDSM"}
 TABLES = {"cifar10": "Table 5.1", "sdnet2018": "Table 5.2", "cbis_ddsm": "Table 5.3"}
+DATA_SETS = {
+    "cifar10": "CIFAR-10, PreActResNet",
+    "sdnet2018": "SDNET2018, MobileNet",
+    "cbis_ddsm": "CBIS-DDSM, ResNet fine-tuned from ImageNet weights",
+}
 RUNS = 5  # non-deterministic runs per cell, which the thesis states
 
 
@@ -34,7 +41,7 @@ class PublishedCell:
 
 
 def thesis_frame(name: str) -> pd.DataFrame:
-    """One of the CSV files of `thesis_data`, as text, so that its digits can be counted.
+    """One of the CSV files of `data`, as text, so that its digits can be counted.
 
     >>> list(thesis_frame("table_5_4").columns)
     ['task', 'metric', 'minimum', 'mean', 'maximum']
@@ -64,3 +71,29 @@ def published_cells() -> list[PublishedCell]:
         for (_, row), values in zip(rows.iterrows(), numbers, strict=True):
             cells.append(PublishedCell(str(task), row["optimizer"], row["seed"], *values))
     return cells
+
+
+def summary_notes(study: Study) -> tuple[str, ...]:
+    """Table 5.4 as published, a note for each task that is read as one of the thesis's is."""
+    published = thesis_frame("table_5_4").set_index("task")
+    notes = []
+    for task in study.tasks:
+        reader = str(study.info["params"][task]["data"]["reader"])
+        if reader in published.index:
+            row = published.loc[reader]
+            notes.append(
+                f"The thesis's Table 5.4 for {DATA_SETS[reader]}, {str(row['metric']).replace('_', ' ')}: smallest "
+                f"{row['minimum']}, mean {row['mean']}, largest {row['maximum']}."
+            )
+    return tuple(notes)
+
+
+def footprint_notes() -> tuple[str, ...]:
+    """Table 6.1 as published, its kWh times its intensity beside the printed CO2."""
+    notes = []
+    for _, row in thesis_frame("table_6_1").iterrows():
+        kwh, intensity, printed = (float(row[key]) for key in ("sum_kwh", "carbon_intensity_kg_per_kwh", "co2_kg"))
+        right = carbon_kg(kwh, intensity)
+        wrong = f"; {kwh:g} x {intensity:g} is {right:.2f} kg" if abs(right - printed) > 0.01 else ""
+        notes.append(f"The thesis's Table 6.1, {row['runs']} runs: {kwh:g} kWh, {printed:g} kg CO2 as printed{wrong}.")
+    return tuple(notes)

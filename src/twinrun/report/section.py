@@ -1,0 +1,74 @@
+"""What a section of the report is, and the report in the making that its functions are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+import numpy as np
+import pandas as pd
+
+from twinrun.collect.study import Group, Study
+from twinrun.report.style import Drawn
+from twinrun.report.table import Table
+from twinrun.stats.agreement import Agreement, agreement
+from twinrun.stats.samples import Progress, silent
+from twinrun.study.files import digest
+
+
+@dataclass
+class Draft:
+    """The report in the making: the study, the tables made so far, and what more than one section needs."""
+
+    study: Study
+    progress: Progress = silent
+    tables: dict[str, Table] = field(default_factory=dict)
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """The frame of a table of this section or of one before it."""
+        return self.tables[name].frame
+
+    @cached_property
+    def agreements(self) -> list[tuple[Group, Agreement]]:
+        """How far the predictions of each group of twins agree; measured once, for it is most of the work."""
+        study, measured = self.study, list[tuple[Group, Agreement]]()
+        groups = list(study.groups(*study.paired_arms))
+        for group in groups:
+            task, rng = group.cell.task, study.rng("js", group.cell, group.arm)
+            stream, classes = partial(study.stream, task), len(study.classes(task))
+            measured.append((group, agreement(stream, group.rows, study.labels(task), classes, rng)))
+            self.progress(len(measured), len(groups))
+        return measured
+
+
+def _nothing(draft: Draft) -> list[object]:
+    return []
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question of the report: its heading, and functions of the draft that make what stands under it.
+
+    The tables of a section are made first, and are in the draft when its figures and sentences are; on the page the
+    sentences come first, then the figures, then the tables.
+    """
+
+    name: str  # its anchor on the page
+    title: str
+    about: str = ""  # a paragraph before everything else
+    tables: Callable[[Draft], Iterable[Table]] = _nothing  # type: ignore[assignment]
+    figures: Callable[[Draft], Iterable[Drawn]] = _nothing  # type: ignore[assignment]
+    sentences: Callable[[Draft], Iterable[str]] = _nothing  # type: ignore[assignment]
+
+
+def generator(*names: object) -> np.random.Generator:
+    """A generator that depends on the names alone, so that neither order nor number of cores changes a result."""
+    return np.random.default_rng(int(digest([str(name) for name in names])[:16], 16))
+
+
+def chosen(frame: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """The rows that have these values."""
+    for name, value in values.items():
+        frame = frame[frame[name] == value]
+    return frame

@@ -1,0 +1,297 @@
+"""What accuracy hides: distance of probabilities, ensembles, the finite test set, classes and images that flip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from twinrun.collect.load import AGAIN, read_array
+from twinrun.collect.pictures import TOP_IMAGES
+from twinrun.collect.study import Group, Study
+from twinrun.report import style as drawing
+from twinrun.report.columns import CELLS, GROUP, REMARK, TASK, Column, N
+from twinrun.report.names import left_out, nd_noise, nd_phrase
+from twinrun.report.section import Draft, Section, chosen
+from twinrun.report.style import Drawn
+from twinrun.report.table import Table, counts, plural, remarks, span
+from twinrun.stats import describe
+from twinrun.stats.agreement import JS_PAIRS, Agreement
+from twinrun.stats.churn import most_flipping
+from twinrun.study.errors import MismatchError
+
+HIDDEN_COLUMNS = (
+    *GROUP,
+    N,
+    Column("js_distance", "JS distance", ".4f", "Jensen-Shannon distance, 0 to 1, mean over images and pairs"),
+    Column("js_pairs", "JS pairs", "d", "pairs of runs that the distance was measured on"),
+    Column("ensemble_gain", "Ensemble gain", "+.4f", "accuracy of the averaged probabilities less mean accuracy"),
+    Column("sd_accuracy", "SD accuracy", ".4f", "sample SD of accuracy over the runs"),
+    Column("sd_independent", "SD if independent", ".4f", "what errors independent between images would give"),
+    Column("variance_rest", "Variance beyond", "+.1e", "estimated variance of accuracy on an endless test set"),
+    Column("test_set_share", "Test-set share", ".2f", "share of the variance of accuracy that the test set makes"),
+    REMARK,
+)
+CLASS_COLUMNS = (
+    *GROUP,
+    Column("class", "Class", "", "true class"),
+    N,
+    Column("images", "Images", "d", "test images"),
+    Column("recall", "Recall", ".4f", "share of the class's images that are predicted as it, mean over the runs"),
+    Column("recall_sd", "SD recall", ".4f", "sample SD of the class's recall over the runs"),
+    Column("class_churn", "Churn", ".4f", "churn on the images of this class"),
+    Column("flipping", "Images flipping", "d", "images of the class that not all runs predict alike"),
+    REMARK,
+)
+FLIP_COLUMNS = (
+    TASK,
+    Column("rank", "Rank", "d", "1 flips most"),
+    Column("place", "Place", "d", "among the test images, from 0"),
+    Column("image", "Image", "", "its id in the data, or its place among the test images"),
+    Column("class", "Class", "", "true class"),
+    Column("flips", "Flips", ".3f", "share of pairs of twins that disagree on the image, mean over the cells"),
+    Column("cells_flipping", "Cells flipping", "d", "cells in which not all runs predict the image alike"),
+    CELLS,
+    Column("wrong", "Wrong", ".3f", "share of the runs that err on the image"),
+)
+MOST_CLASSES = 20  # of a task in the figure; of more those that flip most
+PER_ROW = 5  # pictures
+
+
+def tables(draft: Draft) -> list[Table]:
+    """Per cell and arm; per class; the images that flip most."""
+    study = draft.study
+    hidden = Table(
+        name="hidden",
+        title="What accuracy hides",
+        caption=(
+            "Over the n complete runs of a cell and arm. Jensen-Shannon distance (square root of the divergence in "
+            f"bits) of the class probabilities, mean over the images and all pairs of runs, or {JS_PAIRS} random pairs "
+            "where there are more. Ensemble gain: accuracy of the averaged probabilities less the mean accuracy. The "
+            "variance V of accuracy has a part that only the finite test set makes: with v_i the variance of image i "
+            "being right, N/(N-1) (V - sum v_i / N^2) estimates without bias what an endless test set would leave "
+            "(Jordan 2023); by chance it may be negative, and the test set's share then exceeds 1. Defined for "
+            f"accuracy, a mean over images; not for F1 and AUC. nd: {nd_noise(study)}."
+        ),
+        columns=HIDDEN_COLUMNS,
+        rows=[_hidden_row(group, found) for group, found in draft.agreements],
+        notes=left_out(study),
+    )
+    classes = Table(
+        name="classes",
+        title="Which classes flip",
+        caption=(
+            "Per true class: recall (mean and sample SD over the n runs of a cell and arm), churn on the images of the "
+            f"class, and how many of them not all runs predict alike. nd: {nd_noise(study)}."
+        ),
+        columns=CLASS_COLUMNS,
+        rows=[row for group, found in draft.agreements for row in _class_rows(group, found)],
+        notes=left_out(study),
+    )
+    return [hidden, classes, _flips_table(draft)]
+
+
+def _hidden_row(group: Group, found: Agreement) -> dict[str, Any]:
+    part = found.test_set
+    return {
+        **group.identity,
+        "n": found.n,
+        "js_distance": found.js_distance,
+        "js_pairs": found.js_pairs,
+        "ensemble_gain": found.ensemble_gain,
+        "sd_accuracy": part.sd,
+        "sd_independent": part.sd_independent,
+        "variance_rest": part.variance_rest,
+        "test_set_share": part.share,
+        "remark": remarks(group.why(2), "all runs have the same accuracy: no share" if part.sd == 0 else ""),
+    }
+
+
+def _class_rows(group: Group, found: Agreement) -> list[dict[str, Any]]:
+    labels, rows = group.study.labels(group.cell.task), []
+    for index, name in enumerate(group.study.classes(group.cell.task)):
+        members = labels == index
+        flips = found.flips[members] if found.n > 1 else np.empty(0)
+        recalls = found.recalls[:, index] if members.any() else np.empty(0)
+        rows.append(
+            {
+                **group.identity,
+                "class": name,
+                "n": found.n,
+                "images": int(members.sum()),
+                "recall": describe.mean(recalls),
+                "recall_sd": describe.sample_sd(recalls),
+                "class_churn": describe.mean(flips),
+                "flipping": int((flips > 0).sum()) if found.n > 1 and members.any() else None,
+                "remark": remarks(group.why(2), "" if members.any() else "no test image of this class"),
+            }
+        )
+    return rows
+
+
+def _flips_table(draft: Draft) -> Table:
+    """The images of each task on which twins disagree most."""
+    study, rows, notes = draft.study, list[dict[str, Any]](), []
+    for task in study.tasks:
+        twins = [a for group, a in draft.agreements if group.cell.task == task and group.arm == "nd" and a.n > 1]
+        labels, names, ids = study.labels(task), study.classes(task), study.image_ids(task)
+        if not twins or not len(labels):
+            notes.append(f"{study.title(task)}: not available, no cell has two complete nd runs.")
+            continue
+        places, flips = most_flipping([found.flips for found in twins], TOP_IMAGES)
+        wrong = np.sum([np.rint(found.wrong * found.n) for found in twins], axis=0) / sum(found.n for found in twins)
+        cells = np.sum([found.flips > 0 for found in twins], axis=0)
+        if not places:
+            notes.append(f"{study.title(task)}: no image flips.")
+        rows += [
+            {
+                "task": task,
+                "rank": rank,
+                "place": place,
+                "image": ids[place],
+                "class": names[labels[place]],
+                "flips": flips[place],
+                "cells_flipping": int(cells[place]),
+                "cells": len(twins),
+                "wrong": wrong[place],
+            }
+            for rank, place in enumerate(places, 1)
+        ]
+    return Table(
+        name="flips",
+        title="Images that flip most",
+        caption=(
+            f"The {TOP_IMAGES} test images of each task on which nd twins ({nd_noise(study)}) disagree most: share of "
+            "the pairs of a cell's runs that disagree on the image, mean over the cells; share of all those runs that "
+            "err on it. Ties in the order of the test set."
+        ),
+        columns=FLIP_COLUMNS,
+        rows=rows,
+        notes=tuple(notes),
+    )
+
+
+def figures(draft: Draft) -> list[Drawn]:
+    """Classes that flip, and a sheet of the images that flip most for each task whose pictures may be shown."""
+    study, sheets = draft.study, []
+    for task in study.tasks:
+        flips, kept = chosen(draft.frame("flips"), task=task), read_pictures(study, task)
+        if kept is not None and len(flips):
+            sheets.append(_sheet(study, task, flips, kept[1]))
+    return [_classes_figure(study, draft.frame("classes")), *sheets]
+
+
+def _classes_figure(study: Study, classes: pd.DataFrame) -> Drawn:
+    """Churn on the images of each class beside the class's error, one panel per task."""
+    nd = classes[(classes["arm"] == "nd") & classes["class_churn"].notna()]
+    means = {
+        task: chosen(nd, task=task).groupby("class", sort=False)[["class_churn", "recall"]].mean()
+        for task in study.tasks
+    }
+    drawn = {task: mean.nlargest(MOST_CLASSES, "class_churn", keep="first") for task, mean in means.items()}
+    heights = [max(len(mean), 2) + 2 for mean in drawn.values()]
+    with drawing.style():
+        figure, grid = drawing.new_figure(
+            0.6 + 0.21 * sum(heights), len(study.tasks), 1, gridspec_kw={"height_ratios": heights}
+        )
+        for (task, mean), (axes,) in zip(drawn.items(), grid, strict=True):
+            axes.set_title(study.title(task), loc="left")
+            if mean.empty:
+                drawing.not_available(axes, "no cell with two complete nd runs")
+                continue
+            places = np.arange(len(mean))
+            axes.barh(places, 100 * mean["class_churn"], 0.7, color=drawing.BLUE)
+            axes.plot(100 * (1 - mean["recall"]), places, "D", color=drawing.VERMILION, markersize=4)
+            axes.set_yticks(places, [str(name)[:24] for name in mean.index])
+            axes.invert_yaxis()
+            axes.grid(True, axis="x")
+            axes.grid(False, axis="y")
+        grid[-1][0].set_xlabel("% of the images of the class")
+        handles = [
+            Line2D([], [], linewidth=6, color=drawing.BLUE, label="churn"),
+            Line2D([], [], linestyle="", marker="D", color=drawing.VERMILION, label="error (1 - recall)"),
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return Drawn(
+        name="class_flips",
+        title="Which classes flip",
+        caption=(
+            f"Per true class: share of its test images on which two {nd_phrase(study)} disagree (bars), and the share "
+            f"that they get wrong (diamonds), means over the cells ({counts(nd['n'])} runs each). Sorted by churn"
+            + (f"; the {MOST_CLASSES} that flip most." if any(len(m) > MOST_CLASSES for m in means.values()) else ".")
+        ),
+        alt=f"Bar chart per task and class of churn, {span(nd['class_churn'], '.1f', 100)} percent in single cells.",
+        figure=figure,
+    )
+
+
+def read_pictures(study: Study, task: str) -> tuple[list[int], NDArray[np.uint8]] | None:
+    """Places and pictures (images, channels, side, side) of the test images that flip most; None: not to be shown.
+
+    Raises MismatchError when the pictures are not those that study.json names.
+    """
+    places = study.info["tasks"][task].get("flipping")
+    if places is None:
+        return None
+    path = study.folder / task / "flipping.npy"
+    images = read_array(path)
+    if images.ndim != 4 or images.dtype != np.uint8 or len(images) != len(places):
+        raise MismatchError(f"{path}: not the {len(places)} pictures that study.json names", AGAIN)
+    return list(places), images
+
+
+def _sheet(study: Study, task: str, flips: pd.DataFrame, images: NDArray[np.uint8]) -> Drawn:
+    rows = -(-len(flips) // PER_ROW)
+    shares = [(str(row["class"]), 100 * row["flips"]) for row in flips.to_dict("records")]
+    with drawing.style():
+        figure, grid = drawing.new_figure(1.32 * rows + 0.1, rows, PER_ROW)
+        panels = [axes for row in grid for axes in row]
+        for axes in panels:
+            axes.set_axis_off()
+        for axes, image, (name, share) in zip(panels, images, shares, strict=False):
+            picture = image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, 2)
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_title(f"{name[:14]}\n{share:.0f} %", fontsize=8, linespacing=1.1)
+    return Drawn(
+        name=f"pictures_{task}",
+        title=f"{study.title(task)}: images that flip most",
+        caption=(
+            f"The test images on which {nd_phrase(study)} disagree most, with their true class and the share of pairs "
+            f"of a cell's runs that disagree, mean over n = {plural(int(flips['cells'].iloc[0]), 'cell')} "
+            '(table "Images that flip most", in its order). As the networks see them, before augmentation.'
+        ),
+        alt=(
+            f"Sheet of {plural(len(flips), 'test image')}: "
+            + ", ".join(f"{name} {share:.0f} percent" for name, share in shares)
+            + " of pairs of runs disagree."
+        ),
+        figure=figure,
+    )
+
+
+def sentences(draft: Draft) -> list[str]:
+    """Distance of probabilities, gain of the ensemble and the finite test set's share, task by task."""
+    study, lines = draft.study, []
+    for task in study.tasks:
+        table = chosen(draft.frame("hidden"), task=task, arm="nd")
+        table = table[table["js_distance"].notna()]
+        if table.empty:
+            continue
+        text = (
+            f"{study.title(task)}: the probabilities of nd twins are apart by a Jensen-Shannon distance of "
+            f"{table['js_distance'].mean():.3f} on average; averaging them changes accuracy by "
+            f"{span(table['ensemble_gain'], '+.2f', 100)} points over {plural(len(table), 'cell')}"
+        )
+        share = table["test_set_share"].dropna().median()
+        if share < 1:
+            text += f"; the finite test set makes {share:.2f} of the variance of accuracy in the median cell"
+        elif share >= 1:
+            text += "; in the median cell accuracy scatters no more than a test set of this size makes it by itself"
+        lines.append(f'{text} (table "What accuracy hides").')
+    return lines
+
+
+SECTION = Section("hidden", "What accuracy hides", tables=tables, figures=figures, sentences=sentences)

@@ -1,0 +1,259 @@
+"""Churn: how often twins disagree, beside how often they err and how often runs of other seeds disagree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from twinrun.collect.study import Group, Setting, Study
+from twinrun.report import style as drawing
+from twinrun.report.columns import CELLS, COMPARISON, GROUP, PAIRS, REMARK, SETTING, Column, N
+from twinrun.report.names import OPTIMIZER_LABELS, left_out, nd_noise, nd_phrase
+from twinrun.report.section import Draft, Section, chosen
+from twinrun.report.style import Drawn
+from twinrun.report.table import Table, counts, plural, remarks, span
+from twinrun.stats import churn, describe
+from twinrun.stats.agreement import Agreement
+
+CHURN = Column("churn", "Churn", ".4f", "share of test examples on which two runs disagree, mean over all pairs")
+ERROR = Column("error", "Error", ".4f", "share of test examples classified wrongly, mean over the runs")
+OVER_ERROR = Column("churn_over_error", "Churn / error", ".2f", "churn divided by error")
+CELL_COLUMNS = (
+    *GROUP,
+    N,
+    PAIRS,
+    CHURN,
+    Column("churn_low", "Churn from", ".4f", "lower end of the 95 % interval of churn, over images and runs"),
+    Column("churn_high", "Churn to", ".4f", "upper end of the 95 % interval of churn, over images and runs"),
+    ERROR,
+    OVER_ERROR,
+    REMARK,
+)
+ARM_COLUMNS = (
+    *SETTING,
+    COMPARISON,
+    CELLS,
+    PAIRS,
+    CHURN,
+    ERROR,
+    OVER_ERROR,
+    Column("churn_over_seeds", "Churn / churn of seeds", ".2f", "churn divided by that between other seeds"),
+    REMARK,
+)
+
+
+def tables(draft: Draft) -> list[Table]:
+    """Churn of twins beside that of seeds, then cell by cell."""
+    study = draft.study
+    arms = Table(
+        name="churn_arms",
+        title="Churn of twins beside churn of seeds",
+        caption=(
+            "`same seed`: churn within cells, mean over the cells; `other seeds`: mean over all pairs of runs of two "
+            "seeds, so that the noise is in both. A last column near 1 means that the noise alone makes as much "
+            "difference as new seeds do; of few seeds the ratio is uncertain, however many the pairs."
+        ),
+        columns=ARM_COLUMNS,
+        rows=[row for setting in study.settings() for row in _arm_rows(draft, setting)],
+        main=True,
+    )
+    cells = Table(
+        name="churn",
+        title="Churn of identical runs",
+        caption=(
+            "Churn is the share of test examples whose predicted class differs between two runs, averaged over all "
+            "n(n-1)/2 pairs of the n complete runs of a cell and arm; error is their mean test error. A ratio near 1 "
+            f"means that twins differ about as often as they err. Interval: {churn.SCHEME}. nd: {nd_noise(study)}."
+        ),
+        columns=CELL_COLUMNS,
+        rows=[_cell_row(group, found) for group, found in draft.agreements],
+        notes=left_out(study),
+    )
+    return [arms, cells]
+
+
+def _cell_row(group: Group, found: Agreement) -> dict[str, Any]:
+    interval = f"interval {found.interval.reason}" if found.n > 1 and found.interval.reason else ""
+    two = "of two runs only the images vary in the interval" if found.n == 2 else ""
+    return {
+        **group.identity,
+        "n": found.n,
+        "pairs": group.pairs,
+        "churn": found.churn,
+        "churn_low": found.interval.low,
+        "churn_high": found.interval.high,
+        "error": found.error,
+        "churn_over_error": found.churn_over_error,
+        "remark": remarks(group.why(2), "no errors: no ratio" if found.error == 0 else "", interval or two),
+    }
+
+
+def _arm_rows(draft: Draft, setting: Setting) -> Iterator[dict[str, Any]]:
+    """Churn per arm, averaged over the cells, and that between the seeds of the free arm."""
+    study = setting.study
+    free = "nd" if "nd" in study.arms else study.arms[0]
+    control = _between_seeds(setting.groups(free))
+    few = "fewer than two seeds" if control["cells"] < 2 else ""
+    no_ratio = few or ("seeds do not differ: no ratio" if control["churn"] == 0 else "")
+    for arm in study.paired_arms:
+        known = [
+            (group.pairs, found)
+            for group, found in draft.agreements
+            if (group.cell.task, group.cell.optimizer, group.arm) == (setting.task, setting.optimizer, arm)
+            and not math.isnan(found.churn)
+        ]
+        mean_churn, error = (describe.mean([getattr(found, name) for _, found in known]) for name in ("churn", "error"))
+        yield {
+            **setting.identity,
+            "comparison": f"{arm}, same seed",
+            "cells": len(known),
+            "pairs": sum(pairs for pairs, _ in known),
+            "churn": mean_churn,
+            "error": error,
+            "churn_over_error": churn.churn_over_error(mean_churn, error),
+            "churn_over_seeds": churn.churn_over_error(mean_churn, control["churn"]),
+            "remark": remarks(
+                "" if known else "no cell with two complete runs", "no errors: no ratio" if error == 0 else "", no_ratio
+            ),
+        }
+    yield {
+        **setting.identity,
+        "comparison": f"{free}, other seeds",
+        **control,
+        "churn_over_seeds": 1.0 if control["churn"] > 0 else None,
+        "remark": no_ratio,
+    }
+
+
+def _between_seeds(groups: list[Group]) -> dict[str, Any]:
+    """Mean churn over the pairs of runs that have different seeds, and the mean error of these runs."""
+    study, task = groups[0].study, groups[0].cell.task
+    labels, classes = study.labels(task), len(study.classes(task))
+    errors: list[float] = []
+
+    def watched(rows: list[int]) -> Iterator[Any]:
+        for predicted in map(churn.predicted_classes, study.stream(task, rows)):
+            errors.append(churn.error(predicted, labels))
+            yield predicted
+
+    class_counts = [churn.class_counts(watched(group.rows), len(labels), classes) for group in groups]
+    sizes = [group.n for group in groups]
+    between, error = churn.churn_between(class_counts, sizes), describe.mean(errors)
+    return {
+        "cells": sum(size > 0 for size in sizes),
+        "pairs": churn.pairs_between(sizes),
+        "churn": between,
+        "error": error,
+        "churn_over_error": churn.churn_over_error(between, error),
+    }
+
+
+def figures(draft: Draft) -> list[Drawn]:
+    """Churn of each cell against its error, with the line on which both are equal."""
+    study, table = draft.study, draft.frame("churn")
+    arms = [arm for arm in dict.fromkeys(table["arm"]) if arm != "det"] or ["nd"]
+    known = table[table["churn"].notna() & table["arm"].isin(arms)]
+    limit = 100 * 1.3 * max(drawing.finite_max(known[name].tolist()) for name in ("churn", "error"))
+    with drawing.style():
+        figure, grid = drawing.new_figure(3.9 * len(arms) + 0.4, len(arms), 1)
+        for arm, (axes,) in zip(arms, grid, strict=True):
+            of_arm = chosen(known, arm=arm)
+            if of_arm.empty or limit == 0:
+                why = "no cell with two complete runs" if of_arm.empty else "no run errs and no two runs differ"
+                drawing.not_available(axes, why)
+                continue
+            axes.plot([0, limit], [0, limit], color=drawing.GREY, linewidth=0.9, linestyle="--")
+            for setting in study.settings():
+                look, points = _look(setting), 100 * chosen(of_arm, **setting.identity)[list(_DRAWN)]
+                axes.vlines(
+                    points["error"], points["churn_low"], points["churn_high"], color=look["color"], linewidth=0.8,
+                    alpha=0.6,
+                )  # fmt: skip
+                axes.plot(points["error"], points["churn"], linestyle="", **look)
+            axes.set(xlim=(0, limit), ylim=(0, limit), xlabel="test error (%)", ylabel="churn (% of test images)")
+            axes.set_aspect("equal")
+            axes.grid(True, axis="both")
+            axes.set_title(nd_phrase(study) if arm == "nd" else f"arm {arm}", loc="left")
+        handles = [
+            Line2D([], [], linestyle="", label=_label(setting), **_look(setting)) for setting in study.settings()
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=1 if len(study.tasks) > 2 else 2)
+    return [
+        Drawn(
+            name="churn_error",
+            title="Churn against error",
+            caption=(
+                "One point per cell (task, optimizer, seed). Vertical: churn, the share of test images that two runs "
+                f"of the cell classify differently, mean over all its n(n-1)/2 pairs ({counts(known['n'])} runs, "
+                f"{int(known['pairs'].sum())} pairs in all). Horizontal: mean test error of the same runs. On the "
+                "dashed line twins disagree as often as they err, which is what the literature finds for well-trained "
+                "networks; below it they agree more. Whiskers: 95 % interval over images and runs (table "
+                '"Churn of identical runs"), cut at the frame.'
+            ),
+            alt=(
+                f"Scatter of {plural(len(known), 'cell')}: churn {span(known['churn'], '.1f', 100)} percent, error "
+                f"{span(known['error'], '.1f', 100)} percent, churn over error "
+                f"{span(known['churn_over_error'], '.2f')}."
+            ),
+            figure=figure,
+        )
+    ]
+
+
+_DRAWN = ("churn", "churn_low", "churn_high", "error")
+
+
+def _look(setting: Setting) -> dict[str, Any]:
+    """A colour per task; a marker per optimizer, filled for Adam."""
+    colour = drawing.SERIES[setting.study.tasks.index(setting.task) % len(drawing.SERIES)][0]
+    return {
+        "marker": drawing.OPTIMIZER_STYLES[setting.optimizer]["marker"],
+        "color": colour,
+        "mfc": colour if setting.optimizer == "adam" else "none",
+        "mew": 1.4,
+        "markersize": 6,
+    }
+
+
+def _label(setting: Setting) -> str:
+    return f"{setting.study.title(setting.task)}, {OPTIMIZER_LABELS[setting.optimizer]}"
+
+
+def sentences(draft: Draft) -> list[str]:
+    """How often twins disagree, beside how often they err and how often other seeds disagree."""
+    return [_sentence(draft.study, task, chosen(draft.frame("churn_arms"), task=task)) for task in draft.study.tasks]
+
+
+def _sentence(study: Study, task: str, table: pd.DataFrame) -> str:
+    known = table[table["churn"].notna()]
+    twins, other = chosen(known, comparison="nd, same seed"), known[known["comparison"].str.endswith("other seeds")]
+    if twins.empty:
+        return f"{study.title(task)}: churn not available, no cell has two complete nd runs."
+    images, pairs = plural(study.info["tasks"][task]["n_test"], "test image"), int(twins["pairs"].sum())
+    text = (
+        f"{study.title(task)}: two nd runs of the same seed disagree on {100 * twins['churn'].mean():.1f} % of the "
+        f"{images} ({plural(pairs, 'pair')}), at an error of {100 * twins['error'].mean():.1f} %"
+    )
+    if len(other):
+        labels = " and ".join(dict.fromkeys(other["comparison"].str.removesuffix(", other seeds")))
+        text += (
+            f"; runs of different seeds disagree on {100 * other['churn'].mean():.1f} % "
+            f"({plural(int(other['pairs'].sum()), 'pair')} of {labels} runs)"
+        )
+    return f"{text}."
+
+
+SECTION = Section(
+    "predictions",
+    "Predictions",
+    about=(
+        "Two runs of equal accuracy may be wrong on different images. Churn counts the images on which they disagree."
+    ),
+    tables=tables,
+    figures=figures,
+    sentences=sentences,
+)

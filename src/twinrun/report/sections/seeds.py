@@ -1,0 +1,218 @@
+"""Table 5.6 and what stands beside it: seeds against each other, optimizers against each other, where variance is."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+from typing import Any
+
+from twinrun.collect.study import METRICS, Setting
+from twinrun.report.columns import METRIC, REMARK, SETTING, TASK, Column, N
+from twinrun.report.names import OPTIMIZER_LABELS, nd_phrase
+from twinrun.report.section import Draft, Section, generator
+from twinrun.report.table import Table, plural, remarks
+from twinrun.stats import describe, hypothesis, permutation
+from twinrun.stats.intervals import PooledSd
+from twinrun.stats.samples import Sample
+from twinrun.stats.variance import components
+
+GROUPS = Column("groups", "Groups", "d", "seeds with two nd runs or more")
+NOISE_COLUMNS = (
+    Column("f_noise", "F noise", ".3f", "of the Brown-Forsythe test of equal noise"),
+    Column("p_noise", "p noise", ".4f", "of the Brown-Forsythe test, structural zeros left out"),
+    Column("p_noise_simulated", "p noise simulated", ".4f", "of the same F against simulated normal groups"),
+)
+SEED_COLUMNS = (
+    *SETTING,
+    METRIC,
+    GROUPS,
+    Column("n_groups", "n per group", "", "runs of each seed"),
+    Column("f", "F", ".3f", "of the one-way ANOVA"),
+    Column("p_f", "p ANOVA", ".4f", "of F"),
+    Column("eta_squared", "eta2", ".3f", "share of the sum of squares that lies between the seeds"),
+    Column("h", "H", ".3f", "of the Kruskal-Wallis test, corrected for ties"),
+    Column("p_h", "p K-W", ".4f", "of H, by chi-square"),
+    Column("p_h_permuted", "p K-W permuted", ".4f", "of H, by permutation of the values over the seeds"),
+    Column("epsilon_squared", "epsilon2", ".3f", "H / (N - 1)"),
+    *NOISE_COLUMNS,
+    Column("p_noise_classic", "p noise classic", ".4f", "of the Brown-Forsythe test as published in 1974"),
+    REMARK,
+)
+OPTIMIZER_COLUMNS = (
+    TASK,
+    METRIC,
+    Column("first", "First", "", "optimizer"),
+    Column("second", "Second", "", "optimizer"),
+    Column("n_first", "Seeds first", "d", "seeds of the first"),
+    Column("n_second", "Seeds second", "d", "seeds of the second"),
+    Column("difference_points", "Difference", "+.3f", "first less second, in points of 100", factor=100),
+    Column("t_welch", "t Welch", "+.2f", "of Welch's test of the seeds' means"),
+    Column("p_welch", "p Welch", ".4f", "of Welch's test of the seeds' means"),
+    Column("p_permutation", "p permutation", ".4f", "of the permutation test of the seeds' means"),
+    Column("hedges_g", "g", "+.2f", "Hedges' g: d without its bias"),
+    Column("rank_biserial", "r", "+.2f", "rank-biserial correlation, -1 to 1"),
+    Column("sd_first", "SD first", ".3f", "SD of nd runs within a seed, pooled, in points of 100", factor=100),
+    Column("sd_second", "SD second", ".3f", "the same of the second", factor=100),
+    *NOISE_COLUMNS,
+    REMARK,
+)
+VARIANCE_COLUMNS = (
+    *SETTING,
+    METRIC,
+    GROUPS,
+    N,
+    Column("sd_seeds", "SD seeds", ".3f", "between seeds, in points of 100", factor=100),
+    Column("sd_noise", "SD noise", ".3f", "within a seed: implementation noise, in points of 100", factor=100),
+    Column("icc", "ICC(1)", ".3f", "share of the variance that the seeds make"),
+    Column("icc_low", "ICC from", "+.3f", "lower end of its 95 % interval"),
+    Column("icc_high", "ICC to", "+.3f", "upper end of its 95 % interval"),
+    Column("truncated", "Cut at 0", "", "whether the variance between seeds was estimated negative and set to 0"),
+    REMARK,
+)
+
+
+def tables(draft: Draft) -> list[Table]:
+    """Seeds, optimizers, variance components."""
+    study = draft.study
+    settings = study.settings()
+    seeds = Table(
+        name="seed_groups",
+        title="Seeds against each other",
+        caption=(
+            f"The groups are the seeds, as in the thesis (whose text says optimizers), their values the "
+            f"{nd_phrase(study)}, on the task's main metric. F = (SSB / (k-1)) / (SSW / (N-k)); eta2 = SSB / (SSB + "
+            "SSW); H of the ranks, corrected for ties, by chi-square with k - 1, which is cautious for few runs (at "
+            "n = 5 it rejects 3.5 to 4 % instead of 5 %), and by permutation; epsilon2 = H / (N - 1). Noise: "
+            "Brown-Forsythe test of equal spread, ANOVA of the absolute deviations from each seed's median, without "
+            "the deviations that are 0 by construction (Hines & Hines 2000), by the F table (3 to 4 % at n = 5) and "
+            "against simulated normal groups of these sizes (exact); the classic form hardly ever rejects at n = 5."
+        ),
+        columns=SEED_COLUMNS,
+        rows=[_seeds_row(setting) for setting in settings],
+        thesis_name="Table 5.6",
+    )
+    rows = [_optimizers_row(*pair) for task in study.tasks for pair in combinations(study.settings(task), 2)]
+    optimizers = Table(
+        name="optimizers",
+        title="Optimizers against each other",
+        caption=(
+            "What the text of the thesis says of its Table 5.6. Means: one value per seed, the mean of its nd runs "
+            "(runs of one seed are no independent draws of an optimizer); Welch's t and the permutation of all splits, "
+            "first less second, n seeds each. Noise: SD of nd runs within a seed, pooled over the seeds, compared by "
+            "Brown-Forsythe with deviations from each seed's own median (seeds of three nd runs or more), by the F "
+            "table and against simulated normal groups."
+        ),
+        columns=OPTIMIZER_COLUMNS,
+        rows=rows,
+        notes=() if rows else ("Not available: the study has one optimizer.",),
+    )
+    variance = Table(
+        name="variance",
+        title="Seed or implementation noise: where the variance is",
+        caption=(
+            "One-way random effects over the seeds with the nd runs as replicates, method of moments: noise variance = "
+            "MSW, seed variance = (MSB - MSW) / n0, shown as SDs in points; a negative estimate is set to 0 and "
+            "marked. ICC(1) = seed variance / (seed + noise variance), with its F interval (95 %, exact for equal "
+            "numbers of runs; its ends may be negative). With few seeds the interval is wide: read it, not the point."
+        ),
+        columns=VARIANCE_COLUMNS,
+        rows=[_variance_row(setting, metric) for setting in settings for metric in METRICS],
+    )
+    return [seeds, optimizers, variance]
+
+
+def _left_out(setting: Setting, groups: list[Sample]) -> str:
+    absent = len(setting.study.seeds) - len(groups)
+    seeds = plural(len(setting.study.seeds), "seed")
+    return f"{absent} of {seeds} left out: fewer than two nd runs with a value" if absent else ""
+
+
+def _told(name: str, reason: str) -> str:
+    return f"{name} {reason}" if reason else ""
+
+
+def _seeds_row(setting: Setting) -> dict[str, Any]:
+    names = (setting.task, setting.optimizer, setting.metric)
+    groups = setting.samples("nd", setting.metric, least=2)
+    cells = [[group] for group in groups]
+    f, h = hypothesis.anova(groups), hypothesis.kruskal_wallis(groups)
+    noise, classic = hypothesis.brown_forsythe(cells), hypothesis.brown_forsythe(cells, classic=True)
+    return {
+        **setting.identity,
+        "metric": setting.metric,
+        "groups": len(groups),
+        "n_groups": ", ".join(str(group.size) for group in groups) or "none",
+        "f": f.statistic,
+        "p_f": f.p,
+        "eta_squared": f.effect,
+        "h": h.statistic,
+        "p_h": h.p,
+        "p_h_permuted": permutation.kruskal_wallis_permuted(groups, generator("ranks", *names)).p,
+        "epsilon_squared": h.effect,
+        "f_noise": noise.statistic,
+        "p_noise": noise.p,
+        "p_noise_simulated": permutation.brown_forsythe_simulated(cells, generator("noise", *names)).p,
+        "p_noise_classic": classic.p,
+        "remark": remarks(
+            _left_out(setting, groups),
+            _told("ANOVA", f.reason),
+            _told("K-W", h.reason),
+            _told("noise", noise.reason),
+            _told("classic noise", classic.reason),
+        ),
+    }
+
+
+def _optimizers_row(first: Setting, second: Setting) -> dict[str, Any]:
+    """Two optimizers: their means with the seeds as draws, and their noise."""
+    metric, names = first.metric, (first.task, first.optimizer, second.optimizer, first.metric)
+    sides = [setting.samples("nd", metric) for setting in (first, second)]
+    means = [[describe.mean(group) for group in side] for side in sides]
+    welch = hypothesis.welch_t(*means)
+    permuted = permutation.permutation_test(means[0], means[1], generator("optimizers", *names))
+    several = [[group for group in side if group.size >= 3] for side in sides]
+    noise = hypothesis.brown_forsythe(several)
+    sd_first, sd_second = (PooledSd.of(side).value for side in sides)
+    return {
+        "task": first.task,
+        "metric": metric,
+        "first": OPTIMIZER_LABELS[first.optimizer],
+        "second": OPTIMIZER_LABELS[second.optimizer],
+        "n_first": len(sides[0]),
+        "n_second": len(sides[1]),
+        "difference_points": describe.mean(means[0]) - describe.mean(means[1]),
+        "t_welch": welch.statistic,
+        "p_welch": welch.p,
+        "p_permutation": permuted.p,
+        "hedges_g": welch.effect,
+        "rank_biserial": permuted.effect,
+        "sd_first": sd_first,
+        "sd_second": sd_second,
+        "f_noise": noise.statistic,
+        "p_noise": noise.p,
+        "p_noise_simulated": permutation.brown_forsythe_simulated(several, generator("noise", *names)).p,
+        "remark": remarks(
+            _told("Welch", welch.reason), _told("permutation", permuted.reason), _told("noise", noise.reason)
+        ),
+    }
+
+
+def _variance_row(setting: Setting, metric: str) -> dict[str, Any]:
+    groups = setting.samples("nd", metric, least=2)
+    parts = components(groups)
+    return {
+        **setting.identity,
+        "metric": metric,
+        "groups": len(groups),
+        "n": parts.n,
+        "sd_seeds": None if parts.between is None else math.sqrt(parts.between),
+        "sd_noise": None if parts.within is None else math.sqrt(parts.within),
+        "icc": parts.icc,
+        "icc_low": parts.icc_low,
+        "icc_high": parts.icc_high,
+        "truncated": "yes" if parts.truncated else "no",
+        "remark": remarks(_left_out(setting, groups), parts.reason),
+    }
+
+
+SECTION = Section("seeds", "Seeds and optimizers", tables=tables)

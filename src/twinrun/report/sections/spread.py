@@ -1,0 +1,130 @@
+"""Figures 5.1-5.3 and their data: the SD of identical runs, per cell and arm."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from twinrun.collect.study import Group, Study
+from twinrun.report import style as drawing
+from twinrun.report.columns import GROUP, METRIC, REMARK, Column, N
+from twinrun.report.names import METRIC_LABELS, nd_noise, nd_phrase, thesis_name
+from twinrun.report.section import Draft, Section, chosen
+from twinrun.report.style import Drawn
+from twinrun.report.table import Table, counts, remarks, span
+from twinrun.stats import describe
+from twinrun.stats.intervals import sd_chi_square
+
+COLUMNS = (
+    *GROUP,
+    METRIC,
+    N,
+    Column("mean", "Mean", ".4f", "mean"),
+    Column("sd_population", "SD 1/n", ".4f", "population SD, as in the thesis's figures (eq. 5.1)"),
+    Column("sd_sample", "SD 1/(n-1)", ".4f", "sample SD"),
+    Column("sd_low", "95 % from", ".4f", "lower end of the chi-square interval of the sample SD"),
+    Column("sd_high", "95 % to", ".4f", "upper end of the chi-square interval of the sample SD"),
+    REMARK,
+)
+# An SD of three values is known to a factor of 6: whole whiskers would flatten the bars.
+WHISKER_LIMIT = 3.0
+
+
+def tables(draft: Draft) -> list[Table]:
+    """SD of two metrics per cell, for every arm in which something is free."""
+    study = draft.study
+    arms = [arm for arm in study.arms if arm != "det"] or ["nd"]
+    table = Table(
+        name="spread",
+        title="Spread of identical runs",
+        caption=(
+            "SD over the n complete runs of a cell and arm: with 1/n as in the thesis's figures (eq. 5.1), with "
+            "1/(n-1), and the 95 % chi-square interval of the latter, s sqrt((n-1)/q), which supposes a normal "
+            f"distribution. nd: {nd_noise(study)}. Metrics in [0, 1]: 0.01 is one point."
+        ),
+        columns=COLUMNS,
+        rows=[_row(group, metric) for group in study.groups(*arms) for metric in study.metric_pair(group.cell.task)],
+        thesis_name="data of Figures 5.1-5.3",
+    )
+    return [table]
+
+
+def _row(group: Group, metric: str) -> dict[str, object]:
+    values = group.values(metric)
+    interval = sd_chi_square(values)
+    ties = group.n > 1 and len(np.unique(values)) == 1
+    return {
+        **group.identity,
+        "metric": metric,
+        "n": group.n,
+        "mean": describe.mean(values),
+        "sd_population": describe.population_sd(values),
+        "sd_sample": describe.sample_sd(values),
+        "sd_low": interval.low,
+        "sd_high": interval.high,
+        "remark": remarks(group.why(2, metric), "all runs have the same value: no interval" if ties else ""),
+    }
+
+
+def figures(draft: Draft) -> list[Drawn]:
+    """Figures 5.1-5.3."""
+    spread = chosen(draft.frame("spread"), arm="nd")
+    return [_sd_figure(draft.study, task, chosen(spread, task=task)) for task in draft.study.tasks]
+
+
+def _sd_figure(study: Study, task: str, data: pd.DataFrame) -> Drawn:
+    """Bars per seed and optimizer, one panel per metric."""
+    spans = "; ".join(
+        f"SD of {METRIC_LABELS[metric]} {span(chosen(data, metric=metric)['sd_sample'], '.2f', 100)} points"
+        for metric in study.metric_pair(task)
+    )
+    return Drawn(
+        name=f"sd_{task}",
+        title=f"{study.title(task)}: spread of identical runs",
+        caption=(
+            f"How far runs with the same seed and settings scatter. Bars: sample SD s, with 1/(n-1), over the "
+            f"{nd_phrase(study)} of each seed and optimizer ({counts(data['n'])} per bar), in points (0.01 of a metric "
+            "in [0, 1]). Black ticks: the thesis's SD with 1/n (eq. 5.1). Whiskers: 95 % chi-square interval of the "
+            "SD, s sqrt((n-1)/q), for normal values; a triangle marks one that leaves the frame. Where "
+            "whiskers overlap widely, unequal bars prove nothing. No bar: no two complete runs."
+        ),
+        alt=f"Bar chart per seed and optimizer; {spans}.",
+        figure=drawing.metric_panels(
+            study,
+            task,
+            lambda axes, metric: _sd_panel(axes, chosen(data, metric=metric), study),
+            "spread of identical runs",
+            "SD of the nd runs (points)",
+        ),
+        thesis_name=thesis_name(study, task, "sd"),
+    )
+
+
+def _sd_panel(axes: Axes, data: pd.DataFrame, study: Study) -> None:
+    if data["sd_sample"].notna().sum() == 0:
+        drawing.not_available(axes, "no cell with two complete nd runs")
+        return
+    limit = 100 * WHISKER_LIMIT * drawing.finite_max(data["sd_sample"].tolist()) or 1.0
+    places, width = drawing.grouped_positions(len(study.seeds), len(study.optimizers))
+    for optimizer, centres in zip(study.optimizers, places, strict=True):
+        bars, look = chosen(data, optimizer=optimizer), drawing.OPTIMIZER_STYLES[optimizer]
+        columns = ("sd_sample", "sd_population", "sd_low", "sd_high")
+        values, thesis, low, high = (
+            [100 * value for value in drawing.by_seed(bars, study.seeds, name)] for name in columns
+        )
+        axes.bar(centres, values, 0.92 * width, color=look["color"], hatch=look["hatch"])
+        axes.hlines(thesis, [c - 0.3 * width for c in centres], [c + 0.3 * width for c in centres], color="black")
+        axes.vlines(centres, low, [min(value, limit) for value in high], color="#333333", linewidth=1)
+        outside = [centre for centre, value in zip(centres, high, strict=True) if value > limit]
+        if outside:  # an empty unclipped line would upset the layout
+            axes.plot(outside, [limit] * len(outside), "^", color="#333333", markersize=4, clip_on=False)
+        # A bar of height 0 cannot be seen: it is written.
+        for centre, value in zip(centres, values, strict=True):
+            if value == 0:
+                axes.text(centre, 0.02 * limit, "0", ha="center", va="bottom", fontsize=8)
+    axes.set_ylim(0, limit * 1.02)
+    drawing.seed_ticks(axes, study.seeds)
+
+
+SECTION = Section("spread", "Spread of identical runs", tables=tables, figures=figures)

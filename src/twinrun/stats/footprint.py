@@ -1,0 +1,95 @@
+"""Energy and carbon by formula, and what a study will take, from a short probe of each kind of run."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+JOULES_PER_KWH = 3.6e6
+# Board power limits in watts, from the manufacturers' data sheets; names as the driver gives them.
+BOARD_POWER = {
+    "NVIDIA RTX A6000": 300.0,
+    "NVIDIA A100-SXM4-40GB": 400.0,
+    "NVIDIA A100-SXM4-80GB": 400.0,
+    "NVIDIA H100 80GB HBM3": 700.0,
+    "NVIDIA H200": 700.0,
+    "Tesla V100-SXM2-32GB": 300.0,
+    "Tesla T4": 70.0,
+}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the formula takes and nobody measured; each is stated beside the result."""
+
+    kg_per_kwh: float = 0.385  # carbon intensity, as in the thesis's Table 6.1
+    pue: float = 1.0  # power usage effectiveness; the thesis's formula has none. Surveyed data centres: about 1.6
+    watts: Mapping[str, float] = field(default_factory=lambda: BOARD_POWER)  # by the name of the GPU
+
+    @property
+    def sentence(self) -> str:
+        """The inputs for a caption."""
+        return f"{self.kg_per_kwh:g} kg CO2 per kWh (as in the thesis), PUE {self.pue:g}"
+
+
+def formula_kwh(watts: float, seconds: float, pue: float) -> float:
+    """Energy by the ML CO2 Impact calculator's formula: power x time (Lacoste et al. 2019), times PUE.
+
+    >>> formula_kwh(300, 3600, 1.0)
+    0.3
+    """
+    return watts * seconds * pue / JOULES_PER_KWH
+
+
+def carbon_kg(kwh: float, kg_per_kwh: float) -> float:
+    """Carbon dioxide equivalent of an energy; 233.14 kWh at 0.385 are 89.76 kg, not the thesis's 89.86.
+
+    >>> round(carbon_kg(233.14, 0.385), 2)
+    89.76
+    """
+    return kwh * kg_per_kwh
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """What one run of a kind takes; `watts` None: the device's power could not be read."""
+
+    seconds: float
+    peak_memory_bytes: int
+    watts: float | None
+
+
+def estimate_run(probe: Mapping[str, Any], epochs: int) -> RunEstimate:
+    """Seconds of a whole run from what `twinrun probe` measured: start, then per epoch its steps and one evaluation.
+
+    >>> probe = {"startup_seconds": 4.0, "step_seconds": [0.1, 0.3, 0.1], "train_images": 100, "batch_size": 30,
+    ...          "evaluation_seconds": 0.5, "peak_memory_bytes": 10, "watts": None}
+    >>> round(estimate_run(probe, epochs=10).seconds, 6)
+    13.0
+    """
+    steps = math.ceil(probe["train_images"] / probe["batch_size"])
+    epoch = steps * statistics.median(probe["step_seconds"]) + probe["evaluation_seconds"]
+    seconds = probe["startup_seconds"] + epochs * epoch
+    return RunEstimate(seconds, probe["peak_memory_bytes"], probe["watts"])
+
+
+def study_lines(kinds: Mapping[str, tuple[RunEstimate, int]], device: str) -> list[str]:
+    """Table and sums as lines of text; `kinds` has for each kind of run its estimate and how many there are."""
+    lines = ["kind\truns\tseconds each\tpeak memory, GB\thours"]
+    for kind, (run, count) in kinds.items():
+        memory, hours = run.peak_memory_bytes / 1e9, count * run.seconds / 3600
+        lines.append(f"{kind}\t{count}\t{run.seconds:.3g}\t{memory:.2f}\t{hours:.3g}")
+    total = sum(count * run.seconds for run, count in kinds.values())
+    lines.append(
+        f"one run after the other on this {device}: {total / 3600:.3g} hours, preparation and report not counted"
+    )
+    inputs, known = Inputs(), [(run, count) for run, count in kinds.values() if run.watts is not None]
+    if len(known) == len(kinds):
+        kwh = sum(formula_kwh(run.watts or 0.0, count * run.seconds, inputs.pue) for run, count in known)
+        lines.append(f"energy: {kwh:.3g} kWh, {carbon_kg(kwh, inputs.kg_per_kwh):.3g} kg CO2 with {inputs.sentence}")
+    else:
+        lines.append(f"energy: not known: the power of this {device} cannot be read")
+    return lines

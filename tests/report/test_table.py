@@ -1,0 +1,179 @@
+"""Tables as LaTeX and Markdown, guidelines, the interface for notebooks, and every docstring example."""
+
+import doctest
+import importlib
+import math
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.collect.synthetic import Synthetic
+from tests.report.drafts import collected, draft_of, study_of
+
+import twinrun
+from twinrun.collect.study import load_study
+from twinrun.report.build import build_tables
+from twinrun.report.columns import REMARK, TASK, Column, N
+from twinrun.report.sections.guidelines import guidelines
+from twinrun.report.table import Table, columns_shown, latex, latex_text, markdown, markdown_table
+from twinrun.stats.intervals import PooledSd
+from twinrun.study.errors import InputError
+from twinrun.study.layout import Layout
+
+MODULES = (
+    "stats.agreement", "stats.footprint", "collect.pictures", "report.table",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings(name: str) -> None:
+    module = importlib.import_module(f"twinrun.{name}")
+    done = doctest.testmod(module, extraglobs={"np": np, "pd": pd})
+    assert done.attempted > 0
+    assert done.failed == 0
+
+
+NASTY = r"50 % & $x_1^2$ #3 {a} \b ~ <c> | [d] `code_1`"
+
+
+def nasty_table() -> Table:
+    columns = (TASK, N, Column("difference_percent", "Difference %", "+.2f", "100 (det - nd) / nd"))
+    rows = [{"task": NASTY, "n": 3, "difference_percent": -0.5}, {"task": "[first]", "n": 4}]
+    return Table("nasty", "What?", NASTY, columns, rows, thesis_name="table 9.9", notes=("A note_1.",))
+
+
+def test_latex_is_escaped() -> None:
+    text = latex(nasty_table())
+    body = text.split(r"\endlastfoot")[1]
+    assert r"50 \% \& \$x\_1\textasciicircum{}2\$ \#3 \{a\} \textbackslash{}b \textasciitilde{}" in body
+    assert r"\texttt{code\_1}" in body
+    assert r"{}[first]" in body
+    assert "$-$0.50" in body
+    assert r"\caption[{What?}]{Table 9.9. What? 50" in text
+    assert text.count(r"\toprule") == 2
+    assert text.count(r"\begin{longtable}{p{16.0em}rr}") == 1
+    # What is left of special characters is a command or escaped: braces balance, no bare % or &.
+    for line in body.splitlines()[1:-2]:
+        assert line.replace(r"\{", "").replace(r"\}", "").count("{") == line.replace(r"\{", "").replace(
+            r"\}", ""
+        ).count("}")
+        assert line.replace(r"\&", "").count("&") == 2
+        assert "%" not in line.replace(r"\%", "")
+    assert latex_text("") == ""
+
+
+def test_an_empty_remark_is_not_shown() -> None:
+    frame = pd.DataFrame({"n": [1, 2], "remark": ["", ""]})
+    assert columns_shown((N, REMARK), frame) == [N]
+    frame.loc[1, "remark"] = "why"
+    assert columns_shown((N, REMARK), frame) == [N, REMARK]
+
+
+def test_a_frame_holds_whole_numbers_points_and_what_is_missing() -> None:
+    points = Column("points", "Points", ".1f", "of 100", factor=100)
+    columns = (N, points, Column("share", "Share", ".2f", ""), REMARK)
+    rows = [
+        {"n": 2**60 + 1, "points": 0.25, "share": 1},
+        {"n": None, "points": None, "share": math.nan, "remark": "no"},
+    ]
+    frame = Table("t", "T", "C", columns, rows).frame
+    assert frame["n"].tolist() == [2**60 + 1, pd.NA]
+    assert frame.to_csv(index=False).splitlines()[1:] == ["1152921504606846977,25.0,1.0,", ",,,no"]
+    assert [column.shown(value) for column, value in zip(columns, frame.iloc[1], strict=True)] == ["n/a"] * 3 + ["no"]
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex: install Debian's `texlive-latex-recommended`")
+def test_every_table_compiles_and_fits_the_page(layout: Layout, tmp_path: Path) -> None:
+    tables = [*build_tables(load_study(layout.collected)).values(), nasty_table()]
+    tables.append(Table("empty", "Empty", "None.", (TASK, N), []))
+    for table in tables:
+        (tmp_path / f"{table.name}.tex").write_text(latex(table))
+    packages = r"\usepackage[T1]{fontenc}\usepackage{booktabs, longtable, lscape}"
+    body = "\n".join(rf"\input{{{table.name}}}\clearpage" for table in tables)
+    page = rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}"
+    (tmp_path / "all.tex").write_text(page)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    for _ in range(2):  # longtable finds its widths in the second run
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-800:]
+    assert (tmp_path / "all.pdf").read_bytes().startswith(b"%PDF")
+    over = [
+        float(points) for points in re.findall(r"Overfull \\hbox \(([0-9.]+)pt", (tmp_path / "all.log").read_text())
+    ]
+    assert max(over, default=0) < 12  # points: nothing reaches beyond the margin
+
+
+def test_markdown_is_escaped() -> None:
+    lines = markdown_table(nasty_table().columns, nasty_table().frame)
+    assert lines[1] == "| --- | ---: | ---: |"
+    assert all(line.replace(r"\|", "").count("|") == 4 for line in lines)
+    assert "Made by `twinrun analyze`." in markdown(nasty_table())
+    empty = Table("empty", "Empty", "None.", (TASK, N), [])
+    assert "Not available: no rows." in markdown(empty)
+    assert "Not available: no rows." in latex(empty)
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    spec = Synthetic(
+        tasks=("digits",), n_test=60, epochs=1, runs=("det_1", "det_2", "nd_1", "nd_2", "nd_3"), spread=0.3
+    )
+    return collected(tmp_path_factory.mktemp("study"), spec)
+
+
+def test_guidelines_carry_their_numbers(layout: Layout) -> None:
+    draft = draft_of(load_study(layout.collected))
+    found = guidelines(draft)
+    assert any("to the last bit" in one.advice for one in found)
+    spread = draft.frame("spread")
+    mine = spread[(spread["metric"] == "accuracy") & (spread["arm"] == "nd")]
+    pooled = PooledSd.of_sds(mine["sd_sample"], mine["n"])
+    sd = pooled.value
+    assert (round(sd**2, 12), pooled.df) == (round(float((mine["sd_sample"] ** 2).mean()), 12), 12)
+    gap = next(one for one in found if "single run" in one.advice)
+    assert f"{196 * math.sqrt(2) * sd:.2f} points" in gap.advice
+    assert all("(table" in one.ground and one.rule.startswith("given when") for one in found)
+
+
+def test_no_guideline_where_the_data_do_not_decide(tmp_path: Path) -> None:
+    spec = Synthetic(tasks=("digits",), seeds=(0,), runs=("det_1", "nd_1"), n_test=20, epochs=1)
+    assert guidelines(draft_of(study_of(tmp_path, spec))) == []
+
+
+def test_a_study_is_loaded_from_any_of_its_folders(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (layout.root, layout.collected, layout.root / "runs", str(layout.root)):
+        assert len(twinrun.load(folder).runs) == 30
+    monkeypatch.chdir(layout.root)
+    study = twinrun.load()
+    assert "row" not in study.runs
+    assert study.tables["churn"]["churn"].between(0, 1).any()
+    run = "digits/sgd/42/nd_2"
+    assert study.probabilities(run).shape == (60, 10)
+    assert (study.probabilities(run).argmax(axis=1) == study.labels("digits")).mean() == pytest.approx(
+        study.runs.set_index("id").loc[run, "accuracy"]
+    )
+    assert study.heads(run).shape[0] == 2
+    assert set(study.curves["id"]) == set(study.measured["id"])
+
+
+def test_what_cannot_be_loaded_is_named(layout: Layout, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        twinrun.load(tmp_path / "nowhere")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match="no collected study"):
+        twinrun.load(tmp_path / "other")
+    with pytest.raises(InputError, match="no run of this study"):
+        twinrun.load(layout.root).heads("digits/sgd/42/nd_9")
+    with pytest.raises(InputError, match="tasks: digits"):
+        twinrun.load(layout.root).labels("flowers")
+
+
+def test_importing_twinrun_stays_light() -> None:
+    code = "import sys, twinrun, twinrun.cli; twinrun.load; print({'pandas', 'numpy', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
