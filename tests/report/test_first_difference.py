@@ -14,10 +14,9 @@ from tests.report.drafts import draft_of
 from twinrun.collect.first_difference import Growth, Located, Parting, read_located, write_located
 from twinrun.collect.first_difference import sentences as answer
 from twinrun.collect.study import Study, load_study
-from twinrun.report.build import analyze
-from twinrun.report.page import write_report
 from twinrun.report.section import Draft
 from twinrun.report.sections.first_difference import ABSENT, SECTION, STALE, figures, sentences, tables
+from twinrun.report.style import save
 from twinrun.report.table import Table
 from twinrun.study.errors import MismatchError
 from twinrun.study.files import write_text
@@ -67,13 +66,12 @@ def located(layout: Layout, task: str = "cracks", **changes: object) -> Located:
     return Located(**(facts | changes))
 
 
-def test_a_study_that_was_not_located_says_so(layout: Layout) -> None:
+def test_a_study_that_was_not_located_says_so(layout: Layout, reported: Layout) -> None:
     study = load_study(layout.collected)
     table = parting_table(study)
     assert list(table.frame["remark"]) == [ABSENT] * len(study.tasks)
     assert figures(Draft(study)) == []
-    analyze(layout.collected, layout.analysis)
-    page = write_report(layout.analysis, layout.collected, layout.report).read_text()
+    page = (reported.report / "index.html").read_text()
     assert "The first difference" in page
     assert "not located: run <code>twinrun locate --all</code>" in page
 
@@ -92,13 +90,10 @@ def test_a_located_study(layout: Layout) -> None:
     text = "\n".join(sentences(draft))
     assert "first differ in epoch 1, step 2: batch, order of the examples, 62 of 64 elements" in text
     assert "`aten.native_batch_norm.default` in blocks.0.bn1 (BatchNorm2d) (forward): output 1, 3 of 8" in text
-    analyze(layout.collected, layout.analysis)
-    first = snapshot(layout.analysis)
-    assert {"figures/parting_cracks.svg", "figures/parting_cracks.png", "tables/parting.csv"} <= set(first)
-    page = write_report(layout.analysis, layout.collected, layout.report).read_text()
-    assert 'id="figure-parting_cracks"' in page
-    analyze(layout.collected, layout.analysis)
-    assert snapshot(layout.analysis) == first
+    for name in ("a", "b"):
+        (drawn,) = figures(draft)
+        assert save(drawn, layout.root / name) == ["parting_cracks.svg", "parting_cracks.png"]
+    assert snapshot(layout.root / "a") == snapshot(layout.root / "b")
 
 
 @pytest.mark.parametrize("changes", [{"code_digest": "9" * 64}, {"fingerprints": ["9" * 64] * 2}])

@@ -11,8 +11,6 @@ from tests.collect.synthetic import Synthetic
 from tests.report.drafts import draft_of, replace_frame, study_of
 
 from twinrun.collect.study import Study
-from twinrun.report.build import analyze
-from twinrun.report.page import write_report
 from twinrun.report.section import Draft
 from twinrun.report.sections import sources
 from twinrun.report.sections.sources import NOT_AVAILABLE
@@ -133,14 +131,6 @@ def test_a_study_without_single_sources_says_so(tmp_path: Path) -> None:
     table = sources_table(study_of(tmp_path, Synthetic(epochs=2)))
     assert table.frame.empty
     assert table.notes == (NOT_AVAILABLE,)
-
-
-def test_the_report_shows_table_figure_and_literature(study: Study, tmp_path: Path) -> None:
-    analyze(study.folder, tmp_path / "analysis")
-    page = write_report(tmp_path / "analysis", study.folder, tmp_path / "report").read_text()
-    assert 'id="table-sources"' in page
-    assert 'id="figure-sources"' in page
-    assert "Summers and Dinneen 2021" in page
 
 
 def test_literature_names_its_sources(study: Study) -> None:
