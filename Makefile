@@ -30,7 +30,7 @@ study: environment
 	@echo "report: $(CURDIR)/report/index.html"
 
 test: test-environment
-	pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 check: test-environment
 	ruff check . && ruff format --check . && mypy

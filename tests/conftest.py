@@ -65,13 +65,23 @@ def _interpreter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     os.environ.pop(CUBLAS, None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first; those on a GPU only where there is one (left out, not skipped: nothing is hidden by it)."""
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Fast tests first, but slow ones where processes share the work, so that none is alone with them at the end.
+
+    Those on a GPU only where there is one (left out, not skipped: nothing is hidden by it). Tests that share what their
+    module has made are one group, so that `--dist loadgroup` makes it once.
+    """
     import torch
 
     if not torch.cuda.is_available():
         items[:] = [item for item in items if not item.get_closest_marker("cuda")]
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    for item in items:
+        fixtures = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - a private name
+        if any(fixtures[name][-1].scope == "module" for name in fixtures):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    shared = hasattr(config, "workerinput")
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None) == shared)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -1,4 +1,4 @@
-"""Stands in for the Python interpreter: `-m twinrun` and `-m dvc` go to the server, all else to the real one.
+"""Stands in for the Python interpreter: what is `warm` goes to the server, all else to the real one.
 
 `start.py` writes it under the names `python`, `twinrun` and `dvc` beside the server's socket, its first lines added:
 the interpreter's path in the line that the kernel reads and in REAL. It must start fast: no site, few modules.
@@ -15,9 +15,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 def main() -> None:
     here, name = os.path.split(os.path.abspath(sys.argv[0]))  # noqa: PTH100 - no pathlib: see above
     words = sys.argv[1:] if name == "python" else ["-m", name, *sys.argv[1:]]
-    if words[:1] == ["-m"] and words[1:2] in (["twinrun"], ["dvc"]):
+    if warm(*words[:2]):
         ask(os.path.join(here, "socket"), words)  # noqa: PTH118
     os.execv(REAL, [REAL, *words])
+
+
+def warm(first: str = "", second: str = "") -> bool:
+    """Whether a command that begins so is our own, and not a program of a user's, whose processes may be looked at."""
+    return (
+        (first == "-m" and second in ("twinrun", "dvc", "pytest"))
+        or (first == "-c" and second.startswith("import torch;"))
+        or os.path.basename(os.path.dirname(os.path.abspath(first))) == "benchmarks"  # noqa: PTH100, PTH119, PTH120
+    )
 
 
 def ask(path: str, words: list[str]) -> None:
@@ -31,7 +40,7 @@ def ask(path: str, words: list[str]) -> None:
     except OSError:
         return
     request = json.dumps({
-        "words": words[1:], "environment": dict(os.environ), "folder": os.getcwd(),  # noqa: PTH109
+        "words": words, "environment": dict(os.environ), "folder": os.getcwd(),  # noqa: PTH109
         "world": [os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "user")],  # noqa: PTH115
     }).encode()  # fmt: skip
     socket.send_fds(channel, [len(request).to_bytes(8, "little")], [0, 1, 2])

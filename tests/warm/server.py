@@ -1,4 +1,4 @@
-"""Starts `python -m twinrun` and `python -m dvc` by a fork of a process that has imported all that is not ours.
+"""Starts our own commands by a fork of a process that has imported all that is not ours.
 
 A process that imports torch, pandas and Matplotlib takes four seconds for it, and the suite starts hundreds. A child of
 this server begins where a real interpreter is after those imports: twinrun itself is imported afresh, from the path
@@ -24,7 +24,7 @@ from pathlib import Path
 
 # Read by the interpreter, or by a library that is imported here, when it starts: names and beginnings of names.
 AT_START = ("PYTHON", "LD_", "MPL", "LANG", "LC_", *sys.argv[3:])
-PUT_RIGHT = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+PUT_RIGHT = ("PYTHON", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 SLOW = (
     "torch", "torchvision.models", "scipy.stats", "pandas", "matplotlib.figure", "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg", "sklearn.metrics", "pydantic", "typer", "rich.console", "rich.progress",
@@ -37,24 +37,30 @@ def main() -> None:
     request = serve()
     if request is None:
         return
-    module, *words = request["words"]
     for entry in reversed(os.environ.get("PYTHONPATH", "").split(os.pathsep)):
         if entry:
             sys.path.insert(0, entry)
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     sys.executable = sys.argv[1]
-    sys.argv = [module, *words]
-    os._exit(execute(module))
+    os._exit(execute(*request["words"]))
 
 
-def execute(module: str) -> int:
-    """Run `python -m MODULE`; its exit code. All that ends an interpreter is done, but nothing is freed.
+def execute(first: str, *others: str) -> int:
+    """Do what `python FIRST OTHERS` does; its exit code. All that ends an interpreter is done, but nothing is freed.
 
     Freeing what the server has imported would write to every page of it, and so copy it: a second and a half.
     """
     code = 0
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if first in ("-m", "-c"):
+            sys.argv = [first, *others[1:]]
+            if first == "-m":
+                runpy.run_module(others[0], run_name="__main__", alter_sys=True)
+            else:
+                exec(others[0], {"__name__": "__main__"})
+        else:
+            sys.argv = [first, *others]
+            runpy.run_path(first, run_name="__main__")
     except SystemExit as stop:
         if isinstance(stop.code, str):
             print(stop.code, file=sys.stderr)

@@ -118,11 +118,22 @@ def test_other_mounts_need_a_real_process(spy: Path) -> None:
     assert facts(done)["torch"] is False
 
 
-def test_all_that_is_no_module_of_ours_is_the_real_interpreter() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys; print(sys.executable)"], stdout=subprocess.PIPE, text=True, check=True
-    )
-    assert done.stdout == f"{REAL}\n"
+def test_all_that_is_not_ours_is_the_real_interpreter(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("import sys; print(sys.executable)")
+    for words in (["-c", "import sys; print(sys.executable)"], ["own.py"]):
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True)
+        assert done.stdout == f"{REAL}\n"
+
+
+def test_a_line_with_torch_and_a_benchmark_are_warm(tmp_path: Path) -> None:
+    code = "import torch; import sys; print('pandas' in sys.modules, sys.argv, __name__)"
+    script = tmp_path / "benchmarks" / "own.py"
+    script.parent.mkdir()
+    script.write_text(code + "; print(__file__)")
+    for words, name, rest in ((["-c", code], "-c", ""), ([str(script)], str(script), f"{script}\n")):
+        for program, pandas in ((sys.executable, True), (REAL, False)):
+            done = subprocess.run([program, *words, "a", "b"], stdout=subprocess.PIPE, text=True, check=True)
+            assert done.stdout == f"{pandas} {[name, 'a', 'b']} __main__\n{rest}"
 
 
 @pytest.mark.slow
