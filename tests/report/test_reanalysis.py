@@ -22,13 +22,15 @@ def test_corrected_table_5_5() -> None:
 
 
 def test_implied_sd_gives_back_the_printed_p() -> None:
-    from twinrun.stats.hypothesis import one_sample_t
+    from twinrun.stats.hypothesis import one_sample_t, prediction_test
 
     for row in FOUND.cells.to_dict("records"):
         # Five values with that mean and SD.
         shape = pd.Series([-2.0, -1.0, 0.0, 1.0, 2.0])
         values = row["mean_nd"] + row["sd_implied"] * shape / shape.std()
         assert one_sample_t(values, row["det"]).p == pytest.approx(row["p_thesis"], rel=1e-6)
+        valid = prediction_test(values, row["det"])
+        assert (valid.statistic, valid.p) == pytest.approx((row["t_valid"], row["p_valid"]), rel=1e-6)
         assert row["sd_implied_from"] <= row["sd_implied"] <= row["sd_implied_to"]
 
 

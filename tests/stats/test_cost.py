@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from twinrun.inspect.cost import palindrome
-from twinrun.stats.cost import block_ratio, estimate, judge
+from twinrun.stats.cost import block_ratio, estimate, family_p, increments, judge
+from twinrun.study.errors import InputError
 
 RUNGS = ["free", "free_again", "fill"]
 Block = list[tuple[str, float]]
@@ -93,3 +95,65 @@ def test_too_few_blocks_have_a_ratio_and_no_verdict() -> None:
     assert (found.ratio, found.low, found.high) == (1.1, None, None)
     assert found.verdict == "not defined: 5 of the 6 blocks that a 95 % interval needs"
     assert math.isnan(estimate([]).ratio)
+
+
+def nulls(rng: np.random.Generator, tables: int, blocks: int, rungs: int, skewed: bool) -> np.ndarray:
+    """Ratios (tables, rungs, blocks) of rungs that cost nothing, against one base."""
+    shape = (tables, rungs + 1, blocks, 2)
+    noise = rng.exponential(size=shape) if skewed else rng.normal(size=shape)
+    logs = 0.01 * noise.mean(axis=3)
+    return np.exp(logs[:, 1:] - logs[:, :1])
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+@pytest.mark.parametrize("blocks", [6, 9])
+def test_rungs_that_cost_nothing_are_rarely_called_dearer(blocks: int, skewed: bool) -> None:
+    tables = nulls(np.random.default_rng(blocks), 700, blocks, 5, skewed)
+    false = np.mean([min(family_p(table)) <= 0.05 for table in tables])
+    alone = np.mean([any(estimate(row).verdict in ("dearer", "cheaper") for row in table) for table in tables])
+    assert false <= 0.065
+    assert alone > 0.08
+
+
+def test_one_real_cost_among_nulls_is_found_with_six_blocks() -> None:
+    rng = np.random.default_rng(1)
+    names = ["free", "free_again", "a", "b", "c", "d", "fill"]
+    found = 0
+    for _ in range(40):
+        blocks = []
+        for number in range(6):
+            order = palindrome(names, number)
+            blocks.append([(rung, (1.1 if rung == "fill" else 1.0) * math.exp(0.005 * rng.normal())) for rung in order])
+        verdicts = judge(blocks, "free", "free_again")
+        found += verdicts["fill"].verdict in ("dearer", "inconclusive: the control differs from the base")
+    assert found >= 38
+
+
+def test_the_increment_of_a_rung_is_over_the_one_before() -> None:
+    blocks = played(np.random.default_rng(5), 6, {"free_again": 1.1, "fill": 1.32}, noise=0.0001)
+    steps = increments(blocks, {"free_again": "free", "fill": "free_again"})
+    assert steps["free_again"].ratio == pytest.approx(1.1, rel=1e-3)
+    assert steps["fill"].ratio == pytest.approx(1.2, rel=1e-3)
+    assert steps["fill"].low is not None
+    assert steps["fill"].low > 1.19
+    assert {item.verdict for item in steps.values()} == {"dearer"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda b: [[item for item in block if item[0] != "free_again"] for block in b], "block 1 has no 'free_again'"),
+        (lambda b: [*b[:2], b[2][:3]], "block 3 is measured in the order"),
+        (lambda b: [[*b[0][:1], *b[0][2:], b[0][1]], *b[1:]], "block 1 is measured in the order"),
+        (lambda b: [[(name, math.nan) for name, _ in b[0]]], "s a step"),
+        (lambda b: [], "no block was measured"),
+    ],
+)
+def test_blocks_that_cannot_be_judged_are_refused(change: Callable[[list[Block]], list[Block]], words: str) -> None:
+    blocks = played(np.random.default_rng(0), 3, {})
+    with pytest.raises(InputError, match=words):
+        judge(change(blocks), "free", "free_again")
+
+
+def test_a_block_without_a_ratio_is_named() -> None:
+    assert estimate([1.0, math.nan, 1.0, 1.0, 1.0, 1.0]).verdict == "not defined: a block has no ratio"

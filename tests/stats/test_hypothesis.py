@@ -94,6 +94,22 @@ def test_size_of_brown_forsythe(runs: int, classic: bool, least: float, most: fl
     assert least <= np.mean(p < 0.05) <= most
 
 
+def test_patterns_and_splits_are_all_tried_up_to_their_limits() -> None:
+    """At the limit p is a whole number of patterns, whatever the generator; above it a share of those drawn."""
+    rng = np.random.default_rng(0)
+    fourteen = np.arange(1.0, 15.0)
+    assert hypothesis.sign_permutation(fourteen, rng).p == 2.0**-13
+    assert hypothesis.sign_permutation(np.arange(1.0, 16.0), rng, 999).p == 1 / 1000
+    tied = np.repeat(np.arange(1.0, 8.0), 2)
+    assert hypothesis.signed_rank(tied).p == 2.0**-13
+    assert (
+        hypothesis.signed_rank(np.append(tied, 8.0)).p == stats.wilcoxon(np.append(tied, 8.0), method="approx").pvalue
+    )
+    eight, nine = np.arange(8.0), np.arange(9.0)
+    assert permutation.permutation_test(eight, eight + 10, rng).p == 2 / 12870
+    assert permutation.permutation_test(nine, nine + 10, rng, 999).p == 1 / 1000
+
+
 RESAMPLED: dict[str, Callable[[np.random.Generator], Outcome]] = {
     "ranks of five": lambda r: permutation.kruskal_wallis_permuted(r.exponential(size=(5, 5)), r, 99),
     "ranks of four": lambda r: permutation.kruskal_wallis_permuted(r.normal(size=(3, 4)), r, 99),

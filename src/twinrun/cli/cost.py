@@ -28,9 +28,9 @@ def cost(
 ) -> None:
     """Measure what determinism costs, one flag at a time, in alternating fresh processes with a control."""
     from twinrun.inspect.cost import measure_blocks, probe_process, times
-    from twinrun.inspect.ladder import BASE, CONTROL, ladder
+    from twinrun.inspect.ladder import BASE, CONTROL, ladder, rung_before
     from twinrun.launch.progress import Progress
-    from twinrun.stats.cost import judge
+    from twinrun.stats.cost import increments, judge
     from twinrun.study.records import current_code_digest
 
     params = load_params(params_file)
@@ -53,12 +53,17 @@ def cost(
         measured = times(measure_blocks(path, settings, rungs, blocks, measure, progress.advance))
     counted = f"{blocks} block{'' if blocks == 1 else 's'}"
     print(f"{task} {run.optimizer} {precision} batch {size}: step time over that of {BASE}, {counted}")
-    print("flags\tratio\tinterval\tverdict")
-    estimates = judge(measured, BASE, CONTROL)
+    print("flags\tratio\tinterval\tverdict\town ratio\tinterval\tverdict")
+    estimates, own = judge(measured, BASE, CONTROL), increments(measured, rung_before(rungs))
     for rung in rungs[1:]:
-        found = estimates[rung]
-        interval = "" if found.low is None else f"{found.low:.3f} to {found.high:.3f}"
-        print(f"{rung}\t{found.ratio:.3f}\t{interval}\t{found.verdict}")
+        shown = [estimates[rung], *([own[rung]] if rung in own else [])]
+        columns = [rung]
+        for item in shown:
+            interval = "" if item.low is None else f"{item.low:.3f} to {item.high:.3f}"
+            columns += [f"{item.ratio:.3f}", interval, item.verdict]
+        print("\t".join(columns))
+    print("ratio: all flags down to this one; own ratio: this flag over the rung before it; intervals of one ratio at "
+          "95 %, verdicts corrected over all rungs")  # fmt: skip
     print(f"measurements in {path}")
 
 

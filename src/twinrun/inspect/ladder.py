@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from twinrun.study.flags import NumericFlags
@@ -30,3 +31,14 @@ def ladder(*, tf32: bool) -> dict[str, NumericFlags]:
         flags = replace(flags, **change)
         rungs[name] = flags
     return rungs
+
+
+def rung_before(rungs: Sequence[str]) -> dict[str, str]:
+    """The rung that each one adds a single flag to; the control adds none to the first.
+
+    >>> rung_before(["free", "free_again", "benchmark_off"])
+    {'benchmark_off': 'free'}
+    """
+    steps = [rung for rung in rungs if rung != CONTROL]
+    before = dict(zip(steps[1:], steps, strict=False))
+    return {rung: LEAN if rung == "tf32_off" else lower for rung, lower in before.items()}

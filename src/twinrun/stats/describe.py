@@ -62,7 +62,7 @@ def sample_sd(values: ArrayLike) -> float:
     return math.sqrt(squares / (n - 1)) if n > 1 else math.nan
 
 
-def sd_factors(n: int, confidence: float = 0.95) -> tuple[float, float]:
+def sd_factors(n: float, confidence: float = 0.95) -> tuple[float, float]:
     """What to multiply a sample SD of `n` >= 2 values by for its chi-square interval.
 
     >>> print("{:.2f} {:.2f}".format(*sd_factors(5)))

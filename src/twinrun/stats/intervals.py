@@ -88,7 +88,7 @@ class PooledSd:
     """
 
     value: float
-    df: int
+    df: float
 
     @classmethod
     def of(cls, cells: Iterable[ArrayLike]) -> PooledSd:
@@ -113,6 +113,29 @@ class PooledSd:
         total = math.fsum(squares) if np.isfinite(squares).all() else math.nan
         return cls(math.sqrt(total / df) if df else math.nan, df)
 
+    @classmethod
+    def together(cls, parts: Iterable[PooledSd]) -> PooledSd:
+        """Several pooled SDs as one, each with its degrees of freedom.
+
+        >>> PooledSd.together([PooledSd(3.0, 1), PooledSd(4.0, 1)])
+        PooledSd(value=3.5355339059327378, df=2)
+        """
+        kept = [part for part in parts if part.df]
+        df = sum(part.df for part in kept)
+        return cls(math.sqrt(math.fsum(part.value**2 * part.df for part in kept) / df) if df else math.nan, df)
+
+    def gap_of_two(self, confidence: float = 0.95) -> float:
+        """What the difference of two further runs stays below with this confidence: t sqrt(2) SD, t at `df`.
+
+        With 1.96 for t, pairs of identical runs exceed it in 10.7 % of cases at 5 degrees of freedom.
+
+        >>> round(PooledSd(1.0, 5).gap_of_two(), 2)
+        3.64
+        """
+        return (
+            float(special.stdtrit(self.df, (1 + confidence) / 2)) * math.sqrt(2) * self.value if self.df else math.nan
+        )
+
     def interval(self, confidence: float = 0.95) -> Interval:
         """The chi-square interval, which supposes normal values with the same SD in every cell.
 
@@ -123,11 +146,15 @@ class PooledSd:
         method = "chi-square, pooled"
         if not self.df or math.isnan(self.value):
             why = "a value is missing" if self.df else "no cell has two values"
-            return Interval(None, None, None, self.df, confidence, method, UNDEFINED + why)
+            return Interval(None, None, None, self._n, confidence, method, UNDEFINED + why)
         if self.value == 0:
-            return Interval(0.0, None, None, self.df, confidence, method, f"{UNDEFINED}no spread within any cell")
+            return Interval(0.0, None, None, self._n, confidence, method, f"{UNDEFINED}no spread within any cell")
         low, high = describe.sd_factors(self.df + 1, confidence)
-        return Interval(self.value, self.value * low, self.value * high, self.df, confidence, method)
+        return Interval(self.value, self.value * low, self.value * high, self._n, confidence, method)
+
+    @property
+    def _n(self) -> int:
+        return math.floor(self.df) + 1
 
     def ratio(self, other: PooledSd, confidence: float = 0.95) -> Interval:
         """This SD over another, independent one, with the interval of F at both degrees of freedom.
@@ -139,10 +166,40 @@ class PooledSd:
         df, method = (self.df, other.df), "F"
         if not (all(df) and self.value > 0 and other.value > 0):
             why = self.interval().reason or other.interval().reason
-            return Interval(None, None, None, sum(df), confidence, method, why)
+            return Interval(None, None, None, math.floor(sum(df)), confidence, method, why)
         ratio, tail = self.value / other.value, (1 + confidence) / 2
         low, high = (ratio / math.sqrt(float(special.fdtri(*df, share))) for share in (tail, 1 - tail))
-        return Interval(ratio, low, high, sum(df), confidence, method)
+        return Interval(ratio, low, high, math.floor(sum(df)), confidence, method)
+
+
+@dataclass(frozen=True)
+class RobustSpread:
+    """Median absolute deviation times 1.4826 (the SD, if normal) and how many of `n` runs lie beyond 3 of them."""
+
+    value: float | None
+    beyond: int | None
+    n: int
+    reason: str = ""
+
+
+def robust_spread(values: ArrayLike) -> RobustSpread:
+    """A spread that single bad runs do not move, beside the SD, which they make.
+
+    Source: Rousseeuw & Croux (1993), JASA 88, 1273-1283; without a correction for few values, where it is too small:
+    by 20 % on average at n = 5. It needs three values.
+
+    >>> robust_spread([0.90, 0.91, 0.92, 0.93, 0.10])
+    RobustSpread(value=0.014826022185056034, beyond=1, n=5, reason='')
+    """
+    array = sample(values)
+    if reason := fault(array, 3, spread=True):
+        return RobustSpread(None, None, array.size, reason)
+    apart = np.abs(array - np.median(array))
+    value = 1.482602218505602 * float(np.median(apart))
+    if value == 0:
+        why = f"{UNDEFINED}half of the {array.size} values or more are equal"
+        return RobustSpread(None, None, array.size, why)
+    return RobustSpread(value, int((apart > 3 * value).sum()), array.size)
 
 
 def sd_bootstrap(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from twinrun.stats import describe
+from twinrun.stats.intervals import PooledSd
 from twinrun.study.errors import InputError
 
 MOST = 1_000_000  # replicates: no one runs more
@@ -164,14 +165,86 @@ def replicates_against_one(difference: float, sd: float, alpha: float = 0.05, po
     return smallest(lambda n: power_against_one(n, difference, sd, alpha) >= power, 2)
 
 
-def replicates_for_equivalence(margin: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> Needed:
-    """Runs per arm so that TOST shows two arms with equal means to be within the margin, with that power.
+def replicates_for_equivalence(
+    margin: float, sd: float, alpha: float = 0.05, power: float = 0.8, difference: float = 0.0
+) -> Needed:
+    """Runs per arm so that TOST shows two arms to be within the margin, with that power, at a true difference.
 
     >>> replicates_for_equivalence(1.0, 1.0).n
     18
     """
     _check(margin, sd, alpha, power)
-    return smallest(lambda n: power_equivalence(n, margin, sd, alpha) >= power, 2)
+    if abs(difference) >= margin:
+        return Needed(None, f"no number suffices: the true difference {difference:g} is not within {margin:g}")
+    return smallest(lambda n: power_equivalence(n, margin, sd, alpha, abs(difference)) >= power, 2)
+
+
+def replicates_of_pairs(difference: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> Needed:
+    """Pairs so that the paired t-test finds a true difference; `sd` is that of the differences.
+
+    >>> replicates_of_pairs(1.0, 1.0).n
+    10
+    """
+    _check(difference, sd, alpha, power)
+    return smallest(lambda n: power_of_t(difference, sd / math.sqrt(n), n - 1, alpha) >= power, 2)
+
+
+def replicates_for_sd_ratio(ratio: float, alpha: float = 0.05, power: float = 0.8) -> Needed:
+    """Runs per arm so that the two-sided F test finds that one SD is `ratio` times the other, if normal.
+
+    >>> replicates_for_sd_ratio(1.5).n, replicates_for_sd_ratio(2.0).n
+    (50, 19)
+    """
+    positive("the ratio of SDs", ratio)
+    if ratio == 1:
+        return Needed(None, "no number suffices: the SDs are equal")
+    square = max(ratio, 1 / ratio) ** 2
+
+    def found(n: int) -> float:
+        low, high = (float(special.fdtri(n - 1, n - 1, share)) for share in (alpha / 2, 1 - alpha / 2))
+        return float(special.fdtrc(n - 1, n - 1, high / square) + special.fdtr(n - 1, n - 1, low / square))
+
+    return smallest(lambda n: found(n) >= power, 2)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Replicates for a pooled SD and for both ends of its interval, within which the true number lies.
+
+    `kind` says which SD it is: "total" (everything free, for two models) or "same-seed" (for two runs of one model).
+    """
+
+    kind: str
+    sd: float
+    sd_low: float | None
+    sd_high: float | None
+    needed: Needed
+    needed_low: Needed
+    needed_high: Needed
+
+
+def plan(pooled: PooledSd, kind: str, needed: Callable[[float], Needed], confidence: float = 0.95) -> Planned:
+    """What `needed`, a function of an SD, gives for a pooled SD and at the ends of its interval.
+
+    An SD of 0 has no plan, with the reason. Raises ValueError for another kind than "total" and "same-seed".
+
+    >>> few = plan(PooledSd(1.0, 10), "total", lambda sd: replicates_for_difference(1.0, sd))
+    >>> few.needed.n, few.needed_low.n, few.needed_high.n
+    (17, 9, 50)
+    >>> plan(PooledSd(0.0, 10), "total", replicates_for_sd).needed.reason
+    'not planned: the total SD is 0, no two runs differ'
+    """
+    if kind not in ("total", "same-seed"):
+        raise ValueError(f"an SD is total or same-seed, not {kind!r}")
+    interval = pooled.interval(confidence)
+    if interval.value is None or interval.value == 0:
+        why = (
+            f"the {kind} SD is 0, no two runs differ" if interval.value == 0 else f"the {kind} SD is {interval.reason}"
+        )
+        nothing = Needed(None, f"not planned: {why}")
+        return Planned(kind, pooled.value, None, None, nothing, nothing, nothing)
+    ends = interval.low or 0.0, interval.high or math.inf
+    return Planned(kind, pooled.value, *ends, needed(pooled.value), needed(ends[0]), needed(ends[1]))
 
 
 def smallest(enough: Callable[[int], bool], least: int) -> Needed:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from twinrun.stats import describe
+from twinrun.stats.intervals import PooledSd
 from twinrun.stats.samples import UNDEFINED, group_fault, sample
 
 
@@ -74,3 +75,30 @@ def components(groups: Sequence[ArrayLike], confidence: float = 0.95) -> Compone
     ends = [f / float(special.fdtri(*df, share)) for share in (1 - tail, tail)]
     low, high = ((end - 1) / (end + n0 - 1) for end in ends)
     return Components(kept, msw, raw, raw < 0, kept / (kept + msw), low, high, count, total)
+
+
+def total_sd(groups: Sequence[ArrayLike]) -> PooledSd:
+    """The SD of one run with everything free, from a few runs of each of several seeds: sqrt(between + within).
+
+    between + within = MSB / n0 + (1 - 1 / n0) MSW, with Satterthwaite's degrees of freedom. It is what a gain over
+    another model is held against; the SD within seeds is far smaller. Groups of one run each give their plain SD; NaN
+    with no degrees of freedom for fewer than two groups. Source: Satterthwaite (1946), Biometrics Bulletin 2, 110-114.
+
+    >>> total = total_sd([[1.0, 3.0], [5.0, 7.0]])
+    >>> print(f"{total.value:.2f} {total.df:.2f}")
+    3.00 1.26
+    """
+    samples = [kept for group in groups if (kept := sample(group)).size]
+    count, total = len(samples), sum(group.size for group in samples)
+    if count < 2:
+        return PooledSd(math.nan, 0)
+    if total == count:
+        return PooledSd.of([np.concatenate(samples)])
+    found = components(samples)
+    if found.within is None or found.between_raw is None:
+        return PooledSd(math.nan, 0)
+    n0 = (total - sum(group.size**2 for group in samples) / total) / (count - 1)
+    between, within = found.between_raw + found.within / n0, (1 - 1 / n0) * found.within  # MSB / n0, and the rest
+    freedom = between**2 / (count - 1) + within**2 / (total - count)
+    variance = between + within
+    return PooledSd(math.sqrt(variance), variance**2 / freedom if freedom else float(total - 1))
