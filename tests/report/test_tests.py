@@ -83,6 +83,11 @@ def test_numbers_are_those_of_the_functions(studies: dict[str, Study]) -> None:
     row = found["seed_groups"].frame.iloc[0]
     assert row["f"] == hypothesis.anova(several).statistic
     assert row["n_groups"] == "5, 5, 5"
+    means = [[np.mean(runs) for runs in setting.samples("nd", "accuracy")] for setting in study.settings("digits")]
+    row = found["optimizers"].frame.iloc[0]
+    above = sum((b > a) + (b == a) / 2 for a in means[0] for b in means[1])
+    assert (row["u"], row["superiority"]) == pytest.approx((above, above / 9))
+    assert row["superiority_low"] < row["superiority"] <= row["superiority_high"]
     parts = variance.components(several)
     row = found["variance"].frame.iloc[0]
     assert row["icc"] == parts.icc

@@ -175,6 +175,16 @@ def test_standard_tests_are_those_of_scipy() -> None:
     same(normality.shapiro_wilk(FREE), stats.shapiro(FREE))
 
 
+def test_mann_whitney_counts_pairs() -> None:
+    same(hypothesis.mann_whitney(FREE, OTHER), stats.mannwhitneyu(OTHER, FREE))
+    apart = hypothesis.mann_whitney([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    assert (apart.statistic, apart.p, apart.effect) == (9.0, pytest.approx(2 / 20), 1.0)  # 2 of 20 splits
+    ties = hypothesis.mann_whitney([1.0, 2.0], [2.0, 3.0])
+    assert (ties.statistic, ties.effect) == (3.5, 0.875)
+    assert hypothesis.mann_whitney([2.0, 3.0], [1.0, 2.0]).effect == 0.125
+    assert hypothesis.mann_whitney([1.0, 1.0], [1.0]).reason == "not defined: all 3 values are equal"
+
+
 def _negated(found: object) -> object:
     class Negated:
         statistic, pvalue = -found.statistic, found.pvalue  # type: ignore[attr-defined]

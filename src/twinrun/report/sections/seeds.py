@@ -11,7 +11,7 @@ from twinrun.report.columns import METRIC, REMARK, SETTING, TASK, Column, N
 from twinrun.report.names import OPTIMIZER_LABELS, nd_phrase
 from twinrun.report.section import Draft, Section, generator
 from twinrun.report.table import Table, plural, remarks
-from twinrun.stats import describe, hypothesis, permutation
+from twinrun.stats import describe, effects, hypothesis, permutation
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.samples import Sample
 from twinrun.stats.variance import components
@@ -49,6 +49,11 @@ OPTIMIZER_COLUMNS = (
     Column("t_welch", "t Welch", "+.2f", "of Welch's test of the seeds' means"),
     Column("p_welch", "p Welch", ".4f", "of Welch's test of the seeds' means"),
     Column("p_permutation", "p permutation", ".4f", "of the permutation test of the seeds' means"),
+    Column("u", "U", ".1f", "Mann-Whitney's U of the second over the first, of the seeds' means"),
+    Column("p_u", "p U", ".4f", "of U"),
+    Column("superiority", "P(second > first)", ".3f", "chance that a seed of the second is above one of the first"),
+    Column("superiority_low", "from", ".3f", "lower end of its 95 % interval"),
+    Column("superiority_high", "to", ".3f", "upper end of its 95 % interval"),
     Column("hedges_g", "g", "+.2f", "Hedges' g: d without its bias"),
     Column("rank_biserial", "r", "+.2f", "rank-biserial correlation, -1 to 1"),
     Column("sd_first", "SD first", ".3f", "SD of nd runs within a seed, pooled, in points of 100", factor=100),
@@ -98,7 +103,8 @@ def tables(draft: Draft) -> list[Table]:
         caption=(
             "What the text of the thesis says of its Table 5.6. Means: one value per seed, the mean of its nd runs "
             "(runs of one seed are no independent draws of an optimizer); Welch's t and the permutation of all splits, "
-            "first less second, n seeds each. Noise: SD of nd runs within a seed, pooled over the seeds, compared by "
+            "first less second, n seeds each; Mann-Whitney's U and P(second > first) = U / (n1 n2), ties half, with "
+            "Newcombe's interval. Noise: SD of nd runs within a seed, pooled over the seeds, compared by "
             "Brown-Forsythe with deviations from each seed's own median (seeds of three nd runs or more), by the F "
             "table and against simulated normal groups."
         ),
@@ -170,6 +176,7 @@ def _optimizers_row(first: Setting, second: Setting) -> dict[str, Any]:
     means = [[describe.mean(group) for group in side] for side in sides]
     welch = hypothesis.welch_t(*means)
     permuted = permutation.permutation_test(means[0], means[1], generator("optimizers", *names))
+    ranks, above = hypothesis.mann_whitney(*means), effects.superiority(means[1], means[0])
     several = [[group for group in side if group.size >= 3] for side in sides]
     noise = hypothesis.brown_forsythe(several)
     sd_first, sd_second = (PooledSd.of(side).value for side in sides)
@@ -184,6 +191,11 @@ def _optimizers_row(first: Setting, second: Setting) -> dict[str, Any]:
         "t_welch": welch.statistic,
         "p_welch": welch.p,
         "p_permutation": permuted.p,
+        "u": ranks.statistic,
+        "p_u": ranks.p,
+        "superiority": above.value,
+        "superiority_low": above.low,
+        "superiority_high": above.high,
         "hedges_g": welch.effect,
         "rank_biserial": permuted.effect,
         "sd_first": sd_first,
@@ -192,7 +204,11 @@ def _optimizers_row(first: Setting, second: Setting) -> dict[str, Any]:
         "p_noise": noise.p,
         "p_noise_simulated": permutation.brown_forsythe_simulated(several, generator("noise", *names)).p,
         "remark": remarks(
-            _told("Welch", welch.reason), _told("permutation", permuted.reason), _told("noise", noise.reason)
+            _told("Welch", welch.reason),
+            _told("permutation", permuted.reason),
+            _told("U", ranks.reason),
+            _told("P(second > first)", above.reason),
+            _told("noise", noise.reason),
         ),
     }
 
