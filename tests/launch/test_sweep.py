@@ -1,19 +1,16 @@
-"""Sweeping: failures are named and the rest is kept; an interrupt stops the children; only current runs count."""
+"""Sweeping: failures are named and the rest is kept; only current runs count."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import IO
 
-import psutil
 import pytest
 import yaml
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
@@ -50,23 +47,6 @@ def test_a_failed_run_is_named_and_the_others_are_kept(small: Params, study: Lay
     assert list(states(small, study).values()) == ["missing", "complete", "complete", "complete"]
     (blocked / "det_1").unlink()
     assert cli("sweep")[1] == "1 run trained, 3 were there already\n"
-
-
-@pytest.mark.slow
-@pytest.mark.cold  # a warm process is not the one whose children are looked at
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_stops_the_children(number: signal.Signals, small: Params, study: Layout) -> None:
-    sweep = subprocess.Popen([sys.executable, "-m", "twinrun", "sweep", "--jobs", "2"], cwd=study.root,
-                             stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
-    deadline = time.monotonic() + 60
-    while len(children := psutil.Process(sweep.pid).children()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert len(children) == 2
-    os.kill(sweep.pid, number)
-    assert sweep.wait(30) == 130
-    gone, alive = psutil.wait_procs(children, timeout=10)
-    assert len(gone) == 2
-    assert not alive
 
 
 def test_every_run_gets_its_own_environment(small: Params, study: Layout) -> None:

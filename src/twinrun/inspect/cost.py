@@ -86,7 +86,10 @@ def times(blocks: Sequence[Sequence[dict[str, Any]]]) -> list[list[tuple[str, fl
 
 
 def probe_process(root: Path, run_id: str, options: Sequence[str]) -> Callable[[str | None], dict[str, Any]]:
-    """A measure that starts `twinrun probe` afresh for each rung; None: with the run's own flags."""
+    """A measure that starts `twinrun probe` from nothing for each rung; None: with the run's own flags.
+
+    Never from a worker server: processes that share their loaded libraries would not be independent measurements.
+    """
 
     def measure(rung: str | None) -> dict[str, Any]:
         command = [sys.executable, "-m", "twinrun", "probe", run_id, *(["--rung", rung] if rung else []), *options]

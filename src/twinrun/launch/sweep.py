@@ -11,6 +11,7 @@ from twinrun.launch.finish import only_one, record_finished
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.progress import Progress
 from twinrun.launch.status import missing_runs, states
+from twinrun.launch.workers import modules_of
 from twinrun.study.errors import BusyError, IncompleteError, InputError, OutOfMemoryError
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
@@ -45,13 +46,13 @@ def sweep(
                 print(f"{run.id}: its record is trained again ({state})", file=sys.stderr)
         failed: list[Finished] = []
         try:
-            failed = _train(missing, root, params_file=params_file, jobs=jobs, device=device, gpus=gpus)
+            failed = _train(params, missing, root, params_file=params_file, jobs=jobs, device=device, gpus=gpus)
             least = max(1, len(gpus))
             while jobs > least and (short := [item.run for item in failed if item.code in SHORT_OF_MEMORY]):
                 jobs = max(least, jobs // 2)
                 print(f"memory ran out in {len(short)} runs: they are tried again, {jobs} at a time", file=sys.stderr)
                 failed = [item for item in failed if item.code not in SHORT_OF_MEMORY]
-                failed += _train(short, root, params_file=params_file, jobs=jobs, device=device, gpus=gpus)
+                failed += _train(params, short, root, params_file=params_file, jobs=jobs, device=device, gpus=gpus)
         finally:
             # Also after an interrupt: `dvc repro` removes and repeats what is not recorded.
             if record:
@@ -67,6 +68,7 @@ def sweep(
 
 
 def _train(
+    params: Params,
     missing: Collection[Run],
     root: Path,
     *,
@@ -103,6 +105,7 @@ def _train(
                 jobs=jobs,
                 arguments=lambda run: options,
                 done=note,
+                modules=modules_of(params, {run.task for run in missing}),
                 logs=Layout(root).logs,
                 gpus=gpus,
             )

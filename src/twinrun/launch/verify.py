@@ -73,9 +73,10 @@ def retrain(
     prefix: Sequence[str] = (),
     gpus: Sequence[str] = (),
 ) -> dict[str, Record]:
-    """Train `runs` again in fresh processes, outside the study folder, and return their records by id.
+    """Train `runs` again, outside the study folder, and return their records by id.
 
-    With `gpus`, the processes take turns on them.
+    Each process starts from nothing, never from a worker server: that the bits do not depend on what a process did
+    before is part of what is verified. With `gpus`, the processes take turns on them.
 
     Raises IncompleteError when one cannot be trained.
     """
