@@ -146,7 +146,7 @@ def test_records_are_those_of_fresh_processes(study: Layout, params: Params) -> 
         assert forked == fresh
         said = [(study.root / "logs" / out / f"{run.id}.log").read_text() for out in ("fresh", "forked")]
         assert said[0] == said[1]
-        assert "epoch 4/4" in said[0]
+        assert "epoch 2/" in said[0]
 
 
 @pytest.mark.slow
