@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from twinrun.collect.first_difference import Located
+from twinrun.collect.first_difference import FirstDifference
 from twinrun.inspect.first_difference import Search
 from twinrun.inspect.lockstep import Pair
 from twinrun.inspect.pairs import Recorded
@@ -75,7 +75,7 @@ def record_of(params: Params, run_id: str, replay: Replay) -> Record:
 def drive(
     harness: Harness, disturb: Disturb, *, cell: str = "shapes/sgd/0", labels: tuple[str, str] = ("det_1", "det_2"),
     noises: tuple[Noise, Noise] = (NATIVE, NATIVE), follow: int = 0, epoch: int = 1, record: Record | None = None,
-) -> Located:  # fmt: skip
+) -> FirstDifference:  # fmt: skip
     """Locate between two runs of `cell`, the second of them disturbed; `record` is held against both, if given."""
     sides, recorded = [], []
     for index, label in enumerate(labels):

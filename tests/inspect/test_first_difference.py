@@ -20,7 +20,7 @@ from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from twinrun.cli.locate import follow_run
-from twinrun.collect.first_difference import described, read_located, sentences
+from twinrun.collect.first_difference import described, read_first_difference, sentences
 from twinrun.inspect import lockstep
 from twinrun.inspect import replay as replaying
 from twinrun.inspect.lockstep import Pair, ProcessSide
@@ -301,7 +301,7 @@ def test_the_command(harness: Harness, cli: Cli) -> None:  # noqa: F811
     assert "fingerprints of their records up to the end of epoch 1" in out
     assert "shapes/sgd/0/nd_1 and shapes/sgd/0/det_1 part in epoch 1, step 1" in err
     stem = harness.study.root / "work/located/shapes/sgd/0/nd_1-shapes_sgd_0_det_1"
-    found = read_located(stem.with_name(stem.name + ".json"))
+    found = read_first_difference(stem.with_name(stem.name + ".json"))
     assert len(found.growth) == 4
     assert stem.with_name(stem.name + ".csv").read_text().count("\n") == 5
     for kind in ("svg", "png", "txt"):

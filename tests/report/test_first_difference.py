@@ -11,7 +11,13 @@ from tests.collect.synthetic import Synthetic, snapshot
 from tests.report.drafts import collected as write_collected
 from tests.report.drafts import draft_of
 
-from twinrun.collect.first_difference import Growth, Located, Parting, read_located, write_located
+from twinrun.collect.first_difference import (
+    DifferingOperation,
+    FirstDifference,
+    Growth,
+    read_first_difference,
+    write_first_difference,
+)
 from twinrun.collect.first_difference import sentences as answer
 from twinrun.collect.study import Study, load_study
 from twinrun.report.section import Draft
@@ -40,14 +46,14 @@ def parting_table(study: Study) -> Table:
     return tables(Draft(study))[0]
 
 
-ORDER = Parting(phase="batch", operation="(draw)", module="", side="output", tensor="order of the examples",
+ORDER = DifferingOperation(phase="batch", operation="(draw)", module="", side="output", tensor="order of the examples",
                 kind="elements in another order", elements=64, differ=62)  # fmt: skip
-ROUNDS = Parting(phase="forward", operation="aten.native_batch_norm.default", module="blocks.0.bn1",
+ROUNDS = DifferingOperation(phase="forward", operation="aten.native_batch_norm.default", module="blocks.0.bn1",
                  module_type="BatchNorm2d", side="output", tensor="output 1", kind="values", elements=8, differ=3,
                  ulps_max=5, ulps_median=1.5)  # fmt: skip
 
 
-def located(layout: Layout, task: str = "cracks", **changes: object) -> Located:
+def located(layout: Layout, task: str = "cracks", **changes: object) -> FirstDifference:
     study = load_study(layout.collected)
     mine = study.results[study.results["task"] == task]
     first = mine[mine["arm"] == "det"].iloc[0]
@@ -63,7 +69,7 @@ def located(layout: Layout, task: str = "cracks", **changes: object) -> Located:
         "fingerprints": [first["fingerprint"], second["fingerprint"]], "epoch": 1, "step": 2, "steps_before": 1,
         "parting": ORDER, "arithmetic": ROUNDS, "operations": 9, "growth": growth,
     }  # fmt: skip
-    return Located(**(facts | changes))
+    return FirstDifference(**(facts | changes))
 
 
 def test_a_study_that_was_not_located_says_so(layout: Layout, reported: Layout) -> None:
@@ -78,8 +84,8 @@ def test_a_study_that_was_not_located_says_so(layout: Layout, reported: Layout) 
 
 def test_a_located_study(layout: Layout) -> None:
     found = located(layout)
-    write_located(layout.located / "cracks.json", found)
-    assert read_located(layout.located / "cracks.json") == found
+    write_first_difference(layout.located / "cracks.json", found)
+    assert read_first_difference(layout.located / "cracks.json") == found
     draft = draft_of(load_study(layout.collected), SECTION)
     frame = draft.frame("parting")
     mine = frame[frame["remark"].isna()]
@@ -98,7 +104,7 @@ def test_a_located_study(layout: Layout) -> None:
 
 @pytest.mark.parametrize("changes", [{"code_digest": "9" * 64}, {"fingerprints": ["9" * 64] * 2}])
 def test_what_was_located_for_other_runs_is_not_shown(layout: Layout, changes: dict[str, object]) -> None:
-    write_located(layout.located / "cracks.json", located(layout, **changes))
+    write_first_difference(layout.located / "cracks.json", located(layout, **changes))
     study = load_study(layout.collected)
     assert STALE in list(parting_table(study).frame["remark"])
     assert figures(Draft(study)) == []
@@ -107,7 +113,7 @@ def test_what_was_located_for_other_runs_is_not_shown(layout: Layout, changes: d
 def test_a_damaged_file_is_named(layout: Layout) -> None:
     write_text(layout.located / "cracks.json", '{"schema": 1}')
     with pytest.raises(MismatchError, match=r"cracks\.json: not a located pair of this version"):
-        read_located(layout.located / "cracks.json")
+        read_first_difference(layout.located / "cracks.json")
     assert any(
         "not a located pair" in str(text) for text in parting_table(load_study(layout.collected)).frame["remark"]
     )
@@ -116,5 +122,5 @@ def test_a_damaged_file_is_named(layout: Layout) -> None:
 def test_none_is_said_in_words(layout: Layout) -> None:
     none = located(layout, outcome="none", parting=None, arithmetic=None, growth=[], epoch=None, step=None)
     assert ": none: no difference was found." in answer(none)[0]
-    write_located(layout.located / "cracks.json", none)
+    write_first_difference(layout.located / "cracks.json", none)
     assert "none: no difference was found" in list(parting_table(load_study(layout.collected)).frame["remark"])

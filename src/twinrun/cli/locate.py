@@ -15,7 +15,7 @@ from twinrun.study.errors import DeviceError, InputError, MismatchError, Twinrun
 from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:  # heavy to import
-    from twinrun.collect.first_difference import Located
+    from twinrun.collect.first_difference import FirstDifference
 
 FOLLOW = 50  # steps after the one in which two runs part
 
@@ -36,7 +36,7 @@ def locate(
     require_same_locating()
     params, layout = load_params(params_file), Layout()
 
-    def one(a: str, b: str) -> Located:
+    def one(a: str, b: str) -> FirstDifference:
         chosen = resolve(params, layout, a, b)
         names = f"{chosen[0].run.id} and {chosen[1].run.id}"
         return locating.locate(
@@ -59,7 +59,7 @@ def locate(
 
 
 def _locate_all(pairs: dict[str, tuple[str, str] | None], layout: Layout, one: Any) -> None:
-    from twinrun.collect.first_difference import sentences, write_located
+    from twinrun.collect.first_difference import sentences, write_first_difference
     from twinrun.study.folders import replaced_folder
 
     with replaced_folder(layout.located, ("*.json", "*.csv")) as folder:
@@ -73,18 +73,18 @@ def _locate_all(pairs: dict[str, tuple[str, str] | None], layout: Layout, one: A
                 # A job that finishes a study need not have the GPU: the report is made all the same, and says so.
                 print(f"{task}: not located: {error.message}; `dvc repro -sf locate` where it is", file=sys.stderr)
                 continue
-            write_located(folder / f"{task}.json", found)
+            write_first_difference(folder / f"{task}.json", found)
             print("\n".join(sentences(found)))
 
 
-def _show(found: Located, layout: Layout, runs: Any) -> None:
-    from twinrun.collect.first_difference import sentences, write_located
+def _show(found: FirstDifference, layout: Layout, runs: Any) -> None:
+    from twinrun.collect.first_difference import sentences, write_first_difference
     from twinrun.study.files import write_text
 
     text = "\n".join(sentences(found))
     print(text)
-    path = layout.parting(runs[0].run, runs[1].run)
-    write_located(path.with_name(f"{path.name}.json"), found)
+    path = layout.first_difference(runs[0].run, runs[1].run)
+    write_first_difference(path.with_name(f"{path.name}.json"), found)
     write_text(path.with_name(f"{path.name}.txt"), text + "\n")
     if found.growth:
         from twinrun.report.sections.first_difference import growth_figure

@@ -1,4 +1,4 @@
-"""Where two runs part: what `twinrun locate` finds and leaves as a file, and how it is read back."""
+"""The first difference of two runs: the file that `twinrun locate` writes, and how it is read back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Parting(_Block):
+class DifferingOperation(_Block):
     """One operation, or one boundary before it, at which two runs differ, and by how much."""
 
     phase: str  # initialization, between steps, batch, augmentation, forward, backward, optimizer
@@ -56,7 +56,7 @@ class Growth(_Block):
     loss_second: float | None
 
 
-class Located(_Block):
+class FirstDifference(_Block):
     """The answer for two runs."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -73,13 +73,13 @@ class Located(_Block):
     epoch: int | None = None  # counted from 1
     step: int | None = None  # in the epoch, counted from 1
     steps_before: int | None = None  # updates that were equal to the last bit
-    parting: Parting | None = None
-    arithmetic: Parting | None = None  # the first that is more than another order of the same examples
+    parting: DifferingOperation | None = None
+    arithmetic: DifferingOperation | None = None  # the first that is more than another order of the same examples
     operations: int | None = None  # looked at in both runs
     growth: list[Growth] = []
 
 
-def write_located(path: Path, located: Located) -> None:
+def write_first_difference(path: Path, located: FirstDifference) -> None:
     """Write `path` (.json) and the growth beside it as .csv."""
     write_json(path, located.model_dump(by_alias=True))
     names = list(Growth.model_fields)
@@ -87,17 +87,17 @@ def write_located(path: Path, located: Located) -> None:
     write_text(path.with_suffix(".csv"), "\n".join([",".join(names), *rows]) + "\n")
 
 
-def read_located(path: Path) -> Located:
-    """Read what `write_located` wrote; MismatchError when it is something else."""
+def read_first_difference(path: Path) -> FirstDifference:
+    """Read what `write_first_difference` wrote; MismatchError when it is something else."""
     try:
-        return Located.model_validate(read_json(path))
+        return FirstDifference.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise MismatchError(f"{path}: not a located pair of this version: {where}: {first['msg']}", AGAIN) from error
 
 
-def sentences(found: Located) -> list[str]:
+def sentences(found: FirstDifference) -> list[str]:
     """The answer in words."""
     pair = f"{found.first} and {found.second}"
     if found.outcome == "none":
@@ -117,7 +117,7 @@ def sentences(found: Located) -> list[str]:
     return lines + found.how
 
 
-def described(parting: Parting) -> str:
+def described(parting: DifferingOperation) -> str:
     """Phase, operation, module, tensor and size of one difference, in words."""
     words = f"phase {parting.phase}, "
     if parting.operation in ("(state)", "(draw)"):
@@ -142,7 +142,7 @@ def described(parting: Parting) -> str:
     return words
 
 
-def place(parting: Parting) -> str:
+def place(parting: DifferingOperation) -> str:
     """The module in words."""
     if parting.module.startswith("("):
         return parting.module

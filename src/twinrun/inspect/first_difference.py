@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twinrun.collect.first_difference import Growth, Located, Parting
+from twinrun.collect.first_difference import DifferingOperation, FirstDifference, Growth
 from twinrun.inspect.lockstep import Message, Pair, Processes, Traced, ensure_space
 from twinrun.inspect.pairs import Recorded, check_pair, differing_epoch
 from twinrun.study.errors import MismatchError
@@ -27,7 +27,7 @@ def locate(
     params_file: Path,
     follow: int,
     say: Callable[[str], None] = lambda text: None,
-) -> Located:
+) -> FirstDifference:
     """Train both again in fresh processes, in lockstep, up to where they part and `follow` steps on.
 
     Raises what `check_pair` raises, before any work; DeviceError without the records' device, InputError
@@ -62,7 +62,7 @@ class Search:
         self.how: list[str] = []
         self.before = 0
 
-    def run(self) -> Located:
+    def run(self) -> FirstDifference:
         """Epoch, step, operation, growth."""
         size = max(side["bytes"] for side in self.pair.hello)
         # Only digests pass between the runs, and then one tensor, or the weights, at a time.
@@ -168,7 +168,7 @@ class Search:
         return Growth(step=number, epoch=epoch, loss_first=loss, loss_second=answer.pop("loss"), **answer)
 
 
-def _placed(parting: Parting | None, before: int) -> Parting | None:
+def _placed(parting: DifferingOperation | None, before: int) -> DifferingOperation | None:
     """A difference that is there when the step begins is none of an operation's phase."""
     if parting is None or parting.operation != "(state)":
         return parting
@@ -177,9 +177,9 @@ def _placed(parting: Parting | None, before: int) -> Parting | None:
     return parting.model_copy(update={"phase": phase, "opaque": False})
 
 
-def _located(first: Recorded, second: Recorded, outcome: str, how: list[str], **facts: Any) -> Located:
+def _located(first: Recorded, second: Recorded, outcome: str, how: list[str], **facts: Any) -> FirstDifference:
     record = first.record
-    return Located(
+    return FirstDifference(
         first=record.run,
         second=second.record.run,
         task=record.task,

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
-from twinrun.collect.first_difference import Parting
+from twinrun.collect.first_difference import DifferingOperation
 from twinrun.study import errors
 from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.files import has_room
@@ -82,8 +82,8 @@ class ProcessSide:
 class Traced:
     """What the comparison of a traced step found."""
 
-    first: Parting | None
-    arithmetic: Parting | None
+    first: DifferingOperation | None
+    arithmetic: DifferingOperation | None
     operations: int
 
 
@@ -120,7 +120,7 @@ class Pair:
 
         The search goes on beyond a mere other order of the examples, for the first operation that rounds otherwise.
         """
-        differences: list[Parting] = []
+        differences: list[DifferingOperation] = []
         count, stopped, mere_order = 0, False, False
         for side in self.sides:
             side.send({"do": "trace"})
@@ -148,13 +148,13 @@ class Pair:
         first = differences[0] if differences else None
         return Traced(first, None if mere_order else differences[-1] if differences else None, count)
 
-    def _compare(self, event: Message, other: Message, *, order_seen: bool) -> tuple[Parting | None, bool]:
+    def _compare(self, event: Message, other: Message, *, order_seen: bool) -> tuple[DifferingOperation | None, bool]:
         """Where this operation differs, and whether only in the order of the batch's examples."""
         place = {key: event[key] for key in ("phase", "operation", "module", "module_type", "opaque")}
         shapes = [[len(message[side]) for side in ("inputs", "outputs")] for message in (event, other)]
         if any(event[key] != other[key] for key in ("operation", "module")) or shapes[0] != shapes[1]:
             another = {"other_operation": other["operation"], "kind": "other operation"}
-            return Parting(**place, **another, side="output", tensor=""), False
+            return DifferingOperation(**place, **another, side="output", tensor=""), False
         sides: tuple[Literal["input", "output"], ...] = ("input", "output")
         for side in sides:
             for index, (a, b) in enumerate(zip(event[side + "s"], other[side + "s"], strict=True)):
@@ -167,7 +167,7 @@ class Pair:
                 return (parting.model_copy(update={"opaque": True}) if unseen else parting), only_order
         return None, False
 
-    def _fetch(self, place: Message, side: Literal["input", "output"], index: int) -> Parting:
+    def _fetch(self, place: Message, side: Literal["input", "output"], index: int) -> DifferingOperation:
         """Hand that one tensor from the first run to the second, while both stand at the operation that made it."""
         path = self.folder / "tensor.safetensors"
         size = self.only(0, "name", side=side, index=index)["bytes"]
@@ -176,7 +176,9 @@ class Pair:
         answer = self.only(1, "compare", side=side, index=index, path=str(path))
         path.unlink()
         facts = answer["difference"] or {"kind": "values"}
-        return Parting(**place, side=side, tensor=answer["name"], shape=answer["shape"], dtype=answer["dtype"], **facts)
+        return DifferingOperation(
+            **place, side=side, tensor=answer["name"], shape=answer["shape"], dtype=answer["dtype"], **facts
+        )
 
 
 def ensure_space(folder: Path, size: int, what: str) -> None:

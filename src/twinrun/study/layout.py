@@ -59,7 +59,7 @@ class Layout:
         """Checkpoint, lock and recorded noise of a run in progress; outside DVC's outs."""
         return (self.out or self.root) / "work" / run.id
 
-    def parting(self, first: Run, second: Run) -> Path:
+    def first_difference(self, first: Run, second: Run) -> Path:
         """Where a pair of runs parts: the stem of the files that `twinrun locate` leaves for a pair."""
         return self.root / "work" / "located" / first.cell / f"{first.label}-{second.id.replace('/', '_')}"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from twinrun.collect.first_difference import Located, Parting, place, read_located
+from twinrun.collect.first_difference import DifferingOperation, FirstDifference, place, read_first_difference
 from twinrun.collect.study import Study
 from twinrun.report import style as drawing
 from twinrun.report.columns import REMARK, TASK, Column, missing
@@ -58,17 +58,17 @@ def tables(draft: Draft) -> list[Table]:
     return [table]
 
 
-def _located(study: Study) -> dict[str, Located | str]:
+def _located(study: Study) -> dict[str, FirstDifference | str]:
     """What was located for each task beside the collected study, or why there is nothing to show."""
     folder = Layout(study.folder.parent).located
     return {task: _read(study, folder / f"{task}.json") for task in study.tasks}
 
 
-def _read(study: Study, path: Path) -> Located | str:
+def _read(study: Study, path: Path) -> FirstDifference | str:
     if not path.is_file():
         return ABSENT
     try:
-        found = read_located(path)
+        found = read_first_difference(path)
     except TwinrunError as error:
         return error.message
     fingerprints = dict(zip(study.results["id"], study.results["fingerprint"], strict=True))
@@ -76,7 +76,7 @@ def _read(study: Study, path: Path) -> Located | str:
     return found if same_runs and found.code_digest == study.info["code_digest"] else STALE
 
 
-def _rows(title: str, found: Located | str) -> list[dict[str, Any]]:
+def _rows(title: str, found: FirstDifference | str) -> list[dict[str, Any]]:
     if isinstance(found, str):
         return [{"task": title, "remark": found}]
     pair: dict[str, Any] = {"task": title, "pair": f"`{found.first}` and `{found.second.rpartition('/')[2]}`"}
@@ -91,7 +91,7 @@ def _rows(title: str, found: Located | str) -> list[dict[str, Any]]:
     return rows
 
 
-def _facts(difference: Parting) -> dict[str, Any]:
+def _facts(difference: DifferingOperation) -> dict[str, Any]:
     return {
         "phase": difference.phase,
         "operation": difference.operation + (" (opaque)" if difference.opaque else ""),
@@ -109,11 +109,11 @@ def figures(draft: Draft) -> list[Drawn]:
     return [
         growth_figure(found, f"parting_{task}")
         for task, found in _located(draft.study).items()
-        if isinstance(found, Located) and len(found.growth) > 1
+        if isinstance(found, FirstDifference) and len(found.growth) > 1
     ]
 
 
-def growth_figure(found: Located, name: str) -> Drawn:
+def growth_figure(found: FirstDifference, name: str) -> Drawn:
     """Distance of the weights in length and in ulps, and predictions flipped, after each step of `found.growth`."""
     steps = [row.step for row in found.growth]
     with drawing.style():
