@@ -63,9 +63,15 @@ def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and an exit code, not in a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)  # as ctrl-C: children are stopped, files are put back
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except TwinrunError as error:
         _fail(error)
+    except BrokenPipeError:  # `| head -1`: nobody reads any more; what was finished is kept
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
     except OSError as error:
         from twinrun.study.files import explain_os_error
 

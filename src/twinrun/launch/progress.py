@@ -5,12 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Any
 
 from twinrun.launch.status import count
 from twinrun.study.grid import Run
+
+
+def say(text: str) -> None:
+    """A line of progress on stderr; where that is closed, full or gone the line is lost, and the work goes on."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -44,7 +50,7 @@ class Progress:
         if self._bar:
             self._bar.update(self._task, completed=self.done, description=f"{self.title} {message}".rstrip())
         else:
-            print(f"{self.title} {self.done}/{self.total} {message}", file=sys.stderr, flush=True)
+            say(f"{self.title} {self.done}/{self.total} {message}")
 
     def update(self, done: int, total: int) -> None:
         """For work that counts by itself; plain output gets a line every tenth of the way."""
@@ -52,7 +58,7 @@ class Progress:
         if self._bar:
             self._bar.update(self._task, completed=done, total=total)
         elif done == total or before * 10 // max(total, 1) != done * 10 // max(total, 1):
-            print(f"{self.title} {done}/{total}", file=sys.stderr, flush=True)
+            say(f"{self.title} {done}/{total}")
 
 
 def follow(look: Callable[[], Mapping[Run, str]], seconds: float, finished: Collection[str]) -> None:

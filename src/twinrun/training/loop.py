@@ -103,10 +103,10 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
             row |= evaluate_metrics(*predictions).model_dump()
             if (epoch + 1) % recipe.heads_every == 0 or epoch + 1 == epochs:
                 progress.weights |= recorded_weights(model, epoch + 1)
-            options.progress(row, epochs)
             if time.perf_counter() - saved >= options.checkpoint_seconds:
                 save_checkpoint(workspace.checkpoint, progress, model, optimizer)
                 saved = time.perf_counter()
+            options.progress(row, epochs)  # after the checkpoint: whoever is told may fail
 
         last = progress.rows[-1]
         result = outcome.Outcome(

@@ -1,0 +1,38 @@
+"""Progress is told, never relied on: nobody need listen."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.warm.start import REAL
+
+COUNTING = (
+    "import sys; from twinrun.launch.progress import Progress\n"
+    "with Progress('work', 3) as bar:\n"
+    "    for n in range(3): bar.advance('step'); bar.update(n + 1, 3)\n"
+    "open(sys.argv[1], 'w').write('done')\n"
+)
+
+
+@pytest.mark.parametrize("stderr", ["/dev/full", "closed", "gone"])
+def test_the_work_goes_on_where_nobody_listens(stderr: str, tmp_path: Path) -> None:
+    command = [REAL, "-c", COUNTING, str(tmp_path / "result")]
+    if stderr == "closed":
+        command = ["sh", "-c", '"$@" 2>&-', "sh", *command]
+    elif stderr == "gone":
+        command = ["bash", "-c", '"$@" 2> >(exec 0<&-; true)', "sh", *command]
+    with Path("/dev/full" if stderr == "/dev/full" else "/dev/null").open("w") as stream:
+        done = subprocess.run(command, stderr=stream, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "result").read_text() == "done"
+
+
+def test_a_closed_pipe_of_the_answer_ends_quietly() -> None:
+    command = f"{REAL} -c 'from twinrun.cli import main; main()' --help | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", f"for i in 1 2 3; do {command}; done"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 1, 141)  # 0 where the whole answer fitted into the pipe before it closed
+    assert done.stderr == ""
