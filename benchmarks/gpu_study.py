@@ -42,7 +42,7 @@ def main() -> None:
     for model, (_, _, side, _, batch) in chosen.items():
         tasks[model] = {
             "title": f"Drawn, for {model}",
-            "data": {"reader": "cifar10", "source": "drawn/by/the/benchmark", "image_size": 32 if small else side},
+            "data": {"reader": "cifar10", "source": "data/drawn_by_the_benchmark", "image_size": 32 if small else side},
             "model": {"name": model, "width": 0.125 if small else 1.0},
             "recipe": {"epochs": arguments.epochs, "batch_size": 8 if small else batch,
                        "heads_every": arguments.epochs, "metric": "accuracy",

@@ -49,7 +49,7 @@ execution: {{device: {device}, noise: auto, precision: {precision}, channels_las
 tasks:
   drawn:
     title: Drawn
-    data: {{reader: cifar10, source: drawn/by/the/benchmark, image_size: 32}}
+    data: {{reader: cifar10, source: data/drawn_by_the_benchmark, image_size: 32}}
     model: {{name: preactresnet18, width: {width}}}
     recipe: {{epochs: 1, batch_size: 128, heads_every: 1, metric: accuracy,
              augment: {{crop_padding: 4, horizontal_flip: true}}}}

@@ -97,6 +97,7 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", FILES)
 def test_a_mutant_is_read_or_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
     content, read = FILES[name]

@@ -15,7 +15,8 @@ import unicodedata
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any
@@ -110,7 +111,8 @@ def open_archive(path: Path, sha256: str | None = None) -> Archive:
         with path.open("rb") as stream:
             head = stream.read(6)
         if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-            return _open_zip(path, actual, path.open("rb"))
+            with _closed_on_failure(path.open("rb")) as stream:
+                return _open_zip(path, actual, stream)
         return _open_tar(path, actual, head)
     except TwinrunError:
         raise
@@ -200,6 +202,15 @@ def _pread(descriptor: int, count: int, offset: int) -> bytes:
     return b"".join(parts)
 
 
+@contextmanager
+def _closed_on_failure(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    try:
+        yield stream
+    except BaseException:
+        stream.close()
+        raise
+
+
 def _zip_name(path: Path, info: zipfile.ZipInfo) -> str:
     """The member's name: without the flag for UTF-8 it may be in any encoding, and garbled names would be classes."""
     name = info.orig_filename
@@ -236,7 +247,8 @@ def _open_zip(path: Path, sha256: str, stream: IO[bytes], depth: int = 0) -> Arc
         with stream, zipfile.ZipFile(stream) as archive, archive.open(members[inner[0]]) as content:
             shutil.copyfileobj(content, plain, 1 << 20)
         plain.flush()
-        return _open_zip(path, sha256, plain, depth + 1)
+        with _closed_on_failure(plain):
+            return _open_zip(path, sha256, plain, depth + 1)
 
     def read(info: zipfile.ZipInfo) -> bytes:
         header = _pread(stream.fileno(), 30, info.header_offset)
