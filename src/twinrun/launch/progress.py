@@ -15,6 +15,8 @@ from twinrun.study.grid import Run
 
 def say(text: str) -> None:
     """A line of progress on stderr; where that is closed, full or gone the line is lost, and the work goes on."""
+    if sys.stderr is None:  # closed: print would take stdout in its place
+        return
     with suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
 
@@ -27,7 +29,7 @@ class Progress:
         self._bar: Any = None  # rich's bar, when there is a terminal
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
