@@ -9,8 +9,9 @@ import pytest
 
 from twinrun import stats
 
+FILES = sorted(Path(stats.__file__).parent.glob("[a-z]*.py"))
 MODULES = (
-    *(f"stats.{path.stem}" for path in sorted(Path(stats.__file__).parent.glob("[a-z]*.py")) if ">>>" in path.read_text()),
+    *(f"stats.{path.stem}" for path in FILES if ">>>" in path.read_text()),
     "report.planning", "report.thesis.reported", "report.thesis.tables", "report.thesis.checks",
     "report.thesis.reanalysis",
 )  # fmt: skip

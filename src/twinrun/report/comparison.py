@@ -11,6 +11,7 @@ import numpy as np
 
 from twinrun.report.evidence import Runs
 from twinrun.stats.compare import Comparison, Verdict, all_pairs, compare
+from twinrun.stats.coverage import coverage_words
 from twinrun.stats.multiplicity import holm
 from twinrun.stats.published import Published, agreement_range, published, sd_that_undoes
 from twinrun.study.errors import MismatchError
@@ -111,6 +112,9 @@ def pair_words(compared: Compared, pair: tuple[str, str]) -> list[str]:
     """The numbers behind one verdict, a line each."""
     (a, b), item = pair, compared.comparisons[pair]
     lines = [f"{_difference(item)} ({item.interval.method})"]
+    named = "sequential" if item.sequential else "paired t" if item.paired else "Welch"
+    if (held := coverage_words(f"difference, {named}", min(item.n))) and item.interval.low is not None:
+        lines.append(f"  this interval {held}")
     sizes = f"{item.n[0]} pairs" if item.paired else f"{item.n[0]} against {item.n[1]} runs"
     if item.test.p is not None:
         corrected = compared.corrected[pair]
