@@ -26,6 +26,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, help="Default: 6, 10 and 20.")
+    parser.add_argument("--optimizers", nargs="+", default=["adam", "sgd"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 42, 314, 3407, 180698])
+    parser.add_argument("--runs", nargs="+", default=["det_1", "det_2", "nd_1", "nd_2", "nd_3", "nd_4", "nd_5"])
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
     small = arguments.device == "cpu"  # for trying the script only
@@ -45,9 +48,9 @@ def main() -> None:
         "study": f"evidence_{arguments.task}",
         "grid": {
             "tasks": [arguments.task],
-            "optimizers": ["adam", "sgd"],
-            "seeds": [0] if small else [0, 42, 314, 3407, 180698],
-            "runs": ["det_1", "det_2", "nd_1", "nd_2", *([] if small else ["nd_3", "nd_4", "nd_5"])],
+            "optimizers": arguments.optimizers,
+            "seeds": arguments.seeds[:1] if small else arguments.seeds,
+            "runs": [label for label in arguments.runs if not small or label[-1] in "12"],
         },
         "execution": {"device": arguments.device, "noise": "auto", "precision": "tf32",
                       "channels_last": not small, "fill_uninitialized_memory": False},

@@ -1,0 +1,150 @@
+"""benchmarks/gpu15.sh without a card: limits kept, results within what comes back, a second call that goes on."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tests.conftest import REPOSITORY
+
+SCRIPT = REPOSITORY / "benchmarks" / "gpu15.sh"
+
+
+@pytest.fixture(scope="module")
+def gpu15() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gpu15", REPOSITORY / "benchmarks" / "gpu15.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gpu15"] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def shell(text: str) -> list[str]:
+    return ["sh", "-c", text]
+
+
+def unpacked(out: Path) -> dict[str, bytes]:
+    """What came back, by its path in the archive."""
+    volumes = sorted(out.glob("results.tar.gz.*"))
+    with tarfile.open(fileobj=io.BytesIO(b"".join(volume.read_bytes() for volume in volumes))) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar.getmembers()}  # type: ignore[union-attr]
+
+
+def test_each_part_ends_by_its_limit_and_the_next_one_begins(gpu15: ModuleType, tmp_path: Path) -> None:
+    gpu15.GRACE = 1.0
+    state, out = tmp_path / "state", tmp_path / "out"
+    listed = [
+        gpu15.Part("stubborn", 3, [shell(f"trap '' TERM; touch {state}/begun; sleep 60 & wait; sleep 60")]),
+        gpu15.Part("wrong", 3, [shell("echo no such thing; exit 5"), shell(f"touch {state}/after")]),
+        gpu15.Part("right", 3, [shell(f"echo 12 of 12 agree; echo x > {state}/out/right/made.txt")]),
+        gpu15.Part("extra", 3, [shell("echo more")], then=True),
+    ]
+    begin = time.monotonic()
+    gpu15.Session(state, out, 100, "abc").run(listed)
+    assert time.monotonic() - begin < 20
+    assert (state / "begun").exists()
+    assert not (state / "after").exists()
+    rows = {line.split()[0]: line for line in (out / "table.txt").read_text().splitlines()}
+    assert rows["commit"] == "commit abc"
+    assert "stopped at its limit" in rows["stubborn"]
+    assert "failed with exit code 5" in rows["wrong"]
+    assert rows["right"].endswith("done                   12 of 12 agree")
+    assert "not begun" in rows["extra"]  # while anything before it is missing
+    assert unpacked(out)["out/right/made.txt"] == b"x\n"
+
+
+def test_a_second_call_does_what_is_missing_and_then_the_rest(gpu15: ModuleType, tmp_path: Path) -> None:
+    gpu15.GRACE = 1.0
+    state, out = tmp_path / "state", tmp_path / "out"
+    listed = [
+        gpu15.Part("first", 5, [shell(f"echo run >> {state}/first")]),
+        gpu15.Part("second", 5, [shell(f"echo run >> {state}/second; test -e {state}/mended")]),
+        gpu15.Part("extra", 5, [shell(f"echo run >> {state}/extra")], then=True),
+    ]
+    for _ in range(2):
+        gpu15.Session(state, out, 100, "abc").run(listed)
+        (state / "mended").touch()
+    assert [(state / name).read_text().split() for name in ("first", "second", "extra")] == [
+        ["run"], ["run", "run"], ["run"],
+    ]  # fmt: skip
+    seen = json.loads((state / "parts.json").read_text())
+    assert {name: part["state"] for name, part in seen.items()} == dict.fromkeys(("first", "second", "extra"), "done")
+
+
+def test_no_part_begins_when_the_time_is_over(gpu15: ModuleType, tmp_path: Path) -> None:
+    gpu15.GRACE = 1.0
+    listed = [gpu15.Part("long", 50, [shell("sleep 50")]), gpu15.Part("next", 5, [shell("echo")])]
+    begin = time.monotonic()
+    gpu15.Session(tmp_path / "state", tmp_path / "out", 3, "abc").run(listed)
+    assert time.monotonic() - begin < 10
+    assert "not begun" in (tmp_path / "out" / "table.txt").read_text().splitlines()[2]
+
+
+def test_what_comes_back_keeps_within_the_limits_and_names_what_does_not(gpu15: ModuleType, tmp_path: Path) -> None:
+    gpu15.FILE_BYTES = 1 << 20
+    state, out = tmp_path / "state", tmp_path / "out"
+    fill = "head -c {} /dev/urandom > {}/out/big/{}"
+    listed = [gpu15.Part("big", 20, [shell(fill.format(size, state, name)) for name, size in
+                                     (("a", 900_000), ("b", 2_500_000), ("c", 9_000_000))])]  # fmt: skip
+    try:
+        gpu15.Session(state, out, 100, "abc").run(listed)
+    finally:
+        gpu15.FILE_BYTES = 15 << 20
+    files = list(out.iterdir())
+    assert len(files) <= gpu15.FILES == 8
+    assert all(file.stat().st_size <= 1 << 20 for file in files)
+    assert {"out/big/a", "out/big/b", "logs/big.txt"} <= set(unpacked(out))
+    assert "left out, for want of room: out/big/c" in (out / "table.txt").read_text()
+
+
+def test_background_work_is_waited_for_by_the_part_that_needs_it(gpu15: ModuleType, tmp_path: Path) -> None:
+    gpu15.GRACE = 1.0
+    state, out = tmp_path / "state", tmp_path / "out"
+    listed = [
+        gpu15.Part("prepare", 5, [["&", *shell(f"sleep 1; touch {state}/prepared")]]),
+        gpu15.Part("train", 10, [shell(f"test -e {state}/prepared")], waits=True),
+    ]
+    gpu15.Session(state, out, 100, "abc").run(listed)
+    assert "done" in (out / "table.txt").read_text().splitlines()[2]
+
+
+def test_the_parts_fit_into_the_time(gpu15: ModuleType, tmp_path: Path) -> None:
+    listed = gpu15.parts("cuda", tmp_path, tmp_path)
+    assert sum(part.seconds for part in listed if not part.then) == 470
+    assert [part.name for part in listed if not part.then] == [
+        "machine", "prepare", "determinism", "resume", "throughput", "ladder", "energy", "cifar10",
+    ]  # fmt: skip
+    scripts = {Path(c[1]) for part in listed for c in part.commands if c[0] == sys.executable and c[1].endswith(".py")}
+    assert scripts
+    assert all(script.is_file() for script in scripts)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_part_on_the_cpu(tmp_path: Path) -> None:
+    """The whole way of one part: shell, runner, check, a process of twinrun; the forecast is that of the predictions."""
+    environment = {"DEVICE": "cpu", "PYTHON": sys.executable, "OUT": str(tmp_path / "out"), "COMMIT": "0123abc",
+                   "STATE": str(tmp_path / "state"), "LIMIT": "1000"}  # fmt: skip
+    command = [SCRIPT, "machine"]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "commit 0123abc"
+    assert re.search(r"^machine .* s  done .* 0 of 192 convolutions differ from the predictions$", done.stdout, re.M)
+    found = unpacked(tmp_path / "out")
+    assert json.loads(found["out/machine/forecast_against_predictions.json"]) == {"choices": 192, "differ": 0}
+    assert json.loads(found["out/machine/card.json"])["deviceName"] == "NVIDIA H100 80GB HBM3"
+    wrong = subprocess.run([SCRIPT, "speed"], env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1
+    assert "no part speed; parts: machine determinism" in wrong.stderr
