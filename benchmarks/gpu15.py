@@ -28,7 +28,8 @@ HERE = Path(__file__).parent
 class Part:
     """`commands` one after the other, within `seconds` together; `then`: only when all before are done.
 
-    A command that starts with & goes on in the background; `waits`: for it.
+    A command that starts with & goes on in the background; `waits`: for it. `keeps`: patterns of files in the state
+    that are packed, too, whether the part is done or not.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Part:
     commands: list[list[str]]
     then: bool = False
     waits: bool = False
+    keeps: tuple[str, ...] = ()
 
 
 def parts(device: str, data: Path | None, state: Path) -> list[Part]:
@@ -63,7 +65,6 @@ def parts(device: str, data: Path | None, state: Path) -> list[Part]:
         return [
             bench("gpu_study.py", str(study), "--device", device, "--task", model),
             *(twinrun(study, "cost", model, *steps, "--blocks", str(count)) for count in blocks),
-            ["cp", "-r", str(study / "cost"), str(out / f"ladder_{model}")],
         ]
 
     cifar = state / "cifar10"
@@ -77,19 +78,19 @@ def parts(device: str, data: Path | None, state: Path) -> list[Part]:
         return bench("gpu15_checks.py", name, str(state / name), "--device", device, "--out", str(out / name))
 
     listed += [
-        Part("determinism", 100, [check("determinism")]),
+        Part("determinism", 95, [check("determinism")]),
         Part("resume", 25, [check("resume")]),
-        Part("throughput", 60, [throughput("tf32"), *([] if small else [throughput("bf16")])]),
-        Part("ladder", 90, ladder("preactresnet18")),
+        Part("throughput", 45, [throughput("tf32"), *([] if small else [throughput("bf16")])]),
+        Part("ladder", 130, ladder("preactresnet18"), keeps=("ladder_preactresnet18/cost/*",)),
         Part("energy", 20, [check("energy")]),
     ]
     if data:
         jobs = "2" if small else "4"
-        listed.append(Part("cifar10", 140, [twinrun(cifar, "sweep", "--no-record", "--jobs", jobs),
-                                            twinrun(cifar, "collect"),
-                                            ["cp", "-r", str(cifar / "params.yaml"), str(cifar / "collected"),
-                                             str(out / "cifar10")]], waits=True))  # fmt: skip
-    listed.append(Part("ladder_mobilenet", 150, ladder("mobilenet_v3_large"), then=True))
+        commands = [twinrun(cifar, "sweep", "--no-record", "--jobs", jobs), twinrun(cifar, "collect")]
+        keeps = tuple(f"cifar10/{name}" for name in ("params.yaml", "collected/**/*", "runs/**/*.json", "located/**/*"))
+        listed.append(Part("cifar10", 120, commands, waits=True, keeps=keeps))
+    keeps = ("ladder_mobilenet_v3_large/cost/*",)
+    listed.append(Part("ladder_mobilenet", 150, ladder("mobilenet_v3_large"), then=True, keeps=keeps))
     if data:
         listed.append(Part("locate", 60, [twinrun(cifar, "locate", "cifar10/sgd/0/nd_1", "nd_2")], then=True))
     subject = state / "ladder_preactresnet18"
@@ -182,6 +183,8 @@ class Session:
         write(self.state / "out" / "table.txt", table.encode())
         archive = self.state / "results.tar.gz"
         whole = [*sorted((self.state / "logs").rglob("*")), *sorted((self.state / "out").rglob("*"))]
+        for pattern in (pattern for part in listed for pattern in part.keeps):
+            whole += sorted(self.state.glob(pattern))
         files = sorted((path for path in whole if path.is_file()), key=lambda path: path.stat().st_size)
         room, left_out = (FILES - 1) * FILE_BYTES - (1 << 20), []
         with tarfile.open(archive, "w:gz", compresslevel=1) as tar:

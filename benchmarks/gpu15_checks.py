@@ -113,7 +113,7 @@ def compare(study: Path, precision: str, layout: str) -> list[dict[str, Any]]:
 def resume(folder: Path, device: str, out: Path) -> None:
     """A deterministic run that is killed after its first checkpoint ends with the bits of one that is not."""
     options = ["--device", device, "--task", "preactresnet18", "--labels", "det_1", "det_2"]
-    options += ["--images", "32", "--epochs", "8"] if device == "cpu" else ["--images", "1024", "--epochs", "150"]
+    options += ["--images", "64", "--epochs", "40"] if device == "cpu" else ["--images", "1024", "--epochs", "150"]
     subprocess.run([sys.executable, STUDY, folder, *options], check=True)
     params, layout = read_params(folder / "params.yaml"), Layout(folder)
     whole, broken = params.runs
@@ -132,6 +132,8 @@ def resume(folder: Path, device: str, out: Path) -> None:
     facts = {"equal": first.fingerprints == second.fingerprints, "resumed": read_measured(layout.run(broken)).resumed}
     write_json(out / "resume.json", facts)
     print(f"killed and resumed: {facts['resumed']}; same bits: {facts['equal']}")
+    if not facts["resumed"]:
+        sys.exit("the run ended before its first checkpoint: give it more epochs, and remove its folder")
     sys.exit(0 if facts["equal"] else 4)
 
 

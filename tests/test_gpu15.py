@@ -46,7 +46,9 @@ def test_each_part_ends_by_its_limit_and_the_next_one_begins(gpu15: ModuleType, 
     gpu15.GRACE = 1.0
     state, out = tmp_path / "state", tmp_path / "out"
     listed = [
-        gpu15.Part("stubborn", 3, [shell(f"trap '' TERM; touch {state}/begun; sleep 60 & wait; sleep 60")]),
+        gpu15.Part(
+            "stubborn", 3, [shell(f"trap '' TERM; echo y > {state}/begun; sleep 60 & wait; sleep 60")], keeps=("beg*",)
+        ),
         gpu15.Part("wrong", 3, [shell("echo no such thing; exit 5"), shell(f"touch {state}/after")]),
         gpu15.Part("right", 3, [shell(f"echo 12 of 12 agree; echo x > {state}/out/right/made.txt")]),
         gpu15.Part("extra", 3, [shell("echo more")], then=True),
@@ -54,7 +56,7 @@ def test_each_part_ends_by_its_limit_and_the_next_one_begins(gpu15: ModuleType, 
     begin = time.monotonic()
     gpu15.Session(state, out, 100, "abc").run(listed)
     assert time.monotonic() - begin < 20
-    assert (state / "begun").exists()
+    assert unpacked(out)["begun"] == b"y\n"
     assert not (state / "after").exists()
     rows = {line.split()[0]: line for line in (out / "table.txt").read_text().splitlines()}
     assert rows["commit"] == "commit abc"
@@ -134,7 +136,7 @@ def test_the_parts_fit_into_the_time(gpu15: ModuleType, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_part_on_the_cpu(tmp_path: Path) -> None:
-    """The whole way of one part: shell, runner, check, a process of twinrun; the forecast is that of the predictions."""
+    """Shell, runner, check and a process of twinrun; the forecast is still that of the committed predictions."""
     environment = {"DEVICE": "cpu", "PYTHON": sys.executable, "OUT": str(tmp_path / "out"), "COMMIT": "0123abc",
                    "STATE": str(tmp_path / "state"), "LIMIT": "1000"}  # fmt: skip
     command = [SCRIPT, "machine"]

@@ -127,11 +127,7 @@ def draw(path: Path, tasks: list[str], models: dict[str, str], results: dict[Any
                     axes.text(j, i, text, ha="center", va="center", fontsize=6.5 if result.unsupported else 8.5,
                               color="white" if dark else "black", linespacing=0.8)  # fmt: skip
             axes.set(title=str(setting))
-            axes.set_xticks(
-                range(len(tasks)),
-                [models[task].replace("_", "\n", 1).replace("preact", "preact\n") for task in tasks],
-                fontsize=7,
-            )
+            axes.set_xticks(range(len(tasks)), [LABELS[models[task]] for task in tasks], fontsize=7)
             axes.set_yticks(range(len(cards)), cards)
             axes.grid(visible=False)
             axes.tick_params(length=0)
