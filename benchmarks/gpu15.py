@@ -115,10 +115,10 @@ class Session:
         """Seconds of the budget."""
         return self.end - time.monotonic()
 
-    def run(self, listed: Sequence[Part]) -> None:
-        """Do what is not done; what `then` says waits for the rest."""
-        for part in listed:
-            waiting = [p.name for p in listed if not p.then and not self.done(p.name)] if part.then else []
+    def run(self, chosen: Sequence[Part], listed: Sequence[Part]) -> None:
+        """Do what is chosen of all that is listed and not done; what `then` says waits for the rest of the chosen."""
+        for part in chosen:
+            waiting = [p.name for p in chosen if not p.then and not self.done(p.name)] if part.then else []
             if self.done(part.name) or waiting or self.left() < 2 * GRACE:
                 continue
             self.do(part)
@@ -259,7 +259,7 @@ def main() -> None:
         sys.exit(f"gpu15.sh: no part {', '.join(sorted(unknown))}; parts: {' '.join(part.name for part in listed)}")
     chosen = [part for part in listed if not arguments.part or part.name in arguments.part]
     session = Session(arguments.state, arguments.out, arguments.limit, commit)
-    session.run(chosen)
+    session.run(chosen, listed)
     print((arguments.out / "table.txt").read_text(), end="")
 
 

@@ -54,7 +54,7 @@ def test_each_part_ends_by_its_limit_and_the_next_one_begins(gpu15: ModuleType, 
         gpu15.Part("extra", 3, [shell("echo more")], then=True),
     ]
     begin = time.monotonic()
-    gpu15.Session(state, out, 100, "abc").run(listed)
+    gpu15.Session(state, out, 100, "abc").run(listed, listed)
     assert time.monotonic() - begin < 20
     assert unpacked(out)["begun"] == b"y\n"
     assert not (state / "after").exists()
@@ -76,7 +76,7 @@ def test_a_second_call_does_what_is_missing_and_then_the_rest(gpu15: ModuleType,
         gpu15.Part("extra", 5, [shell(f"echo run >> {state}/extra")], then=True),
     ]
     for _ in range(2):
-        gpu15.Session(state, out, 100, "abc").run(listed)
+        gpu15.Session(state, out, 100, "abc").run(listed, listed)
         (state / "mended").touch()
     assert [(state / name).read_text().split() for name in ("first", "second", "extra")] == [
         ["run"], ["run", "run"], ["run"],
@@ -89,7 +89,7 @@ def test_no_part_begins_when_the_time_is_over(gpu15: ModuleType, tmp_path: Path)
     gpu15.GRACE = 1.0
     listed = [gpu15.Part("long", 50, [shell("sleep 50")]), gpu15.Part("next", 5, [shell("echo")])]
     begin = time.monotonic()
-    gpu15.Session(tmp_path / "state", tmp_path / "out", 3, "abc").run(listed)
+    gpu15.Session(tmp_path / "state", tmp_path / "out", 3, "abc").run(listed, listed)
     assert time.monotonic() - begin < 10
     assert "not begun" in (tmp_path / "out" / "table.txt").read_text().splitlines()[2]
 
@@ -101,7 +101,7 @@ def test_what_comes_back_keeps_within_the_limits_and_names_what_does_not(gpu15: 
     listed = [gpu15.Part("big", 20, [shell(fill.format(size, state, name)) for name, size in
                                      (("a", 900_000), ("b", 2_500_000), ("c", 9_000_000))])]  # fmt: skip
     try:
-        gpu15.Session(state, out, 100, "abc").run(listed)
+        gpu15.Session(state, out, 100, "abc").run(listed, listed)
     finally:
         gpu15.FILE_BYTES = 15 << 20
     files = list(out.iterdir())
@@ -118,7 +118,7 @@ def test_background_work_is_waited_for_by_the_part_that_needs_it(gpu15: ModuleTy
         gpu15.Part("prepare", 5, [["&", *shell(f"sleep 1; touch {state}/prepared")]]),
         gpu15.Part("train", 10, [shell(f"test -e {state}/prepared")], waits=True),
     ]
-    gpu15.Session(state, out, 100, "abc").run(listed)
+    gpu15.Session(state, out, 100, "abc").run(listed, listed)
     assert "done" in (out / "table.txt").read_text().splitlines()[2]
 
 
