@@ -237,9 +237,9 @@ def test_lists_that_are_none(real: Path, tmp_path: Path) -> None:
     write_jpegs(tmp_path / "x", cases)
     info = tmp_path / "x/csv/dicom_info.csv"
     for content, message in (
-        (b"image_path\n", "column 'image_path' is missing"),
-        (b"image_path,x\na,b\n", "column 'SeriesDescription' is missing"),
-        (b"\xff\xfe", "not a CSV file"),
+        (b"image_path\n", "no column SeriesDescription"),
+        (b"image_path,x\na,b\n", "no column SeriesDescription"),
+        (b"\xff\xfe", "not a table in CSV and UTF-8"),
     ):
         info.write_bytes(content)
         with pytest.raises(InputError, match=message), open_archive(tmp_path / "x") as archive:

@@ -27,7 +27,7 @@ def decode_dicom(content: bytes, where: str) -> tuple[str, Any]:
 
     Raises DamagedError naming `where` for what does not decode or is no single grey image.
     """
-    with named_damage(where, _FAILS, _DAMAGED), warnings.catch_warnings():
+    with named_damage(where, _FAILS, _DAMAGED, f"it {_FAILS}"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's hold whatever stands in the file, and no file name
         dataset = pydicom.dcmread(io.BytesIO(content))
         height, width = int(dataset.Rows), int(dataset.Columns)
