@@ -86,7 +86,9 @@ def parts(device: str, data: Path | None, state: Path) -> list[Part]:
     ]
     if data:
         jobs = "2" if small else "4"
-        commands = [twinrun(cifar, "sweep", "--no-record", "--jobs", jobs), twinrun(cifar, "collect")]
+        # Packing that the last call's end has stopped goes on; what is packed costs a moment.
+        sweep = twinrun(cifar, "sweep", "--no-record", "--jobs", jobs)
+        commands = [twinrun(cifar, "prepare"), sweep, twinrun(cifar, "collect")]
         keeps = tuple(f"cifar10/{name}" for name in ("params.yaml", "collected/**/*", "runs/**/*.json", "located/**/*"))
         listed.append(Part("cifar10", 120, commands, waits=True, keeps=keeps))
     keeps = ("ladder_mobilenet_v3_large/cost/*",)
