@@ -75,6 +75,14 @@ def test_columns_of_a_wide_table(tmp_path: Path) -> None:
     assert "name two columns, or --metric and --by; columns: seed, a, b" in refused(wide)
 
 
+def test_runs_without_spread_cannot_be_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "same.csv").write_text("a,b\n0.5,0.6\n0.5,0.6\n")
+    same = (str(tmp_path / "same.csv"), "a", "b", "--margin", "0.2")
+    assert "what was free changed nothing" in said(*same).splitlines()[0]
+    pair = json.loads(said(*same, "--json"))["pairs"][0]
+    assert (pair["verdict"], pair["equivalence"]["p"], pair["equivalence"]["df"]) == ("cannot tell", None, None)
+
+
 def test_expect_sets_the_exit_code(table: str) -> None:
     def code(*words: str) -> int:
         found = CliRunner().invoke(app, ["compare", table, *words, *BY])

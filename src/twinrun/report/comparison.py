@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +15,6 @@ from twinrun.stats.compare import Comparison, Verdict, all_pairs, compare
 from twinrun.stats.coverage import coverage_words
 from twinrun.stats.multiplicity import holm
 from twinrun.stats.published import Published, agreement_range, published, sd_that_undoes
-from twinrun.study.errors import MismatchError
 
 
 @dataclass(frozen=True)
@@ -159,11 +159,20 @@ def compared_json(compared: Compared) -> dict[str, Any]:
 
 
 def json_text(content: Any) -> str:
-    """JSON with sorted keys; MismatchError where a number is not finite, which JSON cannot hold."""
-    try:
-        return json.dumps(content, sort_keys=True, indent=1, allow_nan=False)
-    except ValueError as error:
-        raise MismatchError("a number of this comparison is not finite") from error
+    """JSON with sorted keys; null for a number that is not finite, which JSON cannot hold.
+
+    >>> json_text({"df": float("nan")})
+    '{\\n "df": null\\n}'
+    """
+    return json.dumps(_plain(content), sort_keys=True, indent=1, allow_nan=False)
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def published_words(item: Published, margin: float | None = None) -> list[str]:
