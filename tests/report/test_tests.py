@@ -13,11 +13,10 @@ from typer.testing import CliRunner
 
 from twinrun.collect.study import Study
 from twinrun.report.columns import missing
-from twinrun.report.planning import study_sds, study_wanted
 from twinrun.report.sections import intervals, seeds, tests
 from twinrun.report.table import Table
 from twinrun.stats import hypothesis, variance
-from twinrun.study.errors import IncompleteError, InputError
+from twinrun.study.errors import InputError
 from twinrun.study.files import read_json, write_json
 from twinrun.study.params import read_params
 
@@ -155,25 +154,11 @@ def test_variance_of_one_way_effects() -> None:
     assert (apart.icc, apart.icc_low) == (1.0, None)
 
 
-def test_power_of_a_study(studies: dict[str, Study], monkeypatch: pytest.MonkeyPatch) -> None:
-    sds = study_sds(studies["five runs"])
-    assert set(sds) == {"digits, median cell", "digits, worst cell"}
-    assert sds["digits, worst cell"] >= sds["digits, median cell"] > 0
-    assert study_wanted(studies["five runs"]).margin == 0.5
-    with pytest.raises(IncompleteError, match="no SD"):
-        study_sds(studies["ties"])
-
-
 def test_commands(studies: dict[str, Study], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from twinrun.cli.app import app
 
     runner = CliRunner()
-    monkeypatch.chdir(studies["five runs"].folder.parent)
-    assert "digits, worst cell" in runner.invoke(app, ["power"]).output
     monkeypatch.chdir(tmp_path)
-    assert isinstance(runner.invoke(app, ["power"]).exception, IncompleteError)
-    given = runner.invoke(app, ["power", "--sd", "0.2", "--difference", "0.1", "--alpha", "0.01", "--power", "0.9"])
-    assert "121 runs per arm find a true difference of 0.1 points with power 90 %" in given.output
     done = runner.invoke(app, ["reanalyze", "thesis", "--out", "out"])
     assert "it is 3; after Holm 0, after Benjamini-Hochberg 0" in done.output
     assert (tmp_path / "out" / "reanalysis.md").exists()

@@ -1,4 +1,4 @@
-"""Replicates needed: closed forms, simulation, and the command."""
+"""Replicates needed: closed forms and simulation."""
 
 import math
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from twinrun.report import planning
 from twinrun.stats import power
 from twinrun.stats.equivalence import tost_welch
 from twinrun.stats.hypothesis import prediction_test
@@ -61,36 +60,5 @@ def test_bad_numbers_are_named(bad: float) -> None:
     for call in (power.replicates_for_sd, lambda x: power.replicates_for_difference(x, 1.0)):
         with pytest.raises(InputError, match="above 0"):
             call(bad)
-    with pytest.raises(InputError, match="--sd is"):
-        planning.check_sds([bad])
     with pytest.raises(InputError, match="alpha"):
         power.replicates_for_difference(1.0, 1.0, power=0.01)
-
-
-def test_a_precision_in_percent_is_refused() -> None:
-    from typer.testing import CliRunner
-
-    from twinrun.cli.app import app
-
-    found = CliRunner().invoke(app, ["power", "--sd", "0.4", "--precision", "25"])
-    assert "--precision is 25\n  it is a share, above 0 and at most 1" in str(found.exception)
-    assert CliRunner().invoke(app, ["power", "--sd", "0.4", "--precision", "1"]).exit_code == 0
-
-
-def test_plan_in_words() -> None:
-    text = planning.plan_text({"given 0.3": 0.3}, planning.Wanted())
-    assert "none" in text
-    assert "7 runs per arm find a true difference of 0.5 points with power 80 %" in text
-    assert "no number suffices" in text
-    assert "largest" not in text
-    assert "For the largest SD, b:\nSD +-: " in planning.plan_text({"a": 0.3, "b": 0.4}, planning.Wanted())
-
-
-@pytest.mark.parametrize("alpha", ["0", "0.5", "-1", "nan"])
-def test_an_impossible_level_is_refused(alpha: str) -> None:
-    from typer.testing import CliRunner
-
-    from twinrun.cli.app import app
-
-    found = CliRunner().invoke(app, ["power", "--sd", "0.4", "--alpha", alpha])
-    assert "--alpha is" in str(found.exception)

@@ -15,37 +15,72 @@ reanalyze_app = typer.Typer(no_args_is_help=True, help="Read a published study a
 
 
 def power(
-    sd: Annotated[
-        list[float] | None, typer.Option(help="SD of identical runs, in points; default: those of collected/.")
+    twins: Annotated[
+        Path | None, typer.Argument(help="Folder of `twinrun twins`; default: collected/, or the SDs of --sd.")
     ] = None,
-    precision: Annotated[float, typer.Option(help="Wanted precision of an SD; 0.25: known to 25 %.")] = 0.25,
+    metric: Annotated[str | None, typer.Option(help="The metric of the twins, if they have several.")] = None,
+    sd: Annotated[
+        list[float] | None,
+        typer.Option(help="SD over runs, in the unit of --difference and --margin: 0.062 and 0.005, or 6.2 and 0.5."),
+    ] = None,
     difference: Annotated[
-        float | None, typer.Option(help="Difference of means to find, in points; default: the margin.")
+        float | None,
+        typer.Option(
+            help="Difference of two models to show: in points for a study, else in the SD's unit; default: the margin."
+        ),
     ] = None,
     margin: Annotated[
-        float | None, typer.Option(help="Equivalence margin, in points; default: that of the params, or 0.5.")
+        float | None, typer.Option(help="Equivalence margin, in the same unit; default: that of the study's params.")
     ] = None,
+    true_difference: Annotated[
+        float, typer.Option(help="Equivalence: how far apart the models truly are, in the same unit.")
+    ] = 0.0,
+    runs: Annotated[
+        int | None, typer.Option("--n", help="Runs of each model that you have: what can they show?")
+    ] = None,
+    correlation: Annotated[
+        float | None, typer.Option(help="Plan pairs, too: how far two runs of one seed correlate (`compare` says it).")
+    ] = None,
+    sd_ratio: Annotated[float | None, typer.Option(help="Ratio of two SDs to show.")] = None,
+    precision: Annotated[float, typer.Option(help="Wanted precision of an SD; 0.25: known to 25 %.")] = 0.25,
     alpha: Annotated[
         float | None, typer.Option(help="Level of the tests; default: that of the params, or 0.05.")
     ] = None,
     wanted_power: Annotated[float, typer.Option("--power", help="Chance of finding what is there.")] = 0.8,
 ) -> None:
-    """Say how many replicates a wanted precision, difference or equivalence margin takes."""
+    """Say how many runs a difference, an equivalence margin or an SD takes, or what the runs that you have can show."""
     from twinrun.collect.study import load_study
-    from twinrun.report.planning import Wanted, check_sds, plan_text, study_sds, study_wanted
+    from twinrun.report import planning
+    from twinrun.stats.power import positive
 
+    for name, size in (("--difference", difference), ("--margin", margin)):
+        if size is not None:
+            positive(name, size)
+    if twins is not None and sd:
+        raise InputError(f"{twins} and --sd", "give one of them")
     if sd:
-        sds, wanted = check_sds(sd), Wanted()
+        sources, wanted = planning.given_sources(sd), planning.Wanted()
+    elif twins is not None:
+        sources, wanted = planning.twins_sources(twins, metric), planning.Wanted()
     else:
         if not Layout().collected.exists():
             raise IncompleteError(
-                "there is no collected/ here", "run `twinrun collect` in the study, or give an SD: --sd 0.2"
+                "there is no collected/ here",
+                "run `twinrun collect` in the study, name a folder of `twinrun twins`, or give an SD and a difference "
+                "in one unit: --sd 0.012 --difference 0.005",
             )
         study = load_study(Layout().collected)
-        sds, wanted = study_sds(study), study_wanted(study)
+        sources, wanted = planning.study_sources(study), planning.study_wanted(study)
     if precision > 1:
         raise InputError(f"--precision is {precision:g}", "it is a share, above 0 and at most 1; 0.25: known to 25 %")
-    wanted = replace(wanted, precision=precision, power=wanted_power)
+    if runs is not None and runs < 2:
+        raise InputError(f"--n is {runs}", "two runs of each model are the least")
+    if correlation is not None and not -1 <= correlation < 1:
+        raise InputError(f"--correlation is {correlation:g}", "give a number from -1 to below 1")
+    wanted = replace(
+        wanted, precision=precision, power=wanted_power, runs=runs, correlation=correlation, sd_ratio=sd_ratio,
+        true_difference=true_difference,
+    )  # fmt: skip
     if margin is not None:
         wanted = replace(wanted, margin=margin, difference=margin)
     if difference is not None:
@@ -54,7 +89,7 @@ def power(
         if not 0 < alpha < 0.5:
             raise InputError(f"--alpha is {alpha:g}", "give a level above 0 and below 0.5")
         wanted = replace(wanted, alpha=alpha)
-    print(plan_text(sds, wanted))
+    print(planning.plan_text(sources, wanted))
 
 
 @reanalyze_app.command("thesis")

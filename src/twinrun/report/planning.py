@@ -1,44 +1,68 @@
-"""`twinrun power`: replicates needed for given SDs or for those of a study, as a table and in sentences."""
+"""`twinrun power`: how many runs a question takes and what n runs can show, from a study, twins or given SDs."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import pandas as pd
-
-from twinrun.collect.study import Study
-from twinrun.stats import describe, power
+from twinrun.collect.study import METRIC_LABELS, Study, remarks
+from twinrun.report.evidence import twins_runs
+from twinrun.report.study_sd import StudySd, study_same_seed_sd, study_total_sd
+from twinrun.stats import power
+from twinrun.stats.intervals import PooledSd
 from twinrun.stats.power import Needed
-from twinrun.study.errors import IncompleteError
+from twinrun.study.errors import IncompleteError, InputError
+from twinrun.study.files import read_json
+
+GIVEN = "given"
+NO_TOTAL = (
+    "without it no plan for two models: the same-seed SD is too small for that; train the arm `all`, or several seeds"
+)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is wanted: precision is relative, difference and margin are in points of 100."""
+    """What is asked: `precision` is relative; differences and margin are in the unit of the SD; None is not asked."""
 
     precision: float = 0.25
-    difference: float = 0.5
-    margin: float = 0.5
+    difference: float | None = None
+    margin: float | None = None
+    true_difference: float = 0.0
     alpha: float = 0.05
     power: float = 0.8
+    correlation: float | None = None
+    runs: int | None = None
+    sd_ratio: float | None = None
 
 
-def study_sds(study: Study) -> dict[str, float]:
-    """SDs of nd runs on each task's main metric, in points: the median over the cells and the worst cell.
+@dataclass(frozen=True)
+class Source:
+    """An SD to plan with; without `unit` it is in that of the metric, and with kind "given" it has no interval."""
 
-    Raises IncompleteError when no cell has two runs that differ.
-    """
-    of_cells: dict[str, float] = {}
+    title: str
+    sd: StudySd
+    unit: str = ""
+
+    @property
+    def heading(self) -> str:
+        """What it is, with its interval."""
+        if self.sd.kind == GIVEN:
+            return f"{self.title}: difference, margin and SD in one unit"
+        return f"{self.title}: {self.sd.said(unit=self.unit, places='.4g')}"
+
+
+def study_sources(study: Study) -> list[Source]:
+    """The total and the same-seed SD of each task's main metric, in points."""
+    sources = []
     for task in study.tasks:
-        cells = [group.known(study.main_metric(task)) for group in study.groups("nd", task=task)]
-        sds = [100 * sd for runs in cells if runs.size > 1 and (sd := describe.sample_sd(runs)) > 0]
-        if sds:
-            of_cells[f"{task}, median cell"] = float(pd.Series(sds).median())
-            of_cells[f"{task}, worst cell"] = max(sds)
-    if not of_cells:
-        raise IncompleteError("no cell has two nd runs that differ, so the study has no SD", "give one with --sd")
-    return of_cells
+        metric = study.main_metric(task)
+        title = f"{study.title(task)}, {METRIC_LABELS[metric]}"
+        for sd in (study_total_sd(study, task, metric), study_same_seed_sd(study, task, metric)):
+            pooled = PooledSd(100 * sd.pooled.value, sd.pooled.df)
+            sources.append(Source(title, replace(sd, pooled=pooled), "points"))
+    return sources
 
 
 def study_wanted(study: Study) -> Wanted:
@@ -48,97 +72,153 @@ def study_wanted(study: Study) -> Wanted:
     return Wanted(difference=margin, margin=margin, alpha=chosen.alpha)
 
 
-def plan_table(sds: dict[str, float], wanted: Wanted) -> pd.DataFrame:
-    """Replicates per cell and arm for each SD (in points); an empty cell is a number that does not exist.
-
-    >>> plan_table({"given": 0.25}, Wanted())["arms"].tolist()
-    [6]
-    """
-    rows = []
-    for name, sd in sds.items():
-        rows.append(
-            {
-                "sd_of": name,
-                "sd_points": sd,
-                "sd_precision": _count(power.replicates_for_sd(wanted.precision, 1 - wanted.alpha)),
-                "arms": _count(power.replicates_for_difference(wanted.difference, sd, wanted.alpha, wanted.power)),
-                "single_run": _count(power.replicates_against_one(wanted.difference, sd, wanted.alpha, wanted.power)),
-                "equivalence": _count(power.replicates_for_equivalence(wanted.margin, sd, wanted.alpha, wanted.power)),
-            }
-        )
-    return pd.DataFrame(rows).astype(dict.fromkeys(("sd_precision", "arms", "single_run", "equivalence"), "Int64"))
+def twins_sources(folder: Path, metric: str | None) -> list[Source]:
+    """The SD of one metric over the twins of `twinrun twins`, in the metric's own unit; total if their arm is all."""
+    if not (folder / "twins.json").is_file():
+        raise InputError(f"{folder} is no folder of `twinrun twins`", "it holds no twins.json")
+    runs = twins_runs([folder], metric)
+    (values,) = runs.values.values()
+    arm = str(read_json(folder / "twins.json")["arm"])
+    kind = "total" if arm == "all" else "same-seed"
+    return [Source(f"{folder}, {runs.metric}", StudySd(kind, PooledSd.of([values]), f"{len(values)} twins, arm {arm}"))]
 
 
-def _count(needed: Needed) -> int | None:
-    return needed.n
+def given_sources(values: Sequence[float]) -> list[Source]:
+    """SDs given by hand. Raises InputError for one that is not above 0.
 
-
-def plan_text(sds: dict[str, float], wanted: Wanted) -> str:
-    """The table and one sentence for each of its columns, for a terminal."""
-    table = plan_table(sds, wanted)
-    width = max(len(name) for name in [*sds, "SD of"])
-    heads = ("SD", "SD +-", "two arms", "one run", "equal")
-    lines = [f"{'SD of':<{width}}" + "".join(f"{head:>10}" for head in heads)]
-    for row in table.itertuples(index=False):
-        counts = (row.sd_precision, row.arms, row.single_run, row.equivalence)
-        lines.append(
-            f"{row.sd_of:<{width}}{row.sd_points:>10.3f}"
-            + "".join(f"{'none' if count is pd.NA else str(count):>10}" for count in counts)
-        )
-    of = [f"For the largest SD, {max(sds, key=lambda name: sds[name])}:"] if len(sds) > 1 else []
-    return "\n".join([*lines, "", *of, *plan_sentences(sds, wanted)])
-
-
-def plan_sentences(sds: dict[str, float], wanted: Wanted) -> list[str]:
-    """One plain sentence for each question, for the largest SD.
-
-    >>> plan_sentences({"given": 0.25}, Wanted())[1]
-    'two arms: 6 runs per arm find a true difference of 0.5 points with power 80 % (two-sided t-test at 5 %, SD 0.25).'
-    """
-    worst = max(sds.values())
-    chance, level = f"{100 * wanted.power:g} %", f"{100 * wanted.alpha:g} %"
-    precise = power.replicates_for_sd(wanted.precision, 1 - wanted.alpha)
-    arms = power.replicates_for_difference(wanted.difference, worst, wanted.alpha, wanted.power)
-    single = power.replicates_against_one(wanted.difference, worst, wanted.alpha, wanted.power)
-    equal = power.replicates_for_equivalence(wanted.margin, worst, wanted.alpha, wanted.power)
-    size, margin, sd = f"{wanted.difference:g} points", f"{wanted.margin:g} points", f"SD {worst:.2g}"
-    return [
-        _said(
-            "SD +-",
-            precise,
-            f"runs of one cell give an SD whose {100 * (1 - wanted.alpha):g} % interval ends at most "
-            f"{100 * wanted.precision:g} % above it, whatever the SD.",
-        ),
-        _said(
-            "two arms",
-            arms,
-            f"runs per arm find a true difference of {size} with power {chance} (two-sided t-test at {level}, {sd}).",
-        ),
-        _said(
-            "one run",
-            single,
-            f"free runs show one new run that lies {size} off with power {chance} (prediction interval at {level}, "
-            f"{sd}).",
-        ),
-        _said(
-            "equal",
-            equal,
-            f"runs per arm show two equal arms to be equal to within {margin} with power {chance} (TOST at {level}, "
-            f"{sd}).",
-        ),
-    ]
-
-
-def _said(column: str, needed: Needed, rest: str) -> str:
-    return f"{column}: {needed.n} {rest}" if needed.n is not None else f"{column}: {needed.reason}."
-
-
-def check_sds(values: list[float]) -> dict[str, float]:
-    """SDs given by hand, by name. Raises InputError for one that is not above 0.
-
-    >>> check_sds([0.2])
-    {'given 0.2': 0.2}
+    >>> given_sources([0.2])[0].title
+    'SD 0.2'
     """
     for value in values:
         power.positive("--sd", value)
-    return {f"given {value:g}": value for value in values if math.isfinite(value)}
+    return [Source(f"SD {value:g}", StudySd(GIVEN, PooledSd(value, 0), "")) for value in values]
+
+
+def plan_text(sources: Sequence[Source], wanted: Wanted) -> str:
+    """For each SD its plan, at its value and at both ends of its interval.
+
+    Raises IncompleteError when no SD can be planned with, InputError when nothing is asked in the SDs' unit.
+    """
+    if not sources[0].unit and wanted.difference is None and wanted.runs is None and wanted.sd_ratio is None:
+        raise InputError(
+            f"{sources[0].title}: which difference, in the same unit?",
+            "give --difference, --margin or --n: 0.005 beside an SD of 0.062, or 0.5 beside one of 6.2 points",
+        )
+    known = [source for source in sources if source.sd.kind == GIVEN or source.sd.pooled.value > 0]
+    blocks = [_block(source, wanted) for source in sources]
+    if not known:
+        raise IncompleteError(f"no SD to plan with: {'; '.join(block[0] for block in blocks)}", "give one with --sd")
+    percent = f"{100 * wanted.alpha:g} %"
+    precise = power.replicates_for_sd(wanted.precision, 1 - wanted.alpha)
+    notes = [
+        f"Power {100 * wanted.power:g} %; two-sided t-test at {percent}, TOST at {percent}.",
+        f"{_count(precise)} runs give an SD whose {100 * (1 - wanted.alpha):g} % interval ends at most "
+        f"{100 * wanted.precision:g} % above it, whatever the SD.",
+    ]
+    if any(source.sd.kind != GIVEN for source in known):
+        notes.insert(1, "An SD is an estimate: the number for its upper end is the safe one.")
+    if wanted.sd_ratio is not None:
+        needed = power.replicates_for_sd_ratio(wanted.sd_ratio, wanted.alpha, wanted.power)
+        notes.append(
+            f"{_count(needed)} runs of each show that one SD is {wanted.sd_ratio:g} times the other, if normal (F)."
+            if needed.n is not None
+            else f"SD ratio {wanted.sd_ratio:g}: {needed.reason}."
+        )
+    return "\n".join(["\n".join(block) for block in blocks] + ["", *notes])
+
+
+def _block(source: Source, wanted: Wanted) -> list[str]:
+    lines, sd = [source.heading], source.sd
+    if sd.kind == GIVEN:
+        columns = [sd.pooled.value]
+    else:
+        planned = power.plan(sd.pooled, sd.kind, lambda _: Needed(0))
+        if planned.sd_low is None or planned.sd_high is None:
+            why = NO_TOTAL if sd.kind == "total" and not sd.pooled.df else ""
+            return [f"{lines[0]}: {remarks(planned.needed.reason, why)}"]
+        columns = [sd.pooled.value, planned.sd_low, planned.sd_high]
+    rows, reasons = list[tuple[str, list[str]]](), []
+    for words, needed in _questions(source, wanted):
+        if sd.kind == GIVEN:
+            answers = [needed(sd.pooled.value)]
+        else:
+            planned = power.plan(sd.pooled, sd.kind, needed)
+            answers = [planned.needed, planned.needed_low, planned.needed_high]
+        rows.append((words, [_count(answer) for answer in answers]))
+        reasons += [f"    none: {answer.reason}" for answer in answers if answer.reason]
+    rows += [(words, [f"{shown(value):.4g}" for value in columns]) for words, shown in _detectable(source, wanted)]
+    if sd.kind == "same-seed":
+        gap = " ".join(filter(None, (f"{sd.pooled.gap_of_two():.4g}", source.unit)))
+        lines.append(f"  for two runs of one model only: they differ by less than {gap} 95 % of the time (t)")
+    width = max((len(words) for words, _ in rows), default=0)
+    heads = [f"at {value:.4g}" for value in columns]
+    if rows:
+        lines.append(f"  {'':<{width}}" + "".join(f"{head:>12}" for head in heads))
+    lines += [f"  {words:<{width}}" + "".join(f"{text:>12}" for text in texts) for words, texts in rows]
+    return [*lines, *dict.fromkeys(reasons)]
+
+
+def _questions(source: Source, wanted: Wanted) -> list[tuple[str, Callable[[float], Needed]]]:
+    """What the SD answers, in words, and the runs that it takes as a function of the SD."""
+    levels, unit, asked = (wanted.alpha, wanted.power), f" {source.unit}" if source.unit else "", []
+    if (size := wanted.difference) is not None and source.sd.kind == "same-seed":
+        asked.append(
+            (
+                f"one new run of the same model, {size:g}{unit} off: runs to hold it against",
+                lambda sd: power.replicates_against_one(size, sd, *levels),
+            )
+        )
+    elif size is not None:
+        asked.append(
+            (
+                f"two models, {size:g}{unit} apart: runs of each",
+                lambda sd: power.replicates_for_difference(size, sd, *levels),
+            )
+        )
+        if (shared := wanted.correlation) is not None:
+            asked.append(
+                (
+                    f"the same in pairs that correlate by {shared:g}: pairs",
+                    lambda sd: power.replicates_of_pairs(size, _of_pairs(sd, shared), *levels),
+                )
+            )
+    if (margin := wanted.margin) is not None and source.sd.kind != "same-seed":
+        truth = wanted.true_difference
+        asked.append(
+            (
+                f"two models equal to within {margin:g}{unit}{f', truly {truth:g} apart' if truth else ''}: "
+                "runs of each",
+                lambda sd: power.replicates_for_equivalence(margin, sd, *levels, truth),
+            )
+        )
+    return asked
+
+
+def _detectable(source: Source, wanted: Wanted) -> list[tuple[str, Callable[[float], float]]]:
+    """What `wanted.runs` can show, as a function of the SD."""
+    if (n := wanted.runs) is None or source.sd.kind == "same-seed":
+        return []
+    levels, unit = (wanted.alpha, wanted.power), f", {source.unit}" if source.unit else ""
+    shown: list[tuple[str, Callable[[float], float]]] = [
+        (
+            f"{n} runs of each: smallest difference that they show{unit}",
+            lambda sd: power.smallest_detectable(sd * math.sqrt(2 / n), 2 * n - 2, *levels),
+        )
+    ]
+    if (shared := wanted.correlation) is not None:
+        shown.append(
+            (
+                f"{n} pairs that correlate by {shared:g}: the same{unit}",
+                lambda sd: power.smallest_detectable(_of_pairs(sd, shared) / math.sqrt(n), n - 1, *levels),
+            )
+        )
+    return shown
+
+
+def _of_pairs(sd: float, correlation: float) -> float:
+    """The SD of the differences of pairs."""
+    return sd * math.sqrt(2 * (1 - correlation))
+
+
+def _count(needed: Needed) -> str:
+    return "none" if needed.n is None else f"{needed.n:,}"

@@ -1,0 +1,56 @@
+"""The two SDs of a study that a verdict may use, pooled over its cells: total for two models, same-seed for one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twinrun.collect.study import Study
+from twinrun.report.table import plural
+from twinrun.stats.intervals import PooledSd
+from twinrun.stats.variance import total_sd
+
+
+@dataclass(frozen=True)
+class StudySd:
+    """A pooled SD, in the unit of its metric; `kind` is "total" or "same-seed", `source` says where it comes from."""
+
+    kind: str
+    pooled: PooledSd
+    source: str
+
+    def said(self, factor: float = 1.0, unit: str = "", places: str = ".3g") -> str:
+        """The SD with its interval and degrees of freedom, multiplied by `factor`.
+
+        >>> StudySd("total", PooledSd(0.01, 9), "arm all, 1 cell").said(100, "points")
+        'total SD 1 points (95 % interval 0.688 to 1.83, 9 degrees of freedom; arm all, 1 cell)'
+        """
+        interval, df = self.pooled.interval(), f"{self.pooled.df:.3g} degrees of freedom"
+        if interval.value is None:
+            return f"{self.kind} SD {interval.reason} ({self.source})"
+        value = " ".join(filter(None, (f"{factor * interval.value:{places}}", unit)))
+        if interval.low is None or interval.high is None:
+            return f"{self.kind} SD {value} ({df}; {self.source})"
+        ends = f"{factor * interval.low:{places}} to {factor * interval.high:{places}}"
+        return f"{self.kind} SD {value} (95 % interval {ends}, {df}; {self.source})"
+
+
+def study_total_sd(study: Study, task: str, metric: str) -> StudySd:
+    """The SD of one run with everything free.
+
+    From the arm `all`, pooled over its cells; without two such runs in a cell, from the nd runs of several seeds, by
+    variance components of each optimizer.
+    """
+    everything = [values for group in study.groups("all", task=task) if (values := group.known(metric)).size > 1]
+    if everything:
+        return StudySd("total", PooledSd.of(everything), f"arm all, {plural(len(everything), 'cell')}")
+    parts = [total_sd(setting.samples("nd", metric)) for setting in study.settings(task)]
+    kept = [part for part in parts if part.df]
+    source = f"seeds and noise together, {plural(len(kept), 'optimizer')}" if kept else "no arm all, no two seeds"
+    return StudySd("total", PooledSd.together(kept), source)
+
+
+def study_same_seed_sd(study: Study, task: str, metric: str) -> StudySd:
+    """The SD of identical runs (nd), pooled over the cells."""
+    identical = [values for group in study.groups("nd", task=task) if (values := group.known(metric)).size > 1]
+    source = f"arm nd, {plural(len(identical), 'cell')}" if identical else "no cell with two nd runs"
+    return StudySd("same-seed", PooledSd.of(identical), source)
