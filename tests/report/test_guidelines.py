@@ -4,23 +4,39 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from twinrun.report.section import Draft
 from twinrun.report.sections import guidelines as section
 
-STUDY: Any = SimpleNamespace(
-    tasks=["digits"], optimizers=["sgd"], title=lambda task: "Digits", main_metric=lambda task: "accuracy",
-    results=pd.DataFrame({"arm": ["det", "nd"], "noise": ["none", "native"]}),
-)  # fmt: skip
 SEEDS = range(6)
 
 
-def guidelines(study: Any, frames: dict[str, pd.DataFrame]) -> list[section.Guideline]:
+def study(noise: str = "native", **sds: Any) -> Any:
+    """Three nd runs in each of six cells, and three of the arm all, with these sample SDs; None: no run."""
+
+    def groups(arm: str, task: str) -> list[Any]:
+        given = sds.get("sd_nd" if arm == "nd" else "sd_all")
+        of_cells = given if isinstance(given, list) else [given] * len(SEEDS)
+        values = [np.array([] if sd is None else [0.9 - sd, 0.9, 0.9 + sd]) for sd in of_cells]
+        return [SimpleNamespace(known=lambda metric, of=of: of) for of in values]
+
+    return SimpleNamespace(
+        tasks=["digits"], optimizers=["sgd"], title=lambda task: "Digits", main_metric=lambda task: "accuracy",
+        results=pd.DataFrame({"arm": ["det", "nd"], "noise": ["none", noise]}), groups=groups, settings=lambda task: [],
+    )  # fmt: skip
+
+
+def guidelines(known: Any, frames: dict[str, pd.DataFrame]) -> list[section.Guideline]:
     """Those of a study of which only these frames are known."""
     tables: Any = {name: SimpleNamespace(frame=frame) for name, frame in frames.items()}
-    return section.guidelines(Draft(study, tables=tables))
+    return section.guidelines(Draft(known, tables=tables))
+
+
+def given(changes: dict[str, Any]) -> list[section.Guideline]:
+    return guidelines(study(**changes), frames(**changes))
 
 
 NO_RUN = {"n_det": 0, "distinct_det": 0, "n_nd": 0, "distinct_nd": 0}
@@ -31,7 +47,6 @@ def frames(**changes: Any) -> dict[str, pd.DataFrame]:
     keys = {"task": "digits", "optimizer": "sgd", "arm": "nd"}
     values = {
         "determinism": NO_RUN,
-        "spread": keys | {"metric": "accuracy", "n": 3, "sd_sample": 0.0},
         "churn": keys | {"churn": 0.1, "churn_low": 0.01, "n": 3},
         "hidden": keys | {"sd_accuracy": 0.05, "n": 3, "ensemble_gain": 0.0},
     }
@@ -61,16 +76,27 @@ RULES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
         [{"n_nd": 1, "distinct_nd": 1}, {"n_nd": 3, "distinct_nd": [3, 3, 3, 3, 3, 1]}],
         '6 of 6 cells (table "Do the deterministic runs agree',
     ),
-    "do not call one single run better": (
-        {"sd_sample": 0.01},
-        [{"sd_sample": 0.0}, {"sd_sample": [0.01, 0.01, None, None, None, None]}],
-        "1.00 points",
+    "do not take two runs of one model for different for less than 3.08 points": (
+        # t of 12 degrees of freedom, 2.179, sqrt(2) and the SD; with 1.96 it would be 2.77.
+        {"sd_nd": 0.01},
+        [{"sd_nd": 0.0}, {"sd_nd": [0.01, 0.01, None, None, None, None]}, {"sd_all": 0.01}],
+        "Same-seed SD 1.00 points (95 % interval 0.72 to 1.65, 12 degrees of freedom; arm nd, 6 cells; table",
     ),
-    "train at least 18 replicates": (
-        {"sd_sample": 0.01},
-        [{"sd_sample": 0.0002}],
-        '12 degrees of freedom in 6 cells (table "Spread of identical runs"). The smallest n with t SD / sqrt(n) of at '
+    "do not take two models, with one run of each, for different for less than 9.24 points": (
+        {"sd_nd": 0.01, "sd_all": 0.03},
+        [{"sd_nd": 0.03}, {"sd_all": [0.03, 0.03, None, None, None, None]}],
+        "Total SD 3.00 points (95 % interval 2.15 to 4.95, 12 degrees of freedom; arm all, 6 cells; table",
+    ),
+    "train at least 18 runs of one seed": (
+        {"sd_nd": 0.01},
+        [{"sd_nd": 0.0002}, {"sd_nd": 0.01, "sd_all": 0.01}],
+        'arm nd, 6 cells; table "Spread of identical runs"). The smallest n with t SD / sqrt(n) of at '
         "most that; at the ends of the SD's interval 11 and 45.",
+    ),
+    "train at least 141 runs to know": (
+        {"sd_nd": 0.01, "sd_all": 0.03},
+        [{"sd_nd": 0.03}],
+        "arm all, 6 cells",
     ),
     "report churn beside accuracy": (
         {"churn_low": 0.05, "sd_accuracy": 0.01},
@@ -98,27 +124,26 @@ RULES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
 @pytest.mark.parametrize("advice", RULES)
 def test_each_rule_both_ways(advice: str) -> None:
     decided, undecided, figures = RULES[advice]
-    found = [one for one in guidelines(STUDY, frames(**decided)) if advice in one.advice]
+    found = [one for one in given(decided) if advice in one.advice]
     assert len(found) == 1
     assert figures in found[0].ground
     for changes in undecided:
-        assert not any(advice in one.advice for one in guidelines(STUDY, frames(**changes)))
+        assert not any(advice in one.advice for one in given(changes))
 
 
 def test_emulated_noise_says_nothing_of_a_fixed_seed() -> None:
-    study = SimpleNamespace(**vars(STUDY) | {"results": pd.DataFrame({"arm": ["nd"], "noise": ["reorder"]})})
-    assert guidelines(study, frames(n_nd=3, distinct_nd=2)) == []
+    assert guidelines(study("reorder"), frames(n_nd=3, distinct_nd=2)) == []
 
 
 def test_nothing_is_said_where_nothing_is_decided() -> None:
-    assert guidelines(STUDY, frames()) == []
-    draft: Any = SimpleNamespace(study=STUDY, frame=frames().__getitem__)
+    assert given({}) == []
+    draft: Any = SimpleNamespace(study=study(), frame=frames().__getitem__)
     assert section.sentences(draft) == ["The numbers of this study decide none of the rules."]
 
 
 def test_every_sentence_carries_number_table_and_rule() -> None:
     for decided, _, _ in RULES.values():
-        for one in guidelines(STUDY, frames(**decided)):
+        for one in given(decided):
             assert re.search(r"\d", one.ground)
             assert re.search(r'tables? "[A-Z]', one.ground)
             assert one.rule.startswith("given when")

@@ -39,7 +39,22 @@ def test_runs_of_one_class_are_counted_and_not_above_the_majority(tmp_path: Path
     assert "8 of 8 complete runs name one and the same class for all of the 120 test images" in constant
     said = list(SECTION.sentences(draft_of(study, SECTION)))
     assert said[:2] == [nothing, constant]
-    assert "identical nd runs differ" in said[2]
+    assert "identical nd runs differ in F1: pooled same-seed SD " in said[2]
+
+
+def test_the_headline_is_the_pooled_sd_and_not_the_median_one(tmp_path: Path) -> None:
+    study = made(tmp_path)
+    cells = [[0.90, 0.92, 0.94], [0.90, 0.96, 1.02]]  # SDs of 2 and 6 points: pooled sqrt((4 + 36) / 2), median 4
+    for group, values in zip(study.groups("nd"), cells, strict=True):
+        study.results.loc[group.places, "f1"] = values
+    (headline,) = SECTION.sentences(draft_of(study, SECTION))
+    assert "pooled same-seed SD 4.47 points (95 % interval 2.68 to 12.85, 4 degrees of freedom; arm nd" in headline
+
+
+def test_runs_without_any_spread_are_not_said_to_differ(tmp_path: Path) -> None:
+    study = made(tmp_path, ties=True)
+    (headline,) = SECTION.sentences(draft_of(study, SECTION))
+    assert "identical nd runs all have the same F1 (arm nd, 2 cells)" in headline
 
 
 def test_a_single_run_of_one_class_is_said(tmp_path: Path) -> None:

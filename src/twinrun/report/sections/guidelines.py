@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from twinrun.report.names import METRIC_LABELS, noise_kinds
 from twinrun.report.section import Draft, Section, chosen
+from twinrun.report.study_sd import StudySd, study_same_seed_sd, study_total_sd
 from twinrun.report.table import plural
 from twinrun.stats.intervals import PooledSd, mean_interval
 from twinrun.stats.power import replicates_for_mean
@@ -67,37 +68,45 @@ def _deterministic(draft: Draft) -> Iterator[Guideline]:
 
 
 def _spread(draft: Draft, task: str) -> Iterator[Guideline]:
+    """A difference of two runs of one model, by the same-seed SD; of two models, by the total SD; runs for a mean."""
     study = draft.study
     metric, title = study.main_metric(task), study.title(task)
-    cells = chosen(draft.frame("spread"), task=task, arm="nd", metric=metric)
-    cells = cells[cells["sd_sample"].notna()]
-    pooled = PooledSd.of_sds(cells["sd_sample"], cells["n"])
-    sd, interval = pooled.value, pooled.interval()
-    if pooled.df < LEAST_FREEDOM or interval.low is None or interval.high is None:
-        return
-    ground = (
-        f"Pooled SD of {METRIC_LABELS[metric]} over identical runs {100 * sd:.2f} points, 95 % "
-        f"interval {100 * interval.low:.2f} to {100 * interval.high:.2f}, {pooled.df} degrees of freedom in "
-        f"{plural(len(cells), 'cell')} "
-        '(table "Spread of identical runs").'
-    )
-    rule = f"given when the pooled SD has at least {LEAST_FREEDOM} degrees of freedom"
-    gap = 100 * 1.96 * math.sqrt(2) * sd
-    yield Guideline(
-        f"{title}: do not call one single run better than another for less than {gap:.2f} points of "
-        f"{METRIC_LABELS[metric]}.",
-        ground + " 1.96 sqrt(2) SD is what two identical runs stay below 95 % of the time, if normal.",
-        rule,
-    )
-    least, wanted, most = (replicates_for_mean(PRECISION, end).n for end in (interval.low, sd, interval.high))
-    if wanted and wanted > 2:
+    sds = [find(study, task, metric) for find in (study_same_seed_sd, study_total_sd)]
+    decided = [sd for sd in sds if sd.pooled.df >= LEAST_FREEDOM and sd.pooled.value > 0]
+    of = {"same-seed": "two runs of one model", "total": "two models, with one run of each,"}
+    for sd in decided:
+        gap = f"{100 * sd.pooled.gap_of_two():.2f} points of {METRIC_LABELS[metric]}"
         yield Guideline(
-            f"{title}: train at least {wanted} replicates to know mean {METRIC_LABELS[metric]} to "
-            f"{100 * PRECISION:g} points either way (95 %).",
-            ground + f" The smallest n with t SD / sqrt(n) of at most that; at the ends of the SD's interval {least} "
-            f"and {most}.",
-            rule + ", and more than two runs are needed",
+            f"{title}: do not take {of[sd.kind]} for different for less than {gap}.",
+            f"{_sd_ground(sd)} t sqrt(2) SD, with t at these degrees of freedom, is what two runs that differ by "
+            "chance alone stay below 95 % of the time, if normal.",
+            f"given when the pooled {sd.kind} SD has at least {LEAST_FREEDOM} degrees of freedom",
         )
+    # A published mean is one over seeds: the total SD where there is one.
+    for sd in decided[-1:]:
+        interval = sd.pooled.interval()
+        ends = (interval.low or 0.0, sd.pooled.value, interval.high or math.inf)
+        least, wanted, most = (replicates_for_mean(PRECISION, end).n for end in ends)
+        runs = "runs" if sd.kind == "total" else "runs of one seed"
+        if wanted and wanted > 2:
+            yield Guideline(
+                f"{title}: train at least {wanted} {runs} to know mean {METRIC_LABELS[metric]} to "
+                f"{100 * PRECISION:g} points either way (95 %).",
+                f"{_sd_ground(sd)} The smallest n with t SD / sqrt(n) of at most that; at the ends of the SD's "
+                f"interval {least} and {most}.",
+                f"given when the pooled {sd.kind} SD has at least {LEAST_FREEDOM} degrees of freedom, and more than "
+                "two runs are needed",
+            )
+
+
+def _sd_ground(sd: StudySd) -> str:
+    table = (
+        "Spread of identical runs"
+        if sd.source.startswith("arm")
+        else "Seed or implementation noise: where the variance is"
+    )
+    said = sd.said(100, "points", ".2f").removesuffix(")")
+    return f'{said[0].upper()}{said[1:]}; table "{table}").'
 
 
 def _churn(draft: Draft, task: str) -> Iterator[Guideline]:

@@ -14,6 +14,7 @@ from twinrun.report import style as drawing
 from twinrun.report.columns import METRIC, N_DET, N_ND, OPTIMIZER, REMARK, SEED, TASK, Column, N
 from twinrun.report.names import METRIC_LABELS, nd_phrase, thesis_name
 from twinrun.report.section import Draft, Section, chosen
+from twinrun.report.study_sd import study_same_seed_sd
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, counts, plural, remarks, span
 from twinrun.report.thesis.tables import summary_notes
@@ -181,15 +182,15 @@ def sentences(draft: Draft) -> list[str]:
 def _spread_sentence(draft: Draft, task: str) -> str:
     study = draft.study
     metric, title = study.main_metric(task), study.title(task)
-    sds = pd.Series([100 * describe.sample_sd(group.values(metric)) for group in study.groups("nd", task=task)])
-    sds = sds.dropna()
-    if sds.empty:
+    same_seed = study_same_seed_sd(study, task, metric)
+    interval = same_seed.pooled.interval()
+    if interval.value is None:
         return f"{title}: spread not available, no cell has two complete nd runs."
-    over = "1 cell" if len(sds) == 1 else f"{span(sds, '.2f')} over {len(sds)} cells"
-    text = (
-        f"{title}: identical nd runs differ in {METRIC_LABELS[metric]} with a median SD of {sds.median():.2f} points "
-        f"({over})"
-    )
+    if interval.value == 0:
+        text = f"{title}: identical nd runs all have the same {METRIC_LABELS[metric]} ({same_seed.source})"
+    else:
+        said = same_seed.said(100, "points", ".2f")
+        text = f"{title}: identical nd runs differ in {METRIC_LABELS[metric]}: pooled {said}"
     differences = chosen(draft.frame(f"performance_{task}"), metric=metric)["difference_percent"].dropna()
     if len(differences):
         table = thesis_name(study, task, "performance")
