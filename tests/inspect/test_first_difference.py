@@ -339,7 +339,7 @@ def test_resuming_from_a_checkpoint_of_the_record(harness: Harness) -> None:
     noted = read_json(harness.study.run(run) / "record.json")["fingerprints"]
 
     def stop(row: dict[str, object], epochs: int) -> None:
-        if row["epoch"] == 4:
+        if row["epoch"] == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -133,7 +133,7 @@ def test_a_resumed_run_has_the_same_weights(
     whole = train_run(recorded, run, Layout(study.root, tmp_path / "whole"), CODE, Options(device="cpu"))
 
     def stop(row: dict[str, object], epochs: int) -> None:
-        if row["epoch"] == 4:
+        if row["epoch"] == 3:
             raise KeyboardInterrupt
 
     eager = Options(device="cpu", checkpoint_seconds=0.0, progress=stop)

@@ -20,7 +20,7 @@ from twinrun.twins.metrics import read_metric
 from twinrun.twins.nested import differences
 from twinrun.twins.planting import flip_lowest_bit, plant, swap_two
 from twinrun.twins.reporting import differing_below
-from twinrun.twins.running import Twin
+from twinrun.twins.running import CACHES, Twin
 
 Cli = Callable[..., tuple[int, str]]
 
@@ -29,7 +29,8 @@ Cli = Callable[..., tuple[int, str]]
 def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Runs two twins of a script, in a folder of its own; the exit code and what was printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    for name in ("PYTHONHASHSEED", *CACHES):  # importing torch sets some
+        monkeypatch.delenv(name, raising=False)
 
     def run(script: str, options: str = "", count: int = 2) -> tuple[int, str]:
         Path("train.py").write_text(script)
