@@ -4,6 +4,7 @@ import itertools
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,12 +18,13 @@ from tests.collect.synthetic import CODE, Synthetic, write_study
 from twinrun.collect.collect import collect
 from twinrun.collect.study import Study, load_study
 from twinrun.report.section import Draft
-from twinrun.report.sections.hidden import tables
+from twinrun.report.sections.hidden import share_table, tables
 from twinrun.stats import churn as p
 from twinrun.stats import weights as w
 from twinrun.stats.agreement import chosen_pairs, js_distance, recall_by_class
-from twinrun.stats.agreement import test_set_part as set_part
 from twinrun.stats.churn import churn_interval
+from twinrun.stats.finite_test_set import finite_test_share
+from twinrun.stats.finite_test_set import test_set_part as set_part
 from twinrun.stats.samples import Interval
 from twinrun.study.errors import MismatchError
 
@@ -137,6 +139,27 @@ def test_the_test_sets_part_is_the_mean_covariance(correct: np.ndarray) -> None:
     again = set_part(correct[::-1])
     assert again.variance_rest == part.variance_rest
     assert again.sd == part.sd
+
+
+def test_the_share_of_the_committed_study_is_pooled() -> None:
+    """SDNET2018 at four cells of five runs: the median of the cells' own ratios read 0.67."""
+    study = load_study(Path(__file__).parents[2] / "results/cpu-real-subset/collected")
+    (task,) = (name for name in study.tasks if "SDNET2018" in study.title(name))
+    labels, cells, own = study.labels(task), [], []
+    for group in study.groups("nd", task=task):
+        right = np.array([p.predicted_classes(run) == labels for run in study.stream(task, group.rows)])
+        cells.append(set_part(right))
+        own.append(finite_test_share(cells[-1:]).value)
+    found = finite_test_share(cells)
+    assert np.median(own) == pytest.approx(0.67, abs=0.005)
+    assert (found.value, found.low, found.high) == pytest.approx((0.24, 0.10, 0.43), abs=0.005)
+    draft = Draft(study)
+    draft.agreements = [(group, SimpleNamespace(n=part.n, test_set=part))  # type: ignore[misc]
+                        for group, part in zip(study.groups("nd", task=task), cells, strict=True)]  # fmt: skip
+    frame = share_table(draft).frame
+    row = frame[(frame["task"] == task) & (frame["arm"] == "nd")].iloc[0]
+    assert (row["cells"], row["df"], row["share"]) == (4, 16, pytest.approx(0.24, abs=0.005))
+    assert frame[frame["task"] != task]["remark"].eq("not defined: no cell with two runs and two images").all()
 
 
 def test_binary_calibrated_errors_give_the_closed_form() -> None:

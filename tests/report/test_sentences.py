@@ -36,13 +36,17 @@ def test_churn_says_how_many_pairs_each_share_is_of(draft: Draft) -> None:
 
 
 def test_a_test_set_that_explains_all_scatter_is_said_in_words(draft: Draft) -> None:
-    frame = draft.frame("hidden")
-    replace_frame(draft, "hidden", frame.assign(test_set_share=0.4))
-    assert "the finite test set makes 0.40 of the variance" in hidden.sentences(draft)[0]
-    replace_frame(draft, "hidden", frame.assign(test_set_share=2.86))
-    (found,) = hidden.sentences(draft)
+    frame = draft.frame("finite_test_set")
+    ends = {"share_low": 0.35, "share_high": 1.0}
+    replace_frame(draft, "finite_test_set", frame.assign(share=0.4, **ends))
+    _, found = hidden.sentences(draft)
+    assert "the finite test set makes 0.40 of the variance of accuracy over nd twins (95 % interval 0.35 to" in found
+    replace_frame(draft, "finite_test_set", frame.assign(share=2.86, **ends))
+    _, found = hidden.sentences(draft)
     assert "accuracy scatters no more than a test set of this size makes it by itself" in found
     assert "2.86" not in found
+    replace_frame(draft, "finite_test_set", frame.assign(share=None))  # the interval says nothing
+    assert len(hidden.sentences(draft)) == 1
 
 
 def test_runs_that_shared_their_machine_give_no_difference_of_times(draft: Draft) -> None:

@@ -11,6 +11,7 @@ from scipy import stats
 
 from twinrun.stats import intervals
 from twinrun.stats.finite_test_set import finite_test_share
+from twinrun.stats.finite_test_set import test_set_part as set_part
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.samples import Interval
 from twinrun.stats.variance import components, total_sd
@@ -205,7 +206,7 @@ def test_the_share_of_the_finite_test_set_is_found_with_few_runs_a_cell(runs: in
         cells = []
         for _cell in range(12):
             shift = rng.choice([-1, 1], size=(runs, 1)) * noise / 0.9  # of whole runs, as large
-            cells.append(rng.random((runs, images)) < np.clip(chances + shift, 0, 1))
+            cells.append(set_part(rng.random((runs, images)) < np.clip(chances + shift, 0, 1)))
         found = finite_test_share(cells)
         values.append(found.value)
         if found.low is not None:
@@ -216,8 +217,8 @@ def test_the_share_of_the_finite_test_set_is_found_with_few_runs_a_cell(runs: in
 
 def test_a_share_that_nothing_is_known_about_has_no_interval() -> None:
     rng = np.random.default_rng(3)
-    found = finite_test_share([rng.random((2, 50)) < 0.7])
+    found = finite_test_share([set_part(rng.random((2, 50)) < 0.7)])
     assert found.low is None
     assert "leave anything from" in found.reason
-    assert finite_test_share([np.ones((1, 5), bool)]).reason.endswith("no cell with two runs and two images")
-    assert finite_test_share([np.ones((3, 5), bool)]).reason.endswith("all runs are equally accurate")
+    assert finite_test_share([set_part(np.ones((1, 5), bool))]).reason.endswith("no cell with two runs and two images")
+    assert finite_test_share([set_part(np.ones((3, 5), bool))]).reason.endswith("all runs are equally accurate")

@@ -20,6 +20,7 @@ from twinrun.stats.churn import (
     mean_churn,
     predicted_classes,
 )
+from twinrun.stats.finite_test_set import TestSetPart, test_set_part
 from twinrun.stats.samples import Interval
 
 JS_PAIRS = 45  # all pairs of ten runs; of more runs so many are drawn
@@ -74,43 +75,6 @@ def agreement(
         wrong=1 - counts[np.arange(examples), labels] / n if n else np.full(examples, math.nan),
         recalls=np.array([recall_by_class(row, labels, classes) for row in predicted]).reshape(n, classes),
     )
-
-
-@dataclass(frozen=True)
-class TestSetPart:
-    """The variance of accuracy over runs, split into that of the finite test set and the rest."""
-
-    __test__ = False  # not a test, whatever pytest thinks of the name
-
-    sd: float  # of the accuracies, 1/(n - 1)
-    sd_independent: float  # what independent errors would give: sqrt(sum of the examples' variances) / examples
-    variance_rest: float  # unbiased estimate for an endless test set; may be negative
-    share: float  # 1 - variance_rest / sd^2; NaN without spread
-
-
-def test_set_part(correct: NDArray[np.bool_]) -> TestSetPart:
-    """Split the variance of accuracy over runs, from `correct` (runs, examples) (Jordan 2023, theorem on variance).
-
-    With V the sample variance of the accuracies, v_i that of example i being right and N examples, the variance over an
-    endless test set is estimated without bias by N / (N - 1) (V - sum(v_i) / N^2), which is the mean covariance of two
-    different examples. Defined for means over examples, such as accuracy: not for F1 and AUC.
-
-    >>> test_set_part(np.array([[True, False], [False, True]])).variance_rest  # examples that err in turn
-    -0.5
-    """
-    runs, examples = correct.shape
-    if runs < 2 or examples < 2:
-        return TestSetPart(math.nan, math.nan, math.nan, math.nan)
-    right = correct.sum(axis=1, dtype=np.int64)
-    counts = correct.sum(axis=0, dtype=np.int64)
-    # Whole numbers up to one division each: no rounding that depends on the order of the runs.
-    squares = runs * int(np.square(right).sum()) - int(right.sum()) ** 2
-    own = int((counts * (runs - counts)).sum())
-    variance = squares / (runs * (runs - 1) * examples**2)
-    rest = (squares - own) / (runs * (runs - 1) * examples * (examples - 1))
-    independent = math.sqrt(own / (runs * (runs - 1))) / examples
-    share = 1 - rest / variance if variance > 0 else math.nan
-    return TestSetPart(math.sqrt(variance), independent, rest, share)
 
 
 def recall_by_class(predicted: NDArray[np.integer], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,38 +15,70 @@ from twinrun.stats.samples import UNDEFINED, Interval
 WIDEST = 0.9  # an interval of a share that is wider says nothing
 
 
-def finite_test_share(cells: Sequence[NDArray[np.bool_]], confidence: float = 0.95) -> Interval:
+@dataclass(frozen=True)
+class TestSetPart:
+    """The variance of accuracy over runs, split into that of the finite test set and the rest."""
+
+    __test__ = False  # not a test, whatever pytest thinks of the name
+
+    n: int  # runs
+    sd: float  # of the accuracies, 1/(n - 1)
+    sd_independent: float  # what independent errors would give: sqrt(sum of the examples' variances) / examples
+    variance_rest: float  # unbiased estimate for an endless test set; may be negative
+
+
+def test_set_part(correct: NDArray[np.bool_]) -> TestSetPart:
+    """Split the variance of accuracy over runs, from `correct` (runs, examples) (Jordan 2023, theorem on variance).
+
+    With V the sample variance of the accuracies, v_i that of example i being right and N examples, the variance over an
+    endless test set is estimated without bias by N / (N - 1) (V - sum(v_i) / N^2), which is the mean covariance of two
+    different examples. Defined for means over examples, such as accuracy: not for F1 and AUC.
+
+    >>> test_set_part(np.array([[True, False], [False, True]])).variance_rest  # examples that err in turn
+    -0.5
+    """
+    runs, examples = correct.shape
+    if runs < 2 or examples < 2:
+        return TestSetPart(runs, math.nan, math.nan, math.nan)
+    right = correct.sum(axis=1, dtype=np.int64)
+    counts = correct.sum(axis=0, dtype=np.int64)
+    # Whole numbers up to one division each: no rounding that depends on the order of the runs.
+    squares = runs * int(np.square(right).sum()) - int(right.sum()) ** 2
+    own = int((counts * (runs - counts)).sum())
+    variance = squares / (runs * (runs - 1) * examples**2)
+    rest = (squares - own) / (runs * (runs - 1) * examples * (examples - 1))
+    independent = math.sqrt(own / (runs * (runs - 1))) / examples
+    return TestSetPart(runs, math.sqrt(variance), independent, rest)
+
+
+def finite_test_share(cells: Iterable[TestSetPart], confidence: float = 0.95) -> Interval:
     """Share of the variance of accuracy over runs that comes from the finite test set, pooled over cells.
 
-    `cells` holds what each run got right, (runs, images) of each cell. With V the variance of the accuracies and v_i
-    that of image i being right, over N images, independent errors make q = sum(v_i) / N^2 of V, and the share is
-    1 - N / (N - 1) (1 - q / V) (Jordan 2023, theorem on variance). Both are summed over the cells, weighted by degrees
-    of freedom: a mean or median of the cells' ratios reads 0.64, 0.87 and 1.99 at 5, 3 and 2 runs where 0.51 is true.
-    The interval is the chi-square one of V, q taken as known; cut at 0 and 1, and none where it is wider than 0.9.
+    With V the variance of the accuracies and q what independent errors make of it, the share is 1 - N / (N - 1)
+    (1 - q / V) (Jordan 2023, theorem on variance). Both are summed over the cells, weighted by degrees of freedom: a
+    mean or median of the cells' ratios reads 0.64, 0.87 and 1.99 at 5, 3 and 2 runs where 0.51 is true. The interval
+    is the chi-square one of V, q taken as known; cut at 0 and 1, and none where it is wider than 0.9.
 
     >>> right = np.arange(10) < np.array([[6], [9], [7], [8]])
-    >>> print(f"{finite_test_share([right]).value:.2f}")
+    >>> print(f"{finite_test_share([test_set_part(right)]).value:.2f}")
     0.44
     """
-    kept = [cell for cell in cells if len(cell) > 1 and cell.shape[1] > 1]
-    df = sum(len(cell) - 1 for cell in kept)
+    kept = [cell for cell in cells if not math.isnan(cell.sd)]
+    df = sum(cell.n - 1 for cell in kept)
     method = "pooled, chi-square"
     if not kept:
         return Interval(None, None, None, 0, confidence, method, f"{UNDEFINED}no cell with two runs and two images")
-    spread, own, rest = [], [], []
-    for cell in kept:
-        runs, images = cell.shape
-        right, counts = cell.sum(axis=1, dtype=np.int64), cell.sum(axis=0, dtype=np.int64)
-        # Whole numbers up to one division each: no rounding that depends on the order of the runs.
-        squares = runs * int(np.square(right).sum()) - int(right.sum()) ** 2
-        single = int((counts * (runs - counts)).sum())
-        spread.append(squares / (runs * images**2))
-        own.append(single / (runs * images**2))
-        rest.append((squares - single) / (runs * images * (images - 1)))
-    total = math.fsum(spread)
+    total, own, rest = (
+        math.fsum((cell.n - 1) * value for cell, value in zip(kept, values, strict=True))
+        for values in (
+            [cell.sd**2 for cell in kept],
+            [cell.sd_independent**2 for cell in kept],
+            [cell.variance_rest for cell in kept],
+        )
+    )
     if total == 0:
         return Interval(None, None, None, df, confidence, method, f"{UNDEFINED}all runs are equally accurate")
-    value, ratio = 1 - math.fsum(rest) / total, math.fsum(own) / total
+    value, ratio = 1 - rest / total, own / total
     tail = (1 - confidence) / 2
     low, high = (ratio * float(special.chdtri(df, share)) / df for share in (1 - tail, tail))
     low, high = min(low, 1.0), min(high, 1.0)

@@ -13,7 +13,7 @@ from twinrun.collect.load import AGAIN, read_array
 from twinrun.collect.pictures import TOP_IMAGES
 from twinrun.collect.study import Group, Study
 from twinrun.report import style as drawing
-from twinrun.report.columns import CELLS, GROUP, REMARK, TASK, Column, N
+from twinrun.report.columns import ARM, CELLS, GROUP, REMARK, TASK, Column, N
 from twinrun.report.names import left_out, nd_noise, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
@@ -21,6 +21,7 @@ from twinrun.report.table import Table, counts, plural, remarks, span
 from twinrun.stats import describe
 from twinrun.stats.agreement import JS_PAIRS, Agreement
 from twinrun.stats.churn import most_flipping
+from twinrun.stats.finite_test_set import finite_test_share
 from twinrun.study.errors import MismatchError
 
 HIDDEN_COLUMNS = (
@@ -32,7 +33,16 @@ HIDDEN_COLUMNS = (
     Column("sd_accuracy", "SD accuracy", ".4f", "sample SD of accuracy over the runs"),
     Column("sd_independent", "SD if independent", ".4f", "what errors independent between images would give"),
     Column("variance_rest", "Variance beyond", "+.1e", "estimated variance of accuracy on an endless test set"),
-    Column("test_set_share", "Test-set share", ".2f", "share of the variance of accuracy that the test set makes"),
+    REMARK,
+)
+SHARE_COLUMNS = (
+    TASK,
+    ARM,
+    CELLS,
+    Column("df", "df", "d", "degrees of freedom of the variance of accuracy: runs less one, over the cells"),
+    Column("share", "Share", ".2f", "share of the variance of accuracy over runs that the finite test set makes"),
+    Column("share_low", "95 % from", ".2f", "lower end of its 95 % interval, cut at 0"),
+    Column("share_high", "95 % to", ".2f", "upper end of its 95 % interval, cut at 1"),
     REMARK,
 )
 CLASS_COLUMNS = (
@@ -62,7 +72,7 @@ PER_ROW = 5  # pictures
 
 
 def tables(draft: Draft) -> list[Table]:
-    """Per cell and arm; per class; the images that flip most."""
+    """Per cell and arm; the finite test set; per class; the images that flip most."""
     study = draft.study
     hidden = Table(
         name="hidden",
@@ -73,8 +83,8 @@ def tables(draft: Draft) -> list[Table]:
             "where there are more. Ensemble gain: accuracy of the averaged probabilities less the mean accuracy. The "
             "variance V of accuracy has a part that only the finite test set makes: with v_i the variance of image i "
             "being right, N/(N-1) (V - sum v_i / N^2) estimates without bias what an endless test set would leave "
-            "(Jordan 2023); by chance it may be negative, and the test set's share then exceeds 1. Defined for "
-            f"accuracy, a mean over images; not for F1 and AUC. nd: {nd_noise(study)}."
+            "(Jordan 2023); by chance it may be negative. Defined for accuracy, a mean over images; not for F1 and "
+            f"AUC. nd: {nd_noise(study)}."
         ),
         columns=HIDDEN_COLUMNS,
         rows=[_hidden_row(group, found) for group, found in draft.agreements],
@@ -91,7 +101,43 @@ def tables(draft: Draft) -> list[Table]:
         rows=[row for group, found in draft.agreements for row in _class_rows(group, found)],
         notes=left_out(study),
     )
-    return [hidden, classes, _flips_table(draft)]
+    return [hidden, share_table(draft), classes, _flips_table(draft)]
+
+
+def share_table(draft: Draft) -> Table:
+    """How much of the scatter of accuracy the finite test set makes, per task and arm."""
+    study, rows = draft.study, []
+    for task in study.tasks:
+        for arm in study.paired_arms:
+            cells = [found for group, found in draft.agreements if (group.cell.task, group.arm) == (task, arm)]
+            share = finite_test_share(found.test_set for found in cells)
+            shown = share.low is not None
+            rows.append(
+                {
+                    "task": task,
+                    "arm": arm,
+                    "cells": sum(found.n > 1 for found in cells),
+                    "df": share.n,
+                    "share": share.value if shown else None,
+                    "share_low": share.low,
+                    "share_high": share.high,
+                    "remark": share.reason,
+                }
+            )
+    return Table(
+        name="finite_test_set",
+        title="What the finite test set makes of the scatter",
+        caption=(
+            "Share of the variance of accuracy over the runs of a cell that comes from the finite test set alone: with "
+            'V and v_i as in the table "What accuracy hides", 1 - N/(N-1) (1 - sum v_i / N^2 / V), both sums taken '
+            "over the cells, weighted by degrees of freedom (the ratio of a single cell of few runs is far too large "
+            "on average). 95 % chi-square interval of V, for normal accuracies with one SD in all cells; by chance the "
+            "share may exceed 1. Where the interval is wider than 0.9 the runs do not say, and nothing is given. nd: "
+            f"{nd_noise(study)}."
+        ),
+        columns=SHARE_COLUMNS,
+        rows=rows,
+    )
 
 
 def _hidden_row(group: Group, found: Agreement) -> dict[str, Any]:
@@ -105,8 +151,7 @@ def _hidden_row(group: Group, found: Agreement) -> dict[str, Any]:
         "sd_accuracy": part.sd,
         "sd_independent": part.sd_independent,
         "variance_rest": part.variance_rest,
-        "test_set_share": part.share,
-        "remark": remarks(group.why(2), "all runs have the same accuracy: no share" if part.sd == 0 else ""),
+        "remark": group.why(2),
     }
 
 
@@ -285,12 +330,17 @@ def sentences(draft: Draft) -> list[str]:
             f"{table['js_distance'].mean():.3f} on average; averaging them changes accuracy by "
             f"{span(table['ensemble_gain'], '+.2f', 100)} points over {plural(len(table), 'cell')}"
         )
-        share = table["test_set_share"].dropna().median()
-        if share < 1:
-            text += f"; the finite test set makes {share:.2f} of the variance of accuracy in the median cell"
-        elif share >= 1:
-            text += "; in the median cell accuracy scatters no more than a test set of this size makes it by itself"
         lines.append(f'{text} (table "What accuracy hides").')
+        share = chosen(draft.frame("finite_test_set"), task=task, arm="nd").iloc[0]
+        if pd.notna(share["share"]):
+            ends = f"95 % interval {share['share_low']:.2f} to {share['share_high']:.2f}"
+            lines.append(
+                f"{study.title(task)}: the finite test set makes {share['share']:.2f} of the variance of accuracy over "
+                f"nd twins ({ends})."
+                if share["share"] < 1
+                else f"{study.title(task)}: accuracy scatters no more than a test set of this size makes it by itself "
+                f"(share of the variance {ends})."
+            )
     return lines
 
 
