@@ -1,9 +1,11 @@
 """The thesis's tables read again: what is known to be wrong is found, and what is right passes."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy import stats
 from tests.collect.synthetic import snapshot
 
 from twinrun.report.thesis import checks as thesis_checks
@@ -32,6 +34,38 @@ def test_implied_sd_gives_back_the_printed_p() -> None:
         valid = prediction_test(values, row["det"])
         assert (valid.statistic, valid.p) == pytest.approx((row["t_valid"], row["p_valid"]), rel=1e-6)
         assert row["sd_implied_from"] <= row["sd_implied"] <= row["sd_implied_to"]
+
+
+def test_what_settles_the_matter() -> None:
+    """Table 5.5's twelve of thirty are what chance gives, and no data set goes one way."""
+    # The size of the thesis's test, P(|T_4| > 2.776 / sqrt(6)), and the binomial, each from their definitions.
+    size = 2 * stats.t.sf(stats.t.isf(0.025, 4) / math.sqrt(6), 4)
+    chance = sum(math.comb(30, k) * size**k * (1 - size) ** (30 - k) for k in range(12, 31))
+    assert FOUND.chance_of_as_many == pytest.approx(chance)
+    assert FOUND.chance_of_as_many == pytest.approx(0.23, abs=0.005)
+    assert FOUND.uniform.p == pytest.approx(0.34, abs=0.005)
+    assert FOUND.paired[["cells", "above", "below"]].to_numpy().tolist() == [[10, 5, 5]] * 3
+    assert FOUND.paired["p"].tolist() == pytest.approx([0.44, 0.76, 0.68], abs=0.005)
+    for _, cells in FOUND.cells.groupby("task", sort=False):
+        p = stats.ttest_rel(cells["det"], cells["mean_nd"]).pvalue
+        assert p == pytest.approx(FOUND.paired.set_index("task").loc[cells["task"].iloc[0], "p"])
+    said = " ".join(FOUND.summary)
+    assert "12 or more of 30 cells would be below 0.05 in Table 5.5 with probability 0.23" in said
+    assert "The valid p values look uniform, as without an effect they are (Kolmogorov-Smirnov, p = 0.34)" in said
+    assert "SDNET2018 5 above and 5 below, p = 0.76" in said
+    assert "No data set shows a shift." in said
+
+
+def test_tables_of_another_result_are_not_called_chance() -> None:
+    """The sentences follow the numbers: an effect of one direction in every cell is not explained away."""
+    cells = FOUND.cells.assign(det=FOUND.cells["mean_nd"] + FOUND.cells["sd_implied"], p_thesis=0.001, p_valid=0.01)
+    other = reanalysis.Reanalysis(cells, FOUND.checks)
+    assert other.chance_of_as_many < 1e-10
+    assert other.paired["below"].tolist() == [0, 0, 0]
+    said = " ".join(other.summary)
+    assert "no sign of an effect" not in said
+    assert "The valid p values do not look uniform" in said
+    assert "No data set shows a shift" not in said
 
 
 @pytest.mark.parametrize(
