@@ -89,14 +89,14 @@ def verdict_words(compared: Compared, pair: tuple[str, str]) -> str:
         return f"equivalent within the margin of {item.equivalence.margin:g}: {_difference(item)}"
     if item.interval.low is None:
         return f"cannot tell {a} and {b} apart: {item.interval.reason}"
-    unit = "pairs" if item.paired else "runs each"
     more = item.more
     if more is None:
         need = "the difference does not stand among so many pairs"
     elif more.n is None:
         need = more.reason
     else:
-        need = f"about {more.n:,} more {unit} would, if these difference and SDs are the true ones"
+        noun = f"{'pair' if item.paired else 'run'}{'' if more.n == 1 else 's'}{'' if item.paired else ' each'}"
+        need = f"about {more.n:,} more {noun} would, if this difference and these SDs are the true ones"
     return f"cannot tell {a} and {b} apart: {need} ({_difference(item)})"
 
 
