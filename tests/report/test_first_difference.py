@@ -21,7 +21,7 @@ from twinrun.collect.first_difference import (
 from twinrun.collect.first_difference import sentences as answer
 from twinrun.collect.study import Study, load_study
 from twinrun.report.section import Draft
-from twinrun.report.sections.first_difference import ABSENT, SECTION, STALE, figures, sentences, tables
+from twinrun.report.sections.first_difference import SECTION, STALE, figures, sentences, tables
 from twinrun.report.style import save
 from twinrun.report.table import Table
 from twinrun.study.errors import MismatchError
@@ -75,11 +75,12 @@ def located(layout: Layout, task: str = "cracks", **changes: object) -> FirstDif
 def test_a_study_that_was_not_located_says_so(layout: Layout, reported: Layout) -> None:
     study = load_study(layout.collected)
     table = parting_table(study)
-    assert list(table.frame["remark"]) == [ABSENT] * len(study.tasks)
+    assert table.frame.empty
     assert figures(Draft(study)) == []
+    assert list(sentences(draft_of(study, SECTION))) == []
     page = (reported.report / "index.html").read_text()
     assert "The first difference" in page
-    assert "not located: run <code>twinrun locate --all</code>" in page
+    assert "Not located: run <code>twinrun locate --all</code>" in page
 
 
 def test_a_located_study(layout: Layout) -> None:

@@ -45,6 +45,35 @@ def test_it_fits_and_shows_every_figure_without_an_error(browser: Browser, page:
     assert browser.problems == []
 
 
+def test_the_first_screen_has_the_four_answers(browser: Browser, page: Path) -> None:
+    browser.show(page, 1280)
+    answers = browser.run(
+        "[...document.querySelectorAll('.answer')].map(a => [a.querySelector('.value').textContent,"
+        " a.querySelector('h2').textContent, a.getBoundingClientRect().bottom])"
+    )
+    assert [question for _, question, _ in answers] == [
+        "Is training deterministic?",
+        "How far are identical runs apart?",
+        "What difference between two models is real here?",
+        "What did determinism cost?",
+    ]
+    assert all(value.strip() for value, _, _ in answers)
+    assert max(bottom for _, _, bottom in answers) <= 800
+    assert browser.run("parseFloat(getComputedStyle(document.querySelector('.answer .value')).fontSize)") >= 24
+    dots = browser.run("[...document.querySelectorAll('#answer-identical circle')].map(d => d.getBoundingClientRect())"
+                       ".filter(d => d.width > 3).length")  # fmt: skip
+    assert dots > 30
+    assert browser.run("document.querySelector('main h2').textContent") == "Guidelines"
+    browser.show(page, 390)
+    assert browser.run("document.documentElement.scrollWidth") == 390
+    sides = browser.run(
+        "[...document.querySelectorAll('.answer')].map(a => [a.getBoundingClientRect().left,"
+        " a.getBoundingClientRect().right, a.scrollWidth - a.clientWidth])"
+    )
+    assert len(sides) == 4
+    assert all(left >= 0 and right <= 390 and beyond <= 0 for left, right, beyond in sides)
+
+
 def column(table: str, label: str) -> str:
     return f"""(() => {{ const table = document.querySelector('#table-{table} table');
         const place = [...table.tHead.rows[0].cells].findIndex(cell => cell.textContent.trim() === '{label}');

@@ -10,8 +10,9 @@ import pandas as pd
 
 from twinrun.collect.study import Study, load_study
 from twinrun.report.columns import missing
-from twinrun.report.section import Draft, Section, chosen
+from twinrun.report.section import Answer, Draft, Section, chosen
 from twinrun.report.sections import (
+    answers,
     design,
     determinism,
     energy,
@@ -38,9 +39,11 @@ from twinrun.stats.samples import Progress, silent
 from twinrun.study.files import write_json
 from twinrun.study.folders import replaced_folder
 
-ANALYSIS_SCHEMA = 2
-# The order of the page. A section may use the tables of those before it.
+ANALYSIS_SCHEMA = 3
+# The order of the page. The tables of a section may use those of the sections before it; all else may use every table.
 SECTIONS: tuple[Section, ...] = (
+    answers.SECTION,
+    guidelines.SECTION,
     design.SECTION,
     determinism.SECTION,
     results.SECTION,
@@ -48,7 +51,6 @@ SECTIONS: tuple[Section, ...] = (
     tests.SECTION,
     seeds.SECTION,
     intervals.SECTION,
-    thesis.SECTION,
     predictions.SECTION,
     hidden.SECTION,
     weights.SECTION,
@@ -58,8 +60,8 @@ SECTIONS: tuple[Section, ...] = (
     sources.SECTION,
     runtime.SECTION,
     energy.SECTION,
-    guidelines.SECTION,
     provenance.SECTION,
+    thesis.SECTION,
 )
 
 
@@ -73,8 +75,8 @@ def analyze(collected: Path, out: Path, progress: Progress = silent) -> None:
     index: dict[str, Any] = {"schema": ANALYSIS_SCHEMA, "study_digest": study.digest}
     index |= {"sections": [], "tables": [], "figures": []}
     with replaced_folder(out, ("analysis.json", "statistics.json", "tables", "figures")) as folder:
-        for section in SECTIONS:
-            tables = _add_tables(draft, section)
+        made = [_add_tables(draft, section) for section in SECTIONS]
+        for section, tables in zip(SECTIONS, made, strict=True):
             figures = list(section.figures(draft))
             index["tables"] += [_table_entry(table, write_table(table, folder / "tables")) for table in tables]
             index["figures"] += [_figure_entry(figure, save(figure, folder / "figures")) for figure in figures]
@@ -83,6 +85,7 @@ def analyze(collected: Path, out: Path, progress: Progress = silent) -> None:
                     "name": section.name,
                     "title": section.title,
                     "about": section.about,
+                    "answers": [_answer_entry(answer) for answer in section.answers(draft)],
                     "sentences": list(section.sentences(draft)),
                     "tables": [table.name for table in tables],
                     "figures": [figure.name for figure in figures],
@@ -152,6 +155,10 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for row in frame.to_dict("records")
     ]
+
+
+def _answer_entry(answer: Answer) -> dict[str, Any]:
+    return {**answer._asdict(), "rows": [row._asdict() for row in answer.rows], "scale": list(answer.scale)}
 
 
 def _table_entry(table: Table, files: list[str]) -> dict[str, Any]:

@@ -114,17 +114,23 @@ def _figure(entry: dict[str, Any], analysis: Path) -> dict[str, Any]:
     return {**entry, "files": _files(entry), "source": source}
 
 
+def _answer_line(answer: dict[str, Any]) -> str:
+    parts = "; ".join(f"{row['label']}: {row['note']}" for row in answer["rows"])
+    return f"- **{answer['question']} {answer['value']}** {answer['words']}{f' ({parts})' if parts else ''}"
+
+
 def _markdown(study: Study, index: dict[str, Any], frames: dict[str, pd.DataFrame]) -> str:
-    """The sentences of every section, and its main tables."""
+    """The answers and sentences of every section, and its main tables."""
     tables = {entry["name"]: entry for entry in index["tables"]}
     lines = [f"# Report of the study `{study.info['study']}`", ""]
     if procedural_words(study):
         lines += [f"**{procedural_words(study)}**", ""]
     for section in index["sections"]:
         main = [tables[name] for name in section["tables"] if tables[name]["main"] and len(frames[name])]
-        if not (main or section["sentences"]):
+        if not (main or section["sentences"] or section["answers"]):
             continue
-        lines += [f"## {section['title']}", "", *(f"- {sentence}" for sentence in section["sentences"])]
+        lines += [f"## {section['title']}", "", *map(_answer_line, section["answers"])]
+        lines += [f"- {sentence}" for sentence in section["sentences"]]
         for entry in main:
             name = f"{entry['thesis_name']}. " if entry["thesis_name"] else ""
             lines += ["", f"### {name}{entry['title']}", "", *markdown_table(_columns(entry), frames[entry["name"]])]

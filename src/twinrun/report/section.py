@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,25 @@ class Draft:
         return measured
 
 
+class Row(NamedTuple):
+    """One line of a small picture: its label, the numbers in words, and an SVG without text."""
+
+    label: str
+    note: str
+    svg: str
+
+
+class Answer(NamedTuple):
+    """One of the first screen's answers: a large value, a sentence that goes on from it, and a small picture."""
+
+    name: str
+    question: str
+    value: str
+    words: str
+    rows: tuple[Row, ...] = ()
+    scale: tuple[str, ...] = ()  # left end, middle and right end of the picture's axis
+
+
 def _nothing(draft: Draft) -> list[object]:
     return []
 
@@ -50,8 +70,8 @@ def _nothing(draft: Draft) -> list[object]:
 class Section:
     """One question of the report: its heading, and functions of the draft that make what stands under it.
 
-    The tables of a section are made first, and are in the draft when its figures and sentences are; on the page the
-    sentences come first, then the figures, then the tables.
+    The tables of all sections are made first, and are in the draft when figures and sentences are; on the page the
+    sentences come first, then the figures, then the tables. `answers` are the cards of the first screen.
     """
 
     name: str  # its anchor on the page
@@ -60,6 +80,7 @@ class Section:
     tables: Callable[[Draft], Iterable[Table]] = _nothing  # type: ignore[assignment]
     figures: Callable[[Draft], Iterable[Drawn]] = _nothing  # type: ignore[assignment]
     sentences: Callable[[Draft], Iterable[str]] = _nothing  # type: ignore[assignment]
+    answers: Callable[[Draft], Iterable[Answer]] = _nothing  # type: ignore[assignment]
 
 
 def generator(*names: object) -> np.random.Generator:

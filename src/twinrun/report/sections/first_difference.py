@@ -18,6 +18,7 @@ from twinrun.study.errors import TwinrunError
 from twinrun.study.layout import Layout
 
 ABSENT = "not located: run `twinrun locate --all`, or `dvc repro -sf locate` where DVC has noted an empty result"
+NOTHING = f"N{ABSENT[1:]}."
 STALE = "located for other runs than these: run `twinrun locate --all` again"
 FIRST, ROUNDING = "first difference", "first other rounding"
 COLUMNS = (
@@ -40,8 +41,13 @@ COLUMNS = (
 
 
 def tables(draft: Draft) -> list[Table]:
-    """A row for the first difference of each task's pair, and one for the first that is more than another order."""
-    answers = [(draft.study.title(task), found) for task, found in _located(draft.study).items()]
+    """A row for the first difference of each task's pair, and one for the first that is more than another order.
+
+    No rows and a note where no task was located.
+    """
+    located = _located(draft.study)
+    answers = [(draft.study.title(task), found) for task, found in located.items()]
+    absent = all(found == ABSENT for found in located.values())
     table = Table(
         name="parting",
         title="The first difference of a deterministic and a free run",
@@ -52,8 +58,8 @@ def tables(draft: Draft) -> list[Table]:
             "that differ."
         ),
         columns=COLUMNS,
-        rows=[row for title, found in answers for row in _rows(title, found)],
-        notes=("By `twinrun locate --all`.",),
+        rows=[row for title, found in answers for row in _rows(title, found) if not absent],
+        notes=(NOTHING if absent else "By `twinrun locate --all`.",),
     )
     return [table]
 

@@ -135,8 +135,13 @@ def _summary_rows(study: Study, task: str) -> list[dict[str, Any]]:
 
 
 def figures(draft: Draft) -> list[Drawn]:
-    """Figures 5.4-5.6."""
-    return [_difference_figure(draft.study, task, draft.frame(f"performance_{task}")) for task in draft.study.tasks]
+    """Figures 5.4-5.6, of the tasks with runs of both kinds."""
+    by_task = ((task, draft.frame(f"performance_{task}")) for task in draft.study.tasks)
+    return [
+        _difference_figure(draft.study, task, table)
+        for task, table in by_task
+        if table["difference_percent"].notna().any()
+    ]
 
 
 def _difference_figure(study: Study, task: str, table: pd.DataFrame) -> Drawn:

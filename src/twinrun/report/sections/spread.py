@@ -68,9 +68,10 @@ def _row(group: Group, metric: str) -> dict[str, object]:
 
 
 def figures(draft: Draft) -> list[Drawn]:
-    """Figures 5.1-5.3."""
+    """Figures 5.1-5.3, of the tasks with identical runs."""
     spread = chosen(draft.frame("spread"), arm="nd")
-    return [_sd_figure(draft.study, task, chosen(spread, task=task)) for task in draft.study.tasks]
+    by_task = ((task, chosen(spread, task=task)) for task in draft.study.tasks)
+    return [_sd_figure(draft.study, task, data) for task, data in by_task if data["sd_sample"].notna().any()]
 
 
 def _sd_figure(study: Study, task: str, data: pd.DataFrame) -> Drawn:

@@ -1,0 +1,338 @@
+"""The first screen: four questions, each with a large answer, a sentence and a small picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+
+from twinrun.collect.study import Group, Setting, Study
+from twinrun.report.names import METRIC_LABELS, nd_noise
+from twinrun.report.section import Answer, Draft, Row, Section
+from twinrun.report.table import plural
+from twinrun.stats.cost import CostEstimate, judge
+from twinrun.stats.intervals import PooledSd
+from twinrun.stats.power import Needed, Planned, plan, replicates_for_difference
+from twinrun.stats.samples import Sample
+from twinrun.stats.variance import total_sd
+from twinrun.study.errors import TwinrunError
+from twinrun.study.files import read_json
+from twinrun.study.layout import Layout
+
+MOST_ROWS = 4  # tasks, or costs, in one picture
+MOST_SQUARES = 120
+MOST_NAMED = 3  # cells named in a sentence
+POINT = 0.01  # the difference whose runs are counted: one point
+FREE, CONTROL, DETERMINISTIC = "free", "free_again", "deterministic_algorithms"  # rungs of `twinrun cost`
+
+
+class TaskSpread(NamedTuple):
+    """A task's SD of one kind, and what it was taken from."""
+
+    task: str
+    pooled: PooledSd
+    kind: str  # total or same-seed
+    source: str  # in words
+
+
+def answers(draft: Draft) -> list[Answer]:
+    """The four answers in the order of the page."""
+    study = draft.study
+    return [deterministic(study), identical_runs(draft), real_difference(study), cost_of_determinism(study)]
+
+
+def deterministic(study: Study) -> Answer:
+    """Whether deterministic runs of a cell end with the same bits, cell by cell."""
+    groups = list(study.groups("det"))
+    several = [group for group in groups if len(group.places) > 1]
+    single = sum(len(group.places) == 1 for group in groups)
+    apart = [group for group in several if group.runs["fingerprint"].nunique() > 1]
+    rest = f" {_cells(single)} had one deterministic run: not tested." if single and several else ""
+    if not several and not single:
+        value = "Not tested"
+        words = "This study has no deterministic runs: add `det_1` and `det_2` to `runs` in `params.yaml`."
+    elif not several:
+        value = "Not tested"
+        words = (
+            f"{'The' if single == 1 else 'Each'} cell has one deterministic run, and it takes two. "
+            "`twinrun verify` trains them again and compares; `det_2` in `runs` of `params.yaml` puts it on this page."
+        )
+    elif apart:
+        value = f"No: {len(apart)} of {plural(len(several), 'cell')} {'differs' if len(apart) == 1 else 'differ'}"
+        words = (
+            f"Deterministic runs end with different bits in {_listed(apart)}. Find the cause before you read on: "
+            f"`twinrun locate {_id(apart[0], 0)} {apart[0].runs['label'].iloc[1]}` names the first operation."
+        )
+    else:
+        value = f"Yes: {len(several)} of {plural(len(several), 'cell')}"
+        runs = sum(len(group.places) for group in several)
+        words = f"{plural(runs, 'deterministic run')}: within each cell all weights are equal to the last bit."
+    return Answer("deterministic", "Is training deterministic?", value, words + rest, _cell_squares(study, groups))
+
+
+def _cells(count: int) -> str:
+    return f"{count} more cell{'' if count == 1 else 's'}"
+
+
+def _id(group: Group, place: int) -> str:
+    return str(group.runs["id"].iloc[place])
+
+
+def _listed(groups: Sequence[Group]) -> str:
+    names = [f"`{group.cell.task}/{group.cell.optimizer}/{group.cell.seed}`" for group in groups[:MOST_NAMED]]
+    more = len(groups) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def _cell_squares(study: Study, groups: Sequence[Group]) -> tuple[Row, ...]:
+    """A square a cell, task by task: full when equal, crossed when not, hollow when not tested."""
+    if not any(len(group.places) for group in groups) or len(groups) > MOST_SQUARES:
+        return ()
+    rows = []
+    for task in study.tasks[:MOST_ROWS]:
+        of_task = [group for group in groups if group.cell.task == task]
+        tested = [group for group in of_task if len(group.places) > 1]
+        equal = sum(group.runs["fingerprint"].nunique() == 1 for group in tested)
+        note = f"{equal} of {len(tested)} equal" if tested else "not tested"
+        rows.append(Row(_title(study, task), note, _svg([_square(*pair) for pair in enumerate(of_task)], note)))
+    return tuple(rows)
+
+
+def _square(place: int, group: Group) -> str:
+    left = 1 + 15 * place
+    if len(group.places) < 2:
+        return f'<rect class="hollow" x="{left}" y="2" width="11" height="11"/>'
+    if group.runs["fingerprint"].nunique() == 1:
+        return f'<rect class="full" x="{left}" y="2" width="11" height="11"/>'
+    return f'<path class="cross" d="M{left} 2l11 11m0-11l-11 11"/>'
+
+
+def identical_runs(draft: Draft) -> Answer:
+    """How far runs with the same seed are apart: SD of the main metric, and churn beside the error."""
+    study, question = draft.study, "How far are identical runs apart?"
+    spreads = {task: _same_seed(study, task) for task in study.tasks}
+    known = _widest(spread for spread in spreads.values() if spread.pooled.df and not math.isnan(spread.pooled.value))
+    if not known:
+        words = "No cell has two complete `nd` runs: add `nd_1` to `nd_3` to `runs` in `params.yaml`."
+        return Answer("identical", question, "Not measured", words)
+    first = known[0]
+    metric, interval = METRIC_LABELS[study.main_metric(first.task)], first.pooled.interval()
+    if first.pooled.value == 0:
+        value = "SD 0 points"
+        words = f"All {nd_noise(study)} runs of a cell have the same {metric}."
+    else:
+        value = f"SD {_digits(first.pooled.value)} points"
+        low, high = _digits(interval.low), _digits(interval.high)
+        words = (
+            f"of {metric}{_on(study, first.task)}, 95 % interval {low} to {high}, over runs that share the seed; only "
+            f"{nd_noise(study)} is free ({first.source})."
+        )
+    churn = _churn_words(draft, first.task)
+    deviations = {spread.task: _deviations(study, spread.task) for spread in known[:MOST_ROWS]}
+    limit = max(1.1 * float(np.abs(np.concatenate(list(deviations.values()))).max()), 1e-9)
+    rows = [
+        Row(
+            _title(study, spread.task),
+            f"SD {_digits(spread.pooled.value)}{_churn_note(draft, spread.task)}",
+            _dots(deviations[spread.task] / limit, spread.pooled.value / limit),
+        )
+        for spread in known[:MOST_ROWS]
+    ]
+    scale = (f"\N{MINUS SIGN}{_digits(limit)}", "a dot a run, from its cell's mean", f"+{_digits(limit)} points")
+    drawn = tuple(rows) if first.pooled.value else ()
+    return Answer("identical", question, value, f"{words}{churn}", drawn, scale if drawn else ())
+
+
+def _same_seed(study: Study, task: str) -> TaskSpread:
+    cells = [group.known(study.main_metric(task)) for group in study.groups("nd", task=task)]
+    kept = [values for values in cells if values.size > 1]
+    runs = sum(map(len, kept))
+    return TaskSpread(task, PooledSd.of(kept), "same-seed", f"{plural(runs, 'run')} in {plural(len(kept), 'cell')}")
+
+
+def _deviations(study: Study, task: str) -> Sample:
+    cells = [group.known(study.main_metric(task)) for group in study.groups("nd", task=task)]
+    return np.concatenate([values - values.mean() for values in cells if values.size > 1])
+
+
+def _churn_and_error(draft: Draft, task: str) -> tuple[float, float] | None:
+    found = [
+        (agreement.churn, agreement.error)
+        for group, agreement in draft.agreements
+        if group.cell.task == task and group.arm == "nd" and not math.isnan(agreement.churn)
+    ]
+    return (100 * float(np.mean([c for c, _ in found])), 100 * float(np.mean([e for _, e in found]))) if found else None
+
+
+def _churn_words(draft: Draft, task: str) -> str:
+    pair = _churn_and_error(draft, task)
+    if pair is None:
+        return ""
+    return (
+        f" Two of them name different classes for {pair[0]:.1f} % of the test images, at an error of {pair[1]:.1f} %."
+    )
+
+
+def _churn_note(draft: Draft, task: str) -> str:
+    pair = _churn_and_error(draft, task)
+    return "" if pair is None else f" \N{MIDDLE DOT} churn {pair[0]:.1f} % \N{MIDDLE DOT} error {pair[1]:.1f} %"
+
+
+def real_difference(study: Study) -> Answer:
+    """The difference of two single runs that noise stays below, and the runs that would show one point."""
+    question = "What difference between two models is real here?"
+    spreads = [spread for task in study.tasks if (spread := _for_models(study, task))]
+    known = _widest(spreads)
+    if not known:
+        words = (
+            "That takes runs with other seeds: add seeds to the grid, or `all_1` to `all_5` to `runs` in "
+            "`params.yaml`. For results from anywhere: `twinrun compare`."
+        )
+        return Answer("difference", question, "Not known", words)
+    first = known[0]
+    metric = METRIC_LABELS[study.main_metric(first.task)]
+    if first.pooled.value == 0:
+        words = f"The {first.kind} SD of {metric} is 0: no two runs differ ({first.source}), so nothing can be planned."
+        return Answer("difference", question, "Not known", words)
+    gap, interval, planned = first.pooled.gap_of_two(), first.pooled.interval(), _one_point(first)
+    narrow = ""
+    if first.kind == "same-seed":
+        narrow = " Other seeds were not tried and would widen it: this holds for two runs with one seed."
+    words = (
+        f"of {metric}{_on(study, first.task)}, if each model is one run: 95 % of the time noise alone stays below ("
+        f"{first.kind} SD {_digits(first.pooled.value)}, interval {_digits(interval.low)} to {_digits(interval.high)}; "
+        f"{first.source}).{narrow} {_point_words(planned)}"
+    )
+    widest = max(spread.pooled.gap_of_two() for spread in known)
+    rows = []
+    for spread in known[:MOST_ROWS]:
+        share = _digits(spread.pooled.gap_of_two())
+        note = f"{share} points \N{MIDDLE DOT} 1 point takes {_needed(_one_point(spread))}"
+        rows.append(Row(_title(study, spread.task), note, _bar(spread.pooled.gap_of_two() / widest, f"{share} points")))
+    return Answer("difference", question, f"More than {_digits(gap)} points", words, tuple(rows))
+
+
+def _for_models(study: Study, task: str) -> TaskSpread | None:
+    """The total SD of a task, pooled over its optimizers; the same-seed SD where other seeds were not tried."""
+    settings, metric = study.settings(task), study.main_metric(task)
+    ways: tuple[tuple[str, str, Callable[[Setting], PooledSd]], ...] = (
+        ("all", "total", lambda setting: PooledSd.of([_joined(setting.samples("all", metric))])),
+        ("nd", "total", lambda setting: total_sd(setting.samples("nd", metric))),
+        ("nd", "same-seed", lambda setting: PooledSd.of(setting.samples("nd", metric))),
+    )
+    for arm, kind, measure in ways:
+        pooled = PooledSd.together(measure(setting) for setting in settings)
+        if pooled.df and not math.isnan(pooled.value):
+            counts = [len(values) for setting in settings for values in setting.samples(arm, metric)]
+            source = f"{plural(sum(counts), 'run')} of the arm `{arm}` in {plural(len(counts), 'cell')}"
+            return TaskSpread(task, pooled, kind, source)
+    return None
+
+
+def _joined(samples: Sequence[Sample]) -> Sample:
+    return np.concatenate(samples) if samples else np.empty(0)
+
+
+def _one_point(spread: TaskSpread) -> Planned:
+    return plan(spread.pooled, spread.kind, lambda sd: replicates_for_difference(POINT, sd))
+
+
+def _needed(planned: Planned) -> str:
+    return f"{_count(planned.needed)} each" if planned.needed.n else planned.needed.reason
+
+
+def _count(needed: Needed) -> str:
+    return f"{needed.n:,} runs" if needed.n else needed.reason
+
+
+def _point_words(planned: Planned) -> str:
+    low, high = planned.needed_low.n, planned.needed_high.n
+    ends = f" ({low:,} to {high:,} at the ends of the SD's interval)" if low and high else ""
+    return f"To see 1 point it takes {_count(planned.needed)} of each model{ends}, with a power of 80 %."
+
+
+def cost_of_determinism(study: Study) -> Answer:
+    """What `twinrun cost` measured beside the study; whole-run times prove no cost and are not shown here."""
+    question = "What did determinism cost?"
+    measured = _measured(study)
+    if not measured:
+        words = (
+            f"`twinrun cost {study.tasks[0]}` measures it: interleaved fresh processes with a control, one flag at a "
+            "time. Times of whole runs are confounded and prove no cost."
+        )
+        return Answer("cost", question, "Not measured", words)
+    name, estimate, device = max(measured, key=lambda item: abs(math.log(item[1].ratio)))
+    percent = 100 * (estimate.ratio - 1)
+    ends = ""
+    if estimate.low is not None and estimate.high is not None:
+        ends = f", 95 % interval {100 * (estimate.low - 1):+.1f} to {100 * (estimate.high - 1):+.1f} %"
+    words = (
+        f"more time for a training step of {name} on {device}{ends}; {plural(estimate.blocks, 'block')} with a "
+        f"control, by `twinrun cost`. Verdict: {estimate.verdict}."
+    )
+    widest = max(abs(item.ratio - 1) for _, item, _ in measured) or 1.0
+    rows = [
+        Row(label, f"{100 * (item.ratio - 1):+.1f} %, {item.verdict}", _bar(abs(item.ratio - 1) / widest, item.verdict))
+        for label, item, _ in measured[:MOST_ROWS]
+    ]
+    return Answer("cost", question, f"{percent:+.1f} %", words, tuple(rows))
+
+
+def _measured(study: Study) -> list[tuple[str, CostEstimate, str]]:
+    """Task and optimizer, ratio of deterministic over free steps, and device, of each file of these runs' code."""
+    folder, found = Layout(study.folder.parent).cost("any").parent, []
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        try:
+            content = read_json(path)
+            settings, blocks = content["settings"], content["blocks"]
+            task, optimizer = settings["run"].split("/")[:2]
+            if settings["code"] != study.info["code_digest"] or task not in study.tasks:
+                continue
+            times = [[(item["rung"], float(np.median(item["step_seconds"]))) for item in block] for block in blocks]
+            estimate = judge(times, FREE, CONTROL)[DETERMINISTIC]
+            host = blocks[0][0]["host"]
+        except (TwinrunError, LookupError, TypeError, ValueError, AttributeError):
+            continue  # a file that is damaged or of another version says nothing; `twinrun cost` names it
+        found.append((f"{task}, {optimizer}", estimate, str(host.get("gpu") or host.get("cpu"))))
+    return found
+
+
+def _widest(spreads: Iterable[TaskSpread]) -> list[TaskSpread]:
+    return sorted(spreads, key=lambda spread: -spread.pooled.value)
+
+
+def _title(study: Study, task: str) -> str:
+    return study.title(task).replace("(procedural images)", "(procedural)")
+
+
+def _on(study: Study, task: str) -> str:
+    """The task, where there are several: then it is the one with the most spread."""
+    return f" on {_title(study, task)}" if len(study.tasks) > 1 else ""
+
+
+def _digits(share: float | None) -> str:
+    """A share in points of 100 with two digits that count: 12, 2.1, 0.35."""
+    points = float(f"{100 * abs(share or 0.0):.1e}")  # rounded first: 0.9999 is 1.0
+    return f"{points:.{max(0, 1 - math.floor(math.log10(points)))}f}" if points else "0"
+
+
+def _svg(parts: Sequence[str], label: str) -> str:
+    return f'<svg role="img" aria-label="{escape(label)}" width="100%" height="15">{"".join(parts)}</svg>'
+
+
+def _dots(places: Sample, sd: float) -> str:
+    """A dot for each place in [-1, 1], in five lines so that equal values show, over a band of one SD either way."""
+    dots = dict.fromkeys((f"{50 + 50 * place:.1f}", 3.5 + 2 * (n % 5)) for n, place in enumerate(places))
+    band = f'<rect class="band" x="{50 - 50 * sd:.1f}%" y="0" width="{100 * sd:.1f}%" height="15"/>'
+    marks = [f'<circle class="dot" cx="{x}%" cy="{y}" r="2.2"/>' for x, y in dots]
+    return _svg([band, '<rect class="middle" x="50%" y="0" width="1" height="15"/>', *marks], f"{len(places)} runs")
+
+
+def _bar(share: float, label: str) -> str:
+    return _svg([f'<rect class="full" x="0" y="3" width="{100 * share:.1f}%" height="9"/>'], label)
+
+
+SECTION = Section("answers", "Answers", answers=answers)
