@@ -125,6 +125,8 @@ def test_twins_of_one_seed_say_nothing_of_two_models(tmp_path: Path) -> None:
         (["--sd", "0.4", "--difference", "1", "--n", "1"], "--n is 1"),
         (["--sd", "0.4", "--difference", "1", "--correlation", "1"], "--correlation is 1"),
         *((["--sd", "0.4", "--difference", "1", "--alpha", alpha], "--alpha is") for alpha in ("0", "0.5", "nan")),
+        (["--sd", "1", "--margin", "1", "--true-difference", "nan"], "--true-difference is nan"),
+        (["--sd", "1", "--margin", "1", "--metric", "f1"], "--metric f1 without a folder of twins"),
         (["no_folder"], "no_folder is no folder of `twinrun twins`"),
     ],
 )

@@ -7,7 +7,8 @@ import pytest
 from tests.collect.synthetic import Synthetic
 from tests.report.drafts import draft_of, study_of
 
-from twinrun.collect.study import Study
+from twinrun.collect.study import Study, load_study
+from twinrun.report.sections import spread
 from twinrun.report.sections.results import SECTION, cautions
 
 
@@ -49,6 +50,18 @@ def test_the_headline_is_the_pooled_sd_and_not_the_median_one(tmp_path: Path) ->
         study.results.loc[group.places, "f1"] = values
     (headline,) = SECTION.sentences(draft_of(study, SECTION))
     assert "pooled same-seed SD 4.47 points (95 % interval 2.68 to 12.85, 4 degrees of freedom; arm nd" in headline
+
+
+def test_bad_runs_are_counted_beside_the_sd_that_they_make() -> None:
+    """The arm all of the committed sources: two of ten runs found few cracks."""
+    study = load_study(Path(__file__).parents[2] / "results/cpu-sources/collected")
+    frame = draft_of(study, spread.SECTION).frame("spread")
+    row = frame[(frame["task"] == "cracks") & (frame["arm"] == "all") & (frame["metric"] == "f1")].iloc[0]
+    values = study.results.query("task == 'cracks' and arm == 'all'")["f1"]
+    robust = 1.4826 * np.median(abs(values - np.median(values)))
+    assert row["sd_sample"] == pytest.approx(0.2206, abs=1e-4)
+    assert row["spread_robust"] == pytest.approx(robust, rel=1e-4)
+    assert (row["beyond"], row["remark"]) == (2, "")
 
 
 def test_runs_without_any_spread_are_not_said_to_differ(tmp_path: Path) -> None:

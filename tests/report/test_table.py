@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from tests.collect.synthetic import Synthetic
 from tests.report.drafts import collected, draft_of, study_of
 
@@ -22,6 +23,7 @@ from twinrun.report.columns import REMARK, TASK, Column, N
 from twinrun.report.sections.guidelines import guidelines
 from twinrun.report.table import Table, columns_shown, latex, latex_text, markdown, markdown_table
 from twinrun.stats.intervals import PooledSd
+from twinrun.stats.variance import total_sd
 from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
 
@@ -135,9 +137,17 @@ def test_guidelines_carry_their_numbers(layout: Layout) -> None:
     pooled = PooledSd.of_sds(mine["sd_sample"], mine["n"])
     sd = pooled.value
     assert (round(sd**2, 12), pooled.df) == (round(float((mine["sd_sample"] ** 2).mean()), 12), 12)
-    gap = next(one for one in found if "single run" in one.advice)
-    assert f"{196 * math.sqrt(2) * sd:.2f} points" in gap.advice
-    assert all("(table" in one.ground and one.rule.startswith("given when") for one in found)
+    gap = next(one for one in found if "two runs of one model" in one.advice)
+    assert f"{100 * stats.t.ppf(0.975, 12) * math.sqrt(2) * sd:.2f} points" in gap.advice
+    # Two optimizers of three seeds with three runs each: the variance components of each, together.
+    nd = draft.study.results.query("arm == 'nd'")
+    total = PooledSd.together(
+        total_sd([rows["accuracy"] for _, rows in of.groupby("seed")]) for _, of in nd.groupby("optimizer")
+    )
+    assert total.df > 5
+    gap = next(one for one in found if "two models" in one.advice)
+    assert f"for less than {100 * total.gap_of_two():.2f} points" in gap.advice
+    assert all("table" in one.ground and one.rule.startswith("given when") for one in found)
 
 
 def test_no_guideline_where_the_data_do_not_decide(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -58,6 +59,10 @@ def power(
             positive(name, size)
     if twins is not None and sd:
         raise InputError(f"{twins} and --sd", "give one of them")
+    if metric is not None and twins is None:
+        raise InputError(f"--metric {metric} without a folder of twins", "a study has a main metric for each task")
+    if not math.isfinite(true_difference):
+        raise InputError(f"--true-difference is {true_difference:g}", "give a number")
     if sd:
         sources, wanted = planning.given_sources(sd), planning.Wanted()
     elif twins is not None:
