@@ -81,7 +81,7 @@ def test_the_spread_of_identical_runs(tmp_path: Path) -> None:
     # SD 0.01 in each of three cells: 6 degrees of freedom; the ends by chi-square are 0.644 and 2.202 of it.
     assert given.value == "SD 1.0 points"
     assert "of accuracy, 95 % interval 0.64 to 2.2, over runs that share the seed" in given.words
-    assert "9 runs in 3 cells" in given.words
+    assert "arm nd, 3 cells" in given.words
     assert "reorder noise" in given.words
     predicted = study.probabilities("digits").argmax(axis=2)
     cells = [study.group(cell, "nd").rows for cell in study.cells()]
@@ -113,7 +113,7 @@ def test_runs_that_never_differ(tmp_path: Path) -> None:
     assert spread.value == "SD 0 points"
     assert spread.rows == ()
     assert difference.value == "Not known"
-    assert "same-seed SD of accuracy is 0: no two runs differ" in difference.words
+    assert "same-seed SD of accuracy is 0, no two runs differ" in difference.words
 
 
 def test_a_single_run_answers_nothing_and_says_what_would(tmp_path: Path) -> None:
@@ -138,15 +138,15 @@ def test_two_models_are_judged_by_the_total_sd(tmp_path: Path) -> None:
     assert "total SD 4.1" in given.words
     # 1 point at SD 4.12, power 80 %: about 16 (4.12)^2 = 267.
     assert "To see 1 point it takes 268 runs of each model" in given.words
-    assert "6 runs of the arm `nd` in 3 cells" in given.words
+    assert "seeds and noise together, 1 optimizer" in given.words
 
 
 def test_everything_free_counts_before_seeds_and_noise(tmp_path: Path) -> None:
-    study = of(tmp_path, runs=("all_1", "nd_1", "nd_2"))
-    set_accuracy(study, "all", [[0.80], [0.81], [0.82]])
+    study = of(tmp_path, runs=("all_1", "all_2", "all_3", "nd_1", "nd_2"))
+    set_accuracy(study, "all", [[0.80, 0.81, 0.82]] * 3)
     given = answer(study, "difference")
     assert "total SD 1.0," in given.words
-    assert "arm `all`" in given.words
+    assert "arm all, 3 cells" in given.words
 
 
 def test_one_seed_gives_the_same_seed_sd_under_its_name(tmp_path: Path) -> None:
@@ -186,4 +186,6 @@ def test_a_measured_cost_is_shown_if_it_is_of_this_code(tmp_path: Path) -> None:
 def test_a_metric_that_a_run_lacks_leaves_only_that_run_out(tmp_path: Path) -> None:
     study = of(tmp_path, runs=("nd_1", "nd_2", "nd_3"), seeds=(0,))
     set_accuracy(study, "nd", [[0.80, 0.82, math.nan]])
-    assert "2 runs in 1 cell" in answer(study, "identical").words
+    given = answer(study, "identical")
+    assert given.value == "SD 1.4 points"  # 2 points / sqrt(2)
+    assert given.rows[0].svg.count("<circle") == 2

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
 import numpy as np
 
-from twinrun.collect.study import Group, Setting, Study
+from twinrun.collect.study import Group, Study
 from twinrun.report.names import METRIC_LABELS, nd_noise
 from twinrun.report.section import Answer, Draft, Row, Section
+from twinrun.report.study_sd import StudySd, study_same_seed_sd, study_total_sd
 from twinrun.report.table import plural
 from twinrun.stats.cost import CostEstimate, judge
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.power import Needed, Planned, plan, replicates_for_difference
 from twinrun.stats.samples import Sample
-from twinrun.stats.variance import total_sd
 from twinrun.study.errors import TwinrunError
 from twinrun.study.files import read_json
 from twinrun.study.layout import Layout
@@ -30,12 +30,15 @@ FREE, CONTROL, DETERMINISTIC = "free", "free_again", "deterministic_algorithms" 
 
 
 class TaskSpread(NamedTuple):
-    """A task's SD of one kind, and what it was taken from."""
+    """A task and one of its SDs."""
 
     task: str
-    pooled: PooledSd
-    kind: str  # total or same-seed
-    source: str  # in words
+    sd: StudySd
+
+    @property
+    def pooled(self) -> PooledSd:
+        """In the unit of the metric."""
+        return self.sd.pooled
 
 
 def answers(draft: Draft) -> list[Answer]:
@@ -113,8 +116,8 @@ def _square(place: int, group: Group) -> str:
 def identical_runs(draft: Draft) -> Answer:
     """How far runs with the same seed are apart: SD of the main metric, and churn beside the error."""
     study, question = draft.study, "How far are identical runs apart?"
-    spreads = {task: _same_seed(study, task) for task in study.tasks}
-    known = _widest(spread for spread in spreads.values() if spread.pooled.df and not math.isnan(spread.pooled.value))
+    spreads = [TaskSpread(task, study_same_seed_sd(study, task, study.main_metric(task))) for task in study.tasks]
+    known = _widest(spread for spread in spreads if _is_known(spread.sd))
     if not known:
         words = "No cell has two complete `nd` runs: add `nd_1` to `nd_3` to `runs` in `params.yaml`."
         return Answer("identical", question, "Not measured", words)
@@ -128,7 +131,7 @@ def identical_runs(draft: Draft) -> Answer:
         low, high = _digits(interval.low), _digits(interval.high)
         words = (
             f"of {metric}{_on(study, first.task)}, 95 % interval {low} to {high}, over runs that share the seed; only "
-            f"{nd_noise(study)} is free ({first.source})."
+            f"{nd_noise(study)} is free ({first.sd.source})."
         )
     churn = _churn_words(draft, first.task)
     deviations = {spread.task: _deviations(study, spread.task) for spread in known[:MOST_ROWS]}
@@ -144,13 +147,6 @@ def identical_runs(draft: Draft) -> Answer:
     scale = (f"\N{MINUS SIGN}{_digits(limit)}", "a dot a run, from its cell's mean", f"+{_digits(limit)} points")
     drawn = tuple(rows) if first.pooled.value else ()
     return Answer("identical", question, value, f"{words}{churn}", drawn, scale if drawn else ())
-
-
-def _same_seed(study: Study, task: str) -> TaskSpread:
-    cells = [group.known(study.main_metric(task)) for group in study.groups("nd", task=task)]
-    kept = [values for values in cells if values.size > 1]
-    runs = sum(map(len, kept))
-    return TaskSpread(task, PooledSd.of(kept), "same-seed", f"{plural(runs, 'run')} in {plural(len(kept), 'cell')}")
 
 
 def _deviations(study: Study, task: str) -> Sample:
@@ -195,16 +191,18 @@ def real_difference(study: Study) -> Answer:
     first = known[0]
     metric = METRIC_LABELS[study.main_metric(first.task)]
     if first.pooled.value == 0:
-        words = f"The {first.kind} SD of {metric} is 0: no two runs differ ({first.source}), so nothing can be planned."
+        words = (
+            f"The {first.sd.kind} SD of {metric} is 0, no two runs differ ({first.sd.source}): nothing to plan with."
+        )
         return Answer("difference", question, "Not known", words)
     gap, interval, planned = first.pooled.gap_of_two(), first.pooled.interval(), _one_point(first)
     narrow = ""
-    if first.kind == "same-seed":
+    if first.sd.kind == "same-seed":
         narrow = " Other seeds were not tried and would widen it: this holds for two runs with one seed."
     words = (
         f"of {metric}{_on(study, first.task)}, if each model is one run: 95 % of the time noise alone stays below ("
-        f"{first.kind} SD {_digits(first.pooled.value)}, interval {_digits(interval.low)} to {_digits(interval.high)}; "
-        f"{first.source}).{narrow} {_point_words(planned)}"
+        f"{first.sd.kind} SD {_digits(first.pooled.value)}, interval {_digits(interval.low)} to "
+        f"{_digits(interval.high)}; {first.sd.source}).{narrow} {_point_words(planned)}"
     )
     widest = max(spread.pooled.gap_of_two() for spread in known)
     rows = []
@@ -216,28 +214,20 @@ def real_difference(study: Study) -> Answer:
 
 
 def _for_models(study: Study, task: str) -> TaskSpread | None:
-    """The total SD of a task, pooled over its optimizers; the same-seed SD where other seeds were not tried."""
-    settings, metric = study.settings(task), study.main_metric(task)
-    ways: tuple[tuple[str, str, Callable[[Setting], PooledSd]], ...] = (
-        ("all", "total", lambda setting: PooledSd.of([_joined(setting.samples("all", metric))])),
-        ("nd", "total", lambda setting: total_sd(setting.samples("nd", metric))),
-        ("nd", "same-seed", lambda setting: PooledSd.of(setting.samples("nd", metric))),
-    )
-    for arm, kind, measure in ways:
-        pooled = PooledSd.together(measure(setting) for setting in settings)
-        if pooled.df and not math.isnan(pooled.value):
-            counts = [len(values) for setting in settings for values in setting.samples(arm, metric)]
-            source = f"{plural(sum(counts), 'run')} of the arm `{arm}` in {plural(len(counts), 'cell')}"
-            return TaskSpread(task, pooled, kind, source)
+    """The total SD of a task; the same-seed SD where there is none, and None where there is neither."""
+    for measure in (study_total_sd, study_same_seed_sd):
+        sd = measure(study, task, study.main_metric(task))
+        if _is_known(sd):
+            return TaskSpread(task, sd)
     return None
 
 
-def _joined(samples: Sequence[Sample]) -> Sample:
-    return np.concatenate(samples) if samples else np.empty(0)
+def _is_known(sd: StudySd) -> bool:
+    return bool(sd.pooled.df) and not math.isnan(sd.pooled.value)
 
 
 def _one_point(spread: TaskSpread) -> Planned:
-    return plan(spread.pooled, spread.kind, lambda sd: replicates_for_difference(POINT, sd))
+    return plan(spread.pooled, spread.sd.kind, lambda sd: replicates_for_difference(POINT, sd))
 
 
 def _needed(planned: Planned) -> str:
