@@ -9,8 +9,10 @@ from tests.report.drafts import study_of
 
 from twinrun.collect.study import Study
 from twinrun.report.alike import findings
+from twinrun.report.build import analyze
+from twinrun.report.page import write_report
 from twinrun.report.section import Draft
-from twinrun.report.sections import design
+from twinrun.report.sections import answers
 
 
 def made(root: Path, **changes: object) -> Study:
@@ -33,7 +35,11 @@ def test_noise_that_changes_no_bit_stands_first_on_the_page(tmp_path: Path) -> N
     assert said.startswith(
         "Handwritten digits: caution, the noise changes nothing: the nd runs of each of 2 cells have"
     )
-    assert design.sentences(draft)[0] == said
+    assert list(answers.SECTION.sentences(draft)) == [said]
+    analyze(draft.study.folder, tmp_path / "analysis")
+    page = write_report(tmp_path / "analysis", draft.study.folder, tmp_path / "report")
+    assert f'<p class="banner" role="note">{said}</p>\n<div class="answers"' in page.read_text()
+    assert page.with_name("report.md").read_text().index(said) < 200
 
 
 @pytest.mark.parametrize("cells", [1, 2])

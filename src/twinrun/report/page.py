@@ -129,8 +129,8 @@ def _markdown(study: Study, index: dict[str, Any], frames: dict[str, pd.DataFram
         main = [tables[name] for name in section["tables"] if tables[name]["main"] and len(frames[name])]
         if not (main or section["sentences"] or section["answers"]):
             continue
-        lines += [f"## {section['title']}", "", *map(_answer_line, section["answers"])]
-        lines += [f"- {sentence}" for sentence in section["sentences"]]
+        sentences = [f"- {sentence}" for sentence in section["sentences"]]
+        lines += [f"## {section['title']}", "", *sentences, *map(_answer_line, section["answers"])]
         for entry in main:
             name = f"{entry['thesis_name']}. " if entry["thesis_name"] else ""
             lines += ["", f"### {name}{entry['title']}", "", *markdown_table(_columns(entry), frames[entry["name"]])]

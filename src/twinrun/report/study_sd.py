@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from twinrun.collect.study import Study
 from twinrun.report.table import plural
 from twinrun.stats.intervals import PooledSd
@@ -35,15 +37,17 @@ class StudySd:
 
 
 def study_total_sd(study: Study, task: str, metric: str) -> StudySd:
-    """The SD of one run with everything free.
+    """The SD of one run with everything free, pooled over the optimizers.
 
-    From the arm `all`, pooled over its cells; without two such runs in a cell, from the nd runs of several seeds, by
-    variance components of each optimizer.
+    From the arm `all`, in which the seed fixes nothing, so that its runs count together whatever their seed; without
+    two such runs, from the nd runs of several seeds, by variance components.
     """
-    everything = [values for group in study.groups("all", task=task) if (values := group.known(metric)).size > 1]
-    if everything:
-        return StudySd("total", PooledSd.of(everything), f"arm all, {plural(len(everything), 'cell')}")
-    parts = [total_sd(setting.samples("nd", metric)) for setting in study.settings(task)]
+    settings = study.settings(task)
+    everything = [np.concatenate(values) for setting in settings if (values := setting.samples("all", metric))]
+    several = [values for values in everything if values.size > 1]
+    if several:
+        return StudySd("total", PooledSd.of(several), f"arm all, {plural(len(several), 'optimizer')}")
+    parts = [total_sd(setting.samples("nd", metric)) for setting in settings]
     kept = [part for part in parts if part.df]
     source = f"seeds and noise together, {plural(len(kept), 'optimizer')}" if kept else "no arm all, no two seeds"
     return StudySd("total", PooledSd.together(kept), source)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from twinrun.collect.study import Group, Study
+from twinrun.report.alike import findings
 from twinrun.report.names import METRIC_LABELS, nd_noise
 from twinrun.report.section import Answer, Draft, Row, Section
 from twinrun.report.study_sd import StudySd, study_same_seed_sd, study_total_sd
@@ -325,4 +326,4 @@ def _bar(share: float, label: str) -> str:
     return _svg([f'<rect class="full" x="0" y="3" width="{100 * share:.1f}%" height="9"/>'], label)
 
 
-SECTION = Section("answers", "Answers", answers=answers)
+SECTION = Section("answers", "Answers", answers=answers, sentences=findings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from twinrun.report.alike import findings
 from twinrun.report.names import NOISE_WORDS, noise_kinds
 from twinrun.report.section import Draft, Section
 from twinrun.report.table import plural
@@ -10,7 +9,7 @@ from twinrun.study.grid import ARMS
 
 
 def sentences(draft: Draft) -> list[str]:
-    """Runs that should differ and do not; the size of the grid, each task's remarks, and what each arm leaves free."""
+    """The size of the grid, each task's remarks, and each arm with what is free in it and its runs per cell."""
     study = draft.study
     grid = study.info["grid"]
     sizes = " x ".join(
@@ -21,7 +20,6 @@ def sentences(draft: Draft) -> list[str]:
         {"cpu": "CPUs", "cuda": "CUDA GPUs"}[device] for device in sorted(set(study.results["device"]))
     )
     lines = [
-        *findings(draft),
         f"The same networks were trained again and again under controlled randomness: {sizes} = "
         f"{plural(len(study.results), 'run')}, on {devices}.",
         "A cell is one task, optimizer and seed. All runs of a cell begin with the same settings and seed; its arms "
