@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "collect": {"study", "stats"},
     "report": {"study", "stats", "collect"},
     "inspect": {"study", "data", "training", "collect"},
-    "twins": {"study", "training", "inspect", "stats", "report"},
+    "twins": {"study", "training", "inspect", "stats"},
     "launch": {"study"},
     "export": {"study", "collect"},
 }

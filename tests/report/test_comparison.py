@@ -104,7 +104,7 @@ def test_runs_may_be_added_until_it_decides(tmp_path: Path) -> None:
     text = said(*words)
     assert text.startswith("b is better than a")
     assert "the interval holds however often you look" in text
-    assert "note: 1 runs left out: without a partner in order" in text
+    assert "note: 1 run left out: without a partner in order" in text
 
 
 def test_two_published_numbers() -> None:
@@ -173,3 +173,35 @@ def test_two_thousand_runs_take_less_than_two_seconds_and_no_torch(tmp_path: Pat
     seconds, heavy = done.stdout.splitlines()[-1].split(" ", 1)
     assert heavy == "[]"
     assert float(seconds) < 4  # 1.3 s of processor time on an idle machine; room for a busy one
+
+
+def test_looking_again_prints_nothing_that_holds_for_one_look_only(table: str) -> None:
+    text = said(table, "sgd", "adam", *BY, "--sequential", "--margin", "0.001")
+    assert "the interval holds however often you look" in text
+    for fixed in ("p = ", "TOST", "smallest true difference"):
+        assert fixed not in text
+    content = json.loads(said(table, *BY, "--sequential", "--json"))
+    assert [pair["p_holm"] for pair in content["pairs"]] == [None] * 3
+
+
+def test_runs_of_two_counts_are_taken_in_their_order(tmp_path: Path) -> None:
+    for name, count in (("a", 5), ("b", 4)):
+        (tmp_path / name).mkdir()
+        values = {f"twin {n}": 0.5 + n / 100 for n in range(count)}
+        content = {"arm": "all", "metrics": [{"name": "m.json:acc", "values": values}]}
+        (tmp_path / name / "twins.json").write_text(json.dumps(content))
+    text = said(str(tmp_path / "a"), str(tmp_path / "b"), "--sequential")
+    assert "1 run left out: without a partner in order" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["0.31", "0.28", "--images", "100", "--lower-is-better"], "--lower-is-better with published numbers"),
+        (["0.31", "0.28", "--images", "100", "--metric", "f1"], "--metric is for runs"),
+        (["0.31", "0.28", "--images", "100", "--sequential"], "--sequential is for runs"),
+        (["digits/sgd", "digits/sgd"], "digits/sgd is named twice"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(words: list[str], message: str) -> None:
+    assert message in refused(*words)

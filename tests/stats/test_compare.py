@@ -170,3 +170,15 @@ def test_a_sequential_comparison_uses_that_interval() -> None:
     assert compare(a[:4], b[:4], RNG, sequential=True).verdict is Verdict.CANNOT_TELL
     tight = compare(a, a + rng.normal(scale=0.01, size=30), RNG, sequential=True, margin=0.5)
     assert tight.verdict is Verdict.EQUIVALENT
+
+
+def test_a_group_without_spread_keeps_it_when_further_runs_are_counted() -> None:
+    noisy, fixed = [0.90, 0.94, 0.89, 0.95], [0.93, 0.93, 0.93, 0.93]
+    few = compare(noisy, fixed, np.random.default_rng(0)).more
+    many = compare(noisy, [value + 0.01 for value in noisy], np.random.default_rng(0)).more
+    assert few is not None
+    assert many is not None
+    # One noisy group of two makes half the variance of the difference: about half as many runs at the same difference.
+    assert few.n is not None
+    assert many.n is not None
+    assert 0.4 < few.n / many.n < 0.6

@@ -218,3 +218,24 @@ def test_a_checkpoint_with_a_numpy_number_is_read_as_values(tmp_path: Path) -> N
     assert not list(differences(found, content))
     torch.save({"best": np.array([1, object()], dtype=object)}, tmp_path / "b.pth")
     assert read_contents(tmp_path / "b.pth")[1].startswith("bytes, not readable as torch file")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ("--outputs '**.pt'", 2, "--outputs '**.pt': no pattern of files"),
+        ("--outputs ''", 2, "--outputs '': no pattern of files"),
+        ("--metric '**.json:a'", 2, "--metric '**.json:a': no pattern of files"),
+        ("--no-log", 2, "nothing to compare: the twins wrote no file"),
+    ],
+)
+def test_calls_that_compare_nothing_are_refused(twins: Cli, options: str, code: int, said: str) -> None:
+    assert twins("pass", options)[0] == code
+    assert said in twins("pass", f"{options} --out again")[1]
+
+
+def test_a_self_test_passes_over_what_has_no_bits(twins: Cli) -> None:
+    script = "import torch; torch.save({'dtype': torch.float32, 'w': torch.ones(2)}, 'a.pt')"
+    code, said = twins(script, "--self-test")
+    assert code == 0
+    assert "self-test: one changed bit seen in 0 of 0 files" in said

@@ -51,7 +51,14 @@ def compare(
     if margin is not None and not margin > 0:
         raise InputError(f"--margin is {margin:g}", "give a difference above 0, in the unit of the metric")
     numbers = [_as_number(word) for word in what]
+    if len(set(what)) < len(what):
+        raise InputError(f"{max(what, key=what.count)} is named twice", "a comparison needs two different things")
     if len(numbers) == 2 and None not in numbers:
+        if lower_is_better:
+            raise InputError("--lower-is-better with published numbers", "give the shares that are right")
+        for name, given in (("--metric", metric), ("--by", by), ("--pair", pair), ("--sequential", sequential or None)):
+            if given is not None:
+                raise InputError(f"{name} is for runs", "two published numbers have none")
         _published([float(word) for word in what], images, both_right, sd, margin, expect, as_json=as_json)
         return
     for name, value in (("--images", images), ("--both-right", both_right), ("--sd", sd)):
@@ -61,9 +68,7 @@ def compare(
 
     lines: list[str] = []
     if what[0].endswith(".csv") or Path(what[0]).is_file():
-        runs = evidence.table_runs(
-            Path(what[0]), what[1:], metric=metric, by=by, pair=pair, in_order=sequential and pair is None
-        )
+        runs = evidence.table_runs(Path(what[0]), what[1:], metric=metric, by=by, pair=pair)
     else:
         for name, option in (("--by", by), ("--pair", pair)):
             if option is not None:
@@ -80,6 +85,7 @@ def compare(
                     "and there is no collected/ here whose runs it could name",
                 )
             runs, lines = evidence.study_runs(collected, what, metric)
+            lower_is_better = lower_is_better or runs.metric == "loss"
     compared = comparison.compare_runs(
         runs, lines, margin=margin, higher_is_better=not lower_is_better, sequential=sequential
     )

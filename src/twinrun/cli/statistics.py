@@ -78,6 +78,8 @@ def power(
         sources, wanted = planning.study_sources(study), planning.study_wanted(study)
     if precision > 1:
         raise InputError(f"--precision is {precision:g}", "it is a share, above 0 and at most 1; 0.25: known to 25 %")
+    if not 0 < wanted_power < 1:
+        raise InputError(f"--power is {wanted_power:g}", "it is a chance, above 0 and below 1; 0.8: found in 80 %")
     if runs is not None and runs < 2:
         raise InputError(f"--n is {runs}", "two runs of each model are the least")
     if correlation is not None and not -1 <= correlation < 1:
@@ -94,6 +96,9 @@ def power(
         if not 0 < alpha < 0.5:
             raise InputError(f"--alpha is {alpha:g}", "give a level above 0 and below 0.5")
         wanted = replace(wanted, alpha=alpha)
+    if wanted.power <= wanted.alpha:
+        said = f"--power {wanted.power:g} at a level of {wanted.alpha:g}"
+        raise InputError(said, "the chance of finding what is there must be above the level")
     print(planning.plan_text(sources, wanted))
 
 

@@ -25,7 +25,8 @@ def twins(
         typer.Option(
             help="det: the same seed and the pinned environment (one thread, the same vector instructions and cuBLAS "
             "workspace; study/pins.py lists them). nd: the same seed, the environment as it is. all: a fresh seed for "
-            "each twin. The program finds the seed in TWINRUN_SEED and the arm in TWINRUN_ARM; nothing else is changed."
+            "each twin. The program finds the seed in TWINRUN_SEED and the arm in TWINRUN_ARM; compilers get an "
+            "empty cache."
         ),
     ] = "det",
     outputs: Annotated[
@@ -64,16 +65,26 @@ def twins(
     for pattern in outputs or []:
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
             raise InputError(f"--outputs {pattern!r} leaves the twin's folder", "patterns are relative to that folder")
+        _check_pattern("--outputs", pattern, pattern)
     for wanted in metric or []:
         name = Path(metric_parts(wanted)[0])
         if name.is_absolute() or ".." in name.parts:
             raise InputError(f"--metric {wanted!r} leaves the twin's folder", "files are relative to that folder")
+        _check_pattern("--metric", wanted, str(name))
     everything = not outputs and not metric
     plan = Plan(command, Path(), out, outputs or [], link or [], seconds, load, share_caches)
     with _says_what_is_left(out):
         code = _run(plan, metric or [], arm, seed, count, log=everything if log is None else log, self_test=self_test)
     if code:
         raise typer.Exit(code)
+
+
+def _check_pattern(option: str, given: str, pattern: str) -> None:
+    try:
+        any(Path("/nowhere").glob(pattern))
+    except ValueError as error:
+        said = f"{option} {given!r}: no pattern of files ({error})"
+        raise InputError(said, "such as 'out/*.pt' or '**/*.pt'") from error
 
 
 @contextmanager
@@ -114,6 +125,8 @@ def _run(plan: Plan, metric: list[str], arm: str, seed: int, count: int, *, log:
             result, problems = compare_metric(finished, wanted)
             metrics += [result] if result else []
             bad += problems
+        if not (files or metrics or bad):
+            bad.append("nothing to compare: the twins wrote no file")
         tested = comparing.self_test(finished, files) if self_test else []
     summary = Result(plan, arm, twins, files, metrics, bad, tested)
     page = write_result(summary)

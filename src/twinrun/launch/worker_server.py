@@ -63,7 +63,10 @@ def serve(requests: socket.socket) -> dict[str, Any] | None:
             _report_ended(children)
         if requests not in ready:
             continue
-        message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 3)
+        try:
+            message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 3)
+        except ConnectionResetError:  # the client was killed before it read all that we sent
+            message, descriptors = b"", []
         if not message:
             listening = False
             for child in children:

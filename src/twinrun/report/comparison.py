@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from twinrun.report.evidence import Runs
+from twinrun.report.evidence import Runs, in_order
 from twinrun.stats.compare import Comparison, Verdict, all_pairs, compare
 from twinrun.stats.coverage import coverage_words
 from twinrun.stats.multiplicity import holm
@@ -30,7 +30,8 @@ class Compared:
         """The verdict of a pair; with several pairs a difference must stand after Holm's correction."""
         item, p = self.comparisons[pair], self.corrected[pair]
         told = item.verdict in (Verdict.BETTER, Verdict.WORSE)
-        if len(self.comparisons) > 1 and told and (p is None or p > 0.05):
+        # Sequential intervals share the level among the pairs already.
+        if len(self.comparisons) > 1 and told and not item.sequential and (p is None or p > 0.05):
             return Verdict.CANNOT_TELL
         return item.verdict
 
@@ -44,20 +45,18 @@ def compare_runs(
     sequential: bool = False,
 ) -> Compared:
     """Every pair of groups; an anytime-valid comparison shares its 5 % among the pairs."""
+    runs = in_order(runs) if sequential and not runs.paired else runs
     pairs = all_pairs(list(runs.values))
     alpha = 0.05 / len(pairs) if sequential else 0.05
-    found = {
+    comparisons = {
         (a, b): compare(
             runs.values[a], runs.values[b], np.random.default_rng(0), paired=runs.paired, margin=margin,
             higher_is_better=higher_is_better, sequential=sequential, alpha=alpha,
         )
         for a, b in pairs
     }  # fmt: skip
-    known = holm([None if sequential else item.test.p for item in found.values()])
-    corrected = dict(zip(found, known, strict=True))
-    if sequential:
-        corrected = dict.fromkeys(found, 0.0)  # the intervals are corrected already
-    return Compared(runs, found, corrected, tuple(lines))
+    known = holm([None if sequential else item.test.p for item in comparisons.values()])
+    return Compared(runs, comparisons, dict(zip(comparisons, known, strict=True)), tuple(lines))
 
 
 def sentences(compared: Compared) -> list[str]:
@@ -83,7 +82,8 @@ def verdict_words(compared: Compared, pair: tuple[str, str]) -> str:
     (a, b), item, verdict = pair, compared.comparisons[pair], compared.verdict(pair)
     if verdict in (Verdict.BETTER, Verdict.WORSE):
         better, other = (b, a) if verdict is Verdict.BETTER else (a, b)
-        within = item.equivalence is not None and item.equivalence.p is not None and item.equivalence.p < 0.05
+        tost = None if item.sequential else item.equivalence
+        within = tost is not None and tost.p is not None and tost.p < 0.05
         return f"{better} is better than {other}{', by less than the margin' if within else ''}: {_difference(item)}"
     if verdict is Verdict.EQUIVALENT and item.equivalence is not None:
         return f"equivalent within the margin of {item.equivalence.margin:g}: {_difference(item)}"
@@ -115,6 +115,9 @@ def pair_words(compared: Compared, pair: tuple[str, str]) -> list[str]:
     named = "sequential" if item.sequential else "paired t" if item.paired else "Welch"
     if (held := coverage_words(f"difference, {named}", min(item.n))) and item.interval.low is not None:
         lines.append(f"  this interval {held}")
+    if item.sequential:  # nothing of a fixed number of runs beside it: it would not hold for who looks again
+        lines.append("the interval holds however often you look, so runs may be added until it decides")
+        return lines
     sizes = f"{item.n[0]} pairs" if item.paired else f"{item.n[0]} against {item.n[1]} runs"
     if item.test.p is not None:
         corrected = compared.corrected[pair]
@@ -132,17 +135,16 @@ def pair_words(compared: Compared, pair: tuple[str, str]) -> list[str]:
         lines.append(f"P({b} > {a}) = {share.value:.2f}{ends} (Mann-Whitney U = {u:g} of {item.n[0] * item.n[1]})")
     if item.equivalence is not None and item.equivalence.p is not None:
         lines.append(
-            f"within the margin of {item.equivalence.margin:g}: p = {item.equivalence.p:.3g} (TOST), 90 % interval "
+            f"within the margin of {item.equivalence.margin:g}: p = {item.equivalence.p:.3g} (TOST), "
+            f"{100 * (2 * item.interval.confidence - 1):.3g} % interval "
             f"{item.equivalence.low:+.4g} to {item.equivalence.high:+.4g}"
         )
     if item.detectable is not None:
         lines.append(f"smallest true difference that {sizes} show with a power of 80 %: {item.detectable:.4g}")
-    if item.paired and item.correlation is not None and item.width_unpaired and not item.sequential:
+    if item.paired and item.correlation is not None and item.width_unpaired:
         ratio = ((item.interval.high or 0.0) - (item.interval.low or 0.0)) / item.width_unpaired
         gained = "nothing" if ratio >= 1 else f"an interval shorter by {100 * (1 - ratio):.0f} %"
         lines.append(f"correlation of pairs by {compared.runs.pair_name} {item.correlation:+.2f}: it gained {gained}")
-    if item.sequential:
-        lines.append("the interval holds however often you look, so runs may be added until it decides")
     return lines
 
 

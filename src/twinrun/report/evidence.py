@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from twinrun.stats import churn
+from twinrun.stats.intervals import PooledSd
 from twinrun.study.errors import InputError
 from twinrun.study.files import read_json
 
@@ -27,14 +28,11 @@ class Runs:
     notes: tuple[str, ...] = ()
 
 
-def table_runs(
-    path: Path, names: Sequence[str], *, metric: str | None, by: str | None, pair: str | None, in_order: bool = False
-) -> Runs:
+def table_runs(path: Path, names: Sequence[str], *, metric: str | None, by: str | None, pair: str | None) -> Runs:
     """Groups from a CSV table: values of `metric` by the column `by`, or the columns that `names` names.
 
-    `pair` is the column whose equal values make pairs; with `in_order` the n-th run of one group goes with the n-th of
-    the other. Raises InputError for a missing column, a cell without a number, two rows of one group with one value of
-    `pair`, and groups that are not there.
+    `pair` is the column whose equal values make pairs. Raises InputError for a missing column, a cell without a number,
+    two rows of one group with one value of `pair`, and groups that are not there.
     """
     columns, rows = _read_csv(path)
     if by is None:
@@ -63,7 +61,7 @@ def table_runs(
         raise InputError(f"{path}: one group, {by} {next(iter(cells))!r}", "a comparison needs two")
     values = {name: [_number(path, row, column) for row, column in group] for name, group in cells.items()}
     if pair is None:
-        return _in_order(Runs(values, metric)) if in_order else Runs(values, metric)
+        return Runs(values, metric)
     keyed: dict[str, dict[str, float]] = {}
     for name, group in cells.items():
         keyed[name] = {}
@@ -91,10 +89,12 @@ def paired_runs(keyed: Mapping[str, Mapping[str, float]], metric: str, pair: str
     return Runs({name: [group[key] for key in kept] for name, group in keyed.items()}, metric, True, pair, notes)
 
 
-def _in_order(runs: Runs) -> Runs:
+def in_order(runs: Runs) -> Runs:
+    """The n-th run of each group made a pair; runs without a partner are left out, with a note."""
     shortest = min(map(len, runs.values.values()))
     left = sum(map(len, runs.values.values())) - shortest * len(runs.values)
-    notes = (f"{left} runs left out: without a partner in order",) if left else ()
+    note = f"{left} run{'' if left == 1 else 's'} left out: without a partner in order"
+    notes = (*runs.notes, *((note,) if left else ()))
     return Runs({k: v[:shortest] for k, v in runs.values.items()}, runs.metric, True, "their order", notes)
 
 
@@ -171,11 +171,11 @@ def study_runs(folder: Path, names: Sequence[str], metric: str | None) -> tuple[
         found = Runs({name: rows[metric].tolist() for name, rows in runs.items()}, metric, notes=(note,))
     lines = []
     identical = frame[frame["arm"] == "nd"]
-    sds = {name: identical[identical["set"] == name].groupby("seed")[metric].std(ddof=1).dropna() for name in names}
-    for name, values in sds.items():
-        if len(values):
-            sd = math.sqrt(float((values**2).mean()))
-            lines.append(f"noise floor of {name}: identical runs have an SD of {sd:.4g}")
+    for name in names:
+        cells = identical[identical["set"] == name].groupby("seed")[metric]
+        pooled = PooledSd.of(values.to_numpy() for _, values in cells)
+        if pooled.df:
+            lines.append(f"noise floor of {name}: identical runs have an SD of {pooled.value:.4g}")
     tasks = {name.split("/")[0] for name in names}
     if len(tasks) == 1 or all(np.array_equal(study.labels(names[0].split("/")[0]), study.labels(t)) for t in tasks):
         lines += _churn_words(study, runs, names)

@@ -203,9 +203,10 @@ def more_runs(
     if in_pairs:
         variances, sizes = [error.standard_error**2 * n[0]], [n[0]]
     else:
-        sds = [describe.sample_sd(group) if group.size > 1 else 0.0 for group in groups]
+        sds = [describe.sample_sd(group) if group.size > 1 else None for group in groups]
         # A single run has the SD of the others.
-        variances, sizes = [(sd or max(sds)) ** 2 for sd in sds], list(n)
+        others = max(sd for sd in sds if sd is not None)
+        variances, sizes = [(others if sd is None else sd) ** 2 for sd in sds], list(n)
 
     def of(k: int) -> tuple[float, int]:
         spread = math.sqrt(sum(variance / (size + k) for variance, size in zip(variances, sizes, strict=True)))
@@ -262,10 +263,6 @@ def _test(error: Error | str, groups: tuple[Sample, Sample], *, in_pairs: bool) 
         return Outcome.undefined("paired t" if in_pairs else "Welch t", sizes, error)
     t = error.difference / error.standard_error
     return Outcome(error.method, t, float(2 * special.stdtr(error.df, -abs(t))), sizes, (error.df,))
-
-
-def _detectable(error: Error | str, alpha: float) -> float | None:
-    return None if isinstance(error, str) else smallest_detectable(error.standard_error, error.df, alpha, POWER)
 
 
 def _varied(values: Sample) -> bool:

@@ -38,11 +38,6 @@ class Published:
         """B - A."""
         return self.b - self.a
 
-    @property
-    def wrong_in_all(self) -> float:
-        """The probability of the other order from all sources that were given."""
-        return self.wrong_images if self.wrong is None else self.wrong
-
 
 def agreement_range(a: float, b: float) -> tuple[float, float]:
     """The least and the largest share of images that both can get right.

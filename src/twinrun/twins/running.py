@@ -120,7 +120,8 @@ def _run(
                 start_new_session=True,  # a group of its own, so that its children end with it
             )
         except OSError as error:
-            shutil.rmtree(plan.out)  # nothing has run
+            if number == 1:
+                shutil.rmtree(plan.out)  # nothing has run
             raise InputError(f"{plan.command[0]}: cannot be started ({error.strerror})", "check the command") from error
         try:
             code: int | None = process.wait(plan.limit_seconds)
