@@ -91,7 +91,7 @@ def test_expect_sets_the_exit_code(table: str) -> None:
     assert code("sgd", "adam", "--expect", "better") == 0
     assert code("adam", "sgd", "--expect", "better") == 4
     assert code("adam", "lion", "--expect", "equivalent", "--margin", "0.05") == 0
-    assert code("adam", "lion", "--expect", "equivalent") == 4
+    assert code("adam", "lion", "--expect", "equivalent", "--margin", "0.001") == 4
     assert code("adam", "sgd", "--expect", "not-worse", "--margin", "0.01") == 4
     assert code("sgd", "adam", "--expect", "not-worse") == 0
 
@@ -205,3 +205,29 @@ def test_runs_of_two_counts_are_taken_in_their_order(tmp_path: Path) -> None:
 )
 def test_options_that_would_be_ignored_are_refused(words: list[str], message: str) -> None:
     assert message in refused(*words)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model,seed,f1\nA,1,0,512\nB,1,0,912\n", "line 2: more cells than the 3 columns of the first line"),
+        ("model,f1,f1\nA,1,2\nB,3,4\n", "two columns are called 'f1'"),
+    ],
+)
+def test_tables_that_would_be_misread_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text(text)
+    assert message in refused(str(tmp_path / "results.csv"), *BY)
+
+
+def test_what_cannot_be_expected_is_refused(table: str, tmp_path: Path) -> None:
+    assert "--expect equivalent without --margin" in refused(table, "sgd", "adam", *BY, "--expect", "equivalent")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "twins.json").write_text("{}")
+    assert "nowhere: no folder of `twinrun twins`" in refused(str(tmp_path / "a"), "nowhere")
+
+
+def test_an_undecided_sequence_promises_no_number_of_runs(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("model,f1\n" + "".join(f"A,0.{n}\nB,0.{9 - n}\n" for n in range(2, 8)))
+    text = said(str(tmp_path / "r.csv"), *BY, "--sequential")
+    assert text.startswith("cannot tell A and B apart: add runs until it decides")
+    assert "note: pairs are made in the order of the runs; --pair makes them by a column" in text

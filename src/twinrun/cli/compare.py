@@ -50,6 +50,8 @@ def compare(
     """Say whether B is better than A, they are equivalent, or nobody can tell yet."""
     if margin is not None and not margin > 0:
         raise InputError(f"--margin is {margin:g}", "give a difference above 0, in the unit of the metric")
+    if expect is Expected.EQUIVALENT and margin is None:
+        raise InputError("--expect equivalent without --margin", "say which difference does not matter: --margin 0.005")
     numbers = [_as_number(word) for word in what]
     if len(set(what)) < len(what):
         raise InputError(f"{max(what, key=what.count)} is named twice", "a comparison needs two different things")
@@ -78,6 +80,9 @@ def compare(
         if all((Path(word) / "twins.json").is_file() for word in what):
             runs = evidence.twins_runs([Path(word) for word in what], metric)
         else:
+            absent = [word for word in what if not (Path(word) / "twins.json").is_file()]
+            if len(absent) < len(what):
+                raise InputError(f"{absent[0]}: no folder of `twinrun twins`", "the other one is")
             collected = Layout().collected
             if not collected.exists():
                 raise InputError(

@@ -90,7 +90,9 @@ def verdict_words(compared: Compared, pair: tuple[str, str]) -> str:
     if item.interval.low is None:
         return f"cannot tell {a} and {b} apart: {item.interval.reason}"
     more = item.more
-    if more is None:
+    if item.sequential:
+        need = "add runs until it decides"
+    elif more is None:
         need = "the difference does not stand among so many pairs"
     elif more.n is None:
         need = more.reason

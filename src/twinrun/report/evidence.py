@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ def in_order(runs: Runs) -> Runs:
     shortest = min(map(len, runs.values.values()))
     left = sum(map(len, runs.values.values())) - shortest * len(runs.values)
     note = f"{left} run{'' if left == 1 else 's'} left out: without a partner in order"
-    notes = (*runs.notes, *((note,) if left else ()))
+    order = "pairs are made in the order of the runs; --pair makes them by a column"
+    notes = (*runs.notes, order, *((note,) if left else ()))
     return Runs({k: v[:shortest] for k, v in runs.values.items()}, runs.metric, True, "their order", notes)
 
 
@@ -107,6 +109,15 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restval="")
             rows, columns = [{**row, "": str(reader.line_num)} for row in reader], list(reader.fieldnames or ())
+            twice = [name for name, count in Counter(columns).items() if count > 1]
+            if twice:
+                raise InputError(f"{path}: two columns are called {twice[0]!r}", "give each column a name of its own")
+            longer = next((row for row in rows if None in row), None)
+            if longer:
+                raise InputError(
+                    f"{path}, line {longer['']}: more cells than the {len(columns)} columns of the first line",
+                    "write decimals with a point, and quote a text that holds a comma",
+                )
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: no CSV table in UTF-8 ({error})") from error
     if not rows:

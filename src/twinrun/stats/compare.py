@@ -156,7 +156,7 @@ def compare(
         if isinstance(error, str)
         else smallest_detectable(error.standard_error, error.df, alpha, POWER),
         more=more_runs(error, (first.size, second.size), low_to_high, margin, in_pairs=in_pairs, alpha=alpha)
-        if not isinstance(error, str) and verdict is Verdict.CANNOT_TELL
+        if not isinstance(error, str) and verdict is Verdict.CANNOT_TELL and not sequential
         else None,
         correlation=float(np.corrcoef(first, second)[0, 1]) if several else None,
         width_unpaired=_width(t_interval(alone, *low_to_high, alpha)) if in_pairs else None,
