@@ -175,7 +175,7 @@ def test_a_child_killed_for_memory_is_tried_again_alone(
     (study.root / "wait").unlink()
     out, err = sweep.communicate(timeout=120)
     assert (sweep.returncode, out) == (0, "2 runs trained, 0 were there already\n")
-    assert "memory ran out in 1 runs: they are tried again, 1 at a time" in err
+    assert "memory ran out in 1 run: it is tried again, 1 at a time" in err
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train identical twins of an image classifier and say which differences are noise. "
-    "Run it in the study folder: the one that holds params.yaml.",
+    "The commands of a study run in its folder: the one that holds params.yaml.",
 )
 PROGRAM, RESULTS, STUDY = "Your program", "Your results", "A study of many runs"
 DOORS = {

@@ -119,5 +119,6 @@ def doctor() -> None:
         print(f"[{finding.level:4}] {finding.text}")
     bad = sum(finding.level == "bad" for finding in findings)
     if bad:
-        raise InputError(f"{bad} findings would make a study fail or differ here", "they are marked [bad] above")
+        count = f"{bad} finding{'' if bad == 1 else 's'}"
+        raise InputError(f"{count} would make a study fail or differ here", "what is meant is marked [bad] above")
     print("this machine can run the study")

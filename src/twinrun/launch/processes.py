@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from twinrun.launch.workers import Workers
+from twinrun.launch.workers import NOT_STARTED, Workers
 from twinrun.study.files import write_text
 from twinrun.study.grid import Run
 
@@ -58,7 +58,7 @@ def train_processes(
         finally:
             if gpu is not None:
                 free.put(gpu)
-        if logs:
+        if logs and ended is not NOT_STARTED:  # the log of an earlier attempt stays
             write_text(logs / f"{run.id}.log", ended.errors)
         return Finished(run, ended.code, ended.errors.strip()[-2000:])
 

@@ -50,7 +50,8 @@ def sweep(
             least = max(1, len(gpus))
             while jobs > least and (short := [item.run for item in failed if item.code in SHORT_OF_MEMORY]):
                 jobs = max(least, jobs // 2)
-                print(f"memory ran out in {len(short)} runs: they are tried again, {jobs} at a time", file=sys.stderr)
+                what = "1 run: it is" if len(short) == 1 else f"{len(short)} runs: they are"
+                print(f"memory ran out in {what} tried again, {jobs} at a time", file=sys.stderr)
                 failed = [item for item in failed if item.code not in SHORT_OF_MEMORY]
                 failed += _train(params, short, root, params_file=params_file, jobs=jobs, device=device, gpus=gpus)
         finally:

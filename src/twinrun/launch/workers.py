@@ -41,6 +41,9 @@ class Ended:
     errors: str
 
 
+NOT_STARTED = Ended(STOPPED, "", "not started")
+
+
 class Workers:
     """Runs `twinrun ARGUMENTS` in the folder `root`, as a context manager; call `run` from as many threads as you like.
 
@@ -95,7 +98,7 @@ class Workers:
         command = [*self.prefix, sys.executable, "-m", "twinrun", *arguments]
         with self._guard:
             if self._stopping:
-                return Ended(STOPPED, "", "not started")
+                return NOT_STARTED
             # The environment is made here, before the interpreter starts: under an emulator nothing may be re-executed.
             process = subprocess.Popen(
                 command,
