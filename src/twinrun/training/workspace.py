@@ -18,7 +18,7 @@ RESUMED = "wait for it, or stop it; it can be resumed"
 
 @dataclass(frozen=True)
 class Attempt:
-    """This try at the run: the how manieth it is, and the noise that they all share."""
+    """One attempt at the run: its number, counted from 1, and the entropy of the noise that all attempts share."""
 
     number: int
     entropy: str | None

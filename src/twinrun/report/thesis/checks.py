@@ -59,9 +59,9 @@ def summaries(cells: list[PublishedCell]) -> list[Check]:
     for _, row in frame.iterrows():
         task = row["task"]
         low, mean, high = column(row[["minimum", "mean", "maximum"]].to_frame("number"), "number")
-        mine = [cell for cell in cells if cell.task == task]
-        means = [cell.free_mean for cell in mine]
-        fixed = [cell.deterministic for cell in mine]
+        published = [cell for cell in cells if cell.task == task]
+        means = [cell.free_mean for cell in published]
+        fixed = [cell.deterministic for cell in published]
         free, one = (statistics.mean([item.value for item in group]) for group in (means, fixed))
         title = TITLES[task]
         checks += [
