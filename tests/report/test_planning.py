@@ -123,6 +123,8 @@ def test_twins_of_one_seed_say_nothing_of_two_models(tmp_path: Path) -> None:
         (["--sd", "0.4", "--difference", "-1"], "--difference is -1"),
         (["--sd", "0.4", "--difference", "1", "--precision", "25"], "--precision is 25\n  it is a share, above 0"),
         (["--sd", "0.4", "--difference", "1", "--n", "1"], "--n is 1"),
+        *((["--sd", "0.4", "--n", "5", "--difference", "1", "--power", p], "--power is") for p in ("0", "1", "80")),
+        (["--sd", "0.4", "--difference", "1", "--power", "0.04"], "--power 0.04 at a level of 0.05"),
         (["--sd", "0.4", "--difference", "1", "--correlation", "1"], "--correlation is 1"),
         *((["--sd", "0.4", "--difference", "1", "--alpha", alpha], "--alpha is") for alpha in ("0", "0.5", "nan")),
         (["--sd", "1", "--margin", "1", "--true-difference", "nan"], "--true-difference is nan"),
