@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from twinrun.api import Loaded
     from twinrun.inspect.audit import Audit
     from twinrun.inspect.controlled import Control
-    from twinrun.report.api import Loaded
 
 __version__ = "0.1.0"
 __all__ = ["assert_same_bits", "audit", "controlled", "fingerprint", "load"]
@@ -25,10 +25,10 @@ __all__ = ["assert_same_bits", "audit", "controlled", "fingerprint", "load"]
 def load(folder: str | Path = ".") -> Loaded:
     """Load a study as pandas frames, from its folder or from its collected/, runs/ or analysis/ folder.
 
-    `load("study").runs` has one row a run, `.tables["churn"]` is a table of the report. Raises
-    `twinrun.study.errors.TwinrunError` with a message of what is missing or damaged.
+    `load("study").runs` has one row a run, `.tables["churn"]` is a table of the report, `.model(run_id)` a trained
+    network. Raises `twinrun.study.errors.TwinrunError` with a message of what is missing or damaged.
     """
-    from twinrun.report.api import load as load_frames
+    from twinrun.api import load as load_frames
 
     return load_frames(folder)
 

@@ -21,7 +21,7 @@ from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.progress import follow
 from twinrun.launch.status import states
 from twinrun.study.errors import BusyError, IncompleteError
-from twinrun.study.layout import Layout
+from twinrun.study.layout import LOCK, Layout
 from twinrun.study.params import Params, read_params
 
 
@@ -108,6 +108,17 @@ def test_a_second_sweep_leaves_at_once(small: Params, study: Layout, cli: Cli) -
     assert code == 5
     assert "is at work in this study folder already" in err
     assert not (study.root / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_another_process_has_is_no_success(small: Params, study: Layout, cli: Cli) -> None:  # noqa: F811
+    held = small.runs[1]
+    (study.work(held)).mkdir(parents=True)
+    with lock_for_a_moment(study.work(held) / LOCK):
+        code, out, err = cli("sweep", "--jobs", "2")
+    assert (code, out) == (5, "")
+    assert f"1 of 4 runs is with another process: {held.id}\n  all others are there; when that process has ended" in err
+    assert list(states(small, study).values()) == ["complete", "missing", "complete", "complete"]
 
 
 def test_a_run_that_ends_while_the_others_are_recorded_is_not_given_to_dvc(
@@ -252,6 +263,17 @@ def test_dvc_at_work_is_said_to_be_busy(tmp_path: Path) -> None:
         commit_stages(tmp_path, ["train@a"], every=True)
     assert f"(PID {os.getpid()}): dvc repro" in caught.value.message
     assert caught.value.hint == "wait for it; then `twinrun sweep` records what was trained"
+
+
+@pytest.mark.cold
+def test_a_file_in_the_study_folder_is_no_package_of_dvcs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONSAFEPATH")
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    (tmp_path / "dvc.yaml").write_text("stages: {train: {foreach: [a], do: {cmd: none, outs: [made]}}}")
+    (tmp_path / "made").touch()
+    (tmp_path / "funcy.py").write_text("raise SystemExit('planted')")
+    assert commit_stages(tmp_path, ["train@a"], every=True) == ["train@a"]
 
 
 def test_what_another_dvc_wrote_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

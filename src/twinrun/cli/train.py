@@ -54,7 +54,7 @@ def plan(
         "5",
         *(["--device", device] if device else []),
     ]
-    kinds, name = {}, ""
+    kinds, name, sizes, models = {}, "", {}, []
     for run in params.runs:
         # Noise may differ in speed, other seeds and streams do not.
         noise = ("one ulp" if run.arm == "ulp" else "free noise") if run.free_noise else "no noise"
@@ -63,8 +63,10 @@ def plan(
             found = probe_process(Path(), run.id, options)(None)
             name = found["host"]["gpu"] or found["host"]["cpu"]
             kinds[kind] = (estimate_run(found, params.tasks[run.task].recipe.epochs), 0)
+            sizes[run.task] = found["model_bytes"]
         kinds[kind] = (kinds[kind][0], kinds[kind][1] + 1)
-    print("\n".join(study_lines(kinds, name)))
+        models += [sizes[run.task]] if params.keeps_model(run) else []
+    print("\n".join(study_lines(kinds, name, models)))
 
 
 def train(

@@ -15,7 +15,7 @@ from twinrun.stats.samples import Progress, silent
 from twinrun.study.errors import IncompleteError, MismatchError, TwinrunError
 from twinrun.study.files import digest, read_json, sha256_bytes
 from twinrun.study.grid import Run
-from twinrun.study.layout import MEASURED, RECORD, Layout
+from twinrun.study.layout import MEASURED, MODEL, RECORD, Layout
 from twinrun.study.params import Params
 from twinrun.study.records import Measured, Record, read_measured, read_record
 
@@ -170,6 +170,8 @@ def _faults(one: Found, params: Params, manifest: dict[str, Any], code_digest: s
         faults.append(f"trained on the device {record.device}, while execution.device is {params.execution.device}")
     if one.measured.run != run.id:
         faults.append(f"its measurements are those of {one.measured.run}")
+    if params.keeps_model(run) and MODEL not in record.files:
+        faults.append("without its model, which recipe.keep_model asks for")
     if not one.complete:
         return faults
     epochs = params.tasks[run.task].recipe.epochs

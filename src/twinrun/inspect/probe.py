@@ -20,6 +20,7 @@ from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
 from twinrun.training.batches import Batch
+from twinrun.training.checkpoint import model_state
 from twinrun.training.environment import host_facts, versions
 from twinrun.training.gpu import Gpu
 from twinrun.training.loop import begin_epoch, evaluate, synchronized, train_step
@@ -86,6 +87,7 @@ def probe(
         "step_seconds": seconds,
         "clock": "CUDA events" if where.type == "cuda" else "processor time",
         "peak_memory_bytes": peak_memory(where),
+        "model_bytes": sum(tensor.nbytes for tensor in model_state(setup.model).values()),
         "train_images": packed.n_train,
         "data": packed.digest,
         "before": before,

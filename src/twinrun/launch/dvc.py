@@ -82,12 +82,14 @@ _BUSY = ("it is being blocked by", "Unable to acquire lock")  # what DVC says wh
 
 def _dvc(root: Path, *arguments: str, hint: str = _HINT, busy: str = _WAIT, shown: bool = False) -> str:
     environment = {"DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str((root / ".dvc" / "tmp" / "site").resolve())}
-    # The stages' commands are found beside this interpreter, whether or not its environment was activated.
-    binaries = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    # The stages' commands are found beside this interpreter, whether or not its environment was activated; a file in
+    # the study folder that has a package's name is not imported in its place.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    ours = {"PATH": path, "PYTHONSAFEPATH": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=root,
-        env=environment | dict(os.environ) | binaries,
+        env=environment | dict(os.environ) | ours,
         stdout=None if shown else subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -125,4 +125,5 @@ def _variables(jobs: Jobs) -> str:
     text = f"image={shlex.quote(jobs.image or '')}\n"
     if jobs.image:
         return text + f"gpu={'yes' if jobs.gpu else ''}\n" + (SCRIPTS / "apptainer.sh").read_text(encoding="utf-8")
-    return text + f'twinrun() {{ exec {shlex.quote(jobs.python)} -m twinrun "$@"; }}\n'
+    # A file in the study folder that has a package's name is not imported in its place.
+    return text + f'twinrun() {{ PYTHONSAFEPATH=1 exec {shlex.quote(jobs.python)} -m twinrun "$@"; }}\n'

@@ -16,6 +16,7 @@ from twinrun.study.errors import BusyError, IncompleteError, InputError, OutOfMe
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
+from twinrun.study.records import FINISHED
 
 BUSY = BusyError.exit_code
 SHORT_OF_MEMORY = (OutOfMemoryError.exit_code, -signal.SIGKILL)  # the second is how Linux stops a process for it
@@ -34,7 +35,8 @@ def sweep(
     """Train every run that is not there in `jobs` processes and record all in DVC; return how many were trained.
 
     With `gpus`, the processes take turns on them. Raises IncompleteError naming the runs that failed, the others being
-    kept and recorded, or the tasks that are not prepared; BusyError when another sweep is at work in this study folder.
+    kept and recorded, or the tasks that are not prepared; BusyError when another sweep is at work in this study folder,
+    or when another process has a run, all others being recorded.
     """
     if gpus and (device or params.execution.device) == "cpu":
         raise InputError("--gpus: this study runs on the CPU", "leave it away, or set execution.device to cuda")
@@ -56,8 +58,11 @@ def sweep(
                 failed += _train(params, short, root, params_file=params_file, jobs=jobs, device=device, gpus=gpus)
         finally:
             # Also after an interrupt: `dvc repro` removes and repeats what is not recorded.
+            there = states(params, layout)
             if record:
-                record_finished(root, states(params, layout))
+                record_finished(root, there)
+    elsewhere = [item.run for item in failed if item.code == BUSY]
+    failed = [item for item in failed if item.code != BUSY]
     if failed:
         lines = "\n".join(f"  {item.run.id} (exit {item.code}): {item.message}" for item in failed[:10])
         more = f"\n  and {len(failed) - 10} more" if len(failed) > 10 else ""
@@ -65,7 +70,14 @@ def sweep(
             f"{len(failed)} of {len(missing)} runs failed:\n{lines}{more}",
             "the others are kept; `twinrun sweep` tries the failed ones again",
         )
-    return len(missing)
+    if awaited := [run.id for run in elsewhere if there[run] not in FINISHED]:
+        more = f" and {len(awaited) - 1} more" if len(awaited) > 1 else ""
+        raise BusyError(
+            f"{len(awaited)} of {len(missing)} runs {'is' if len(awaited) == 1 else 'are'} with another process: "
+            f"{awaited[0]}{more}",
+            "all others are there; when that process has ended, `twinrun sweep` records its runs or trains them",
+        )
+    return len(missing) - len(elsewhere)
 
 
 def _train(
@@ -78,9 +90,10 @@ def _train(
     device: str | None,
     gpus: Sequence[str],
 ) -> list[Finished]:
-    """Train `missing`; those that failed. When the first ones all fail, the rest is not tried: IncompleteError.
+    """Train `missing`; those that failed or are with another process.
 
-    Where it is memory that ran out, and fewer at a time may do, all of `missing` count as failed by it.
+    When the first ones all fail, the rest is not tried: IncompleteError. Where it is memory that ran out, and fewer at
+    a time may do, all of `missing` count as failed by it.
     """
     options = ["--params", str(params_file), "--unless-done"]
     options += ["--device", device] if device else []
@@ -89,10 +102,10 @@ def _train(
     with Progress("train", len(missing)) as progress:
 
         def note(finished: Finished) -> None:
-            failed.extend([finished] if finished.code not in (0, BUSY) else [])
+            failed.extend([finished] if finished.code else [])
             outcome = {0: "", BUSY: " is being trained by another process"}.get(finished.code, " failed")
             progress.advance(finished.run.id + outcome)
-            if len(failed) == progress.done == max(3, 2 * jobs):
+            if len(failed) == progress.done == max(3, 2 * jobs) and all(item.code != BUSY for item in failed):
                 if jobs > 1 and all(item.code in SHORT_OF_MEMORY for item in failed):
                     raise OutOfMemoryError(finished.message)
                 raise IncompleteError(

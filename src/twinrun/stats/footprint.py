@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,8 +76,11 @@ def estimate_run(probe: Mapping[str, Any], epochs: int) -> RunEstimate:
     return RunEstimate(seconds, probe["peak_memory_bytes"], probe["watts"])
 
 
-def study_lines(kinds: Mapping[str, tuple[RunEstimate, int]], device: str) -> list[str]:
-    """Table and sums as lines of text; `kinds` has for each kind of run its estimate and how many there are."""
+def study_lines(kinds: Mapping[str, tuple[RunEstimate, int]], device: str, models: Sequence[int] = ()) -> list[str]:
+    """Table and sums as lines of text; `kinds` has for each kind of run its estimate and how many there are.
+
+    `models` are the sizes in bytes of the networks that will be kept.
+    """
     lines = ["kind\truns\tseconds each\tpeak memory, GB\thours"]
     for kind, (run, count) in kinds.items():
         memory, hours = run.peak_memory_bytes / 1e9, count * run.seconds / 3600
@@ -86,6 +89,8 @@ def study_lines(kinds: Mapping[str, tuple[RunEstimate, int]], device: str) -> li
     lines.append(
         f"one run after the other on this {device}: {total / 3600:.3g} hours, preparation and report not counted"
     )
+    if models:
+        lines.append(f"trained networks kept, of {len(models)} runs: {sum(models) / 1e6:.3g} MB")
     inputs, known = Inputs(), [(run, count) for run, count in kinds.values() if run.watts is not None]
     if len(known) == len(kinds):
         kwh = sum(formula_kwh(run.watts or 0.0, count * run.seconds, inputs.pue) for run, count in known)

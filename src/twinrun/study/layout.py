@@ -12,6 +12,7 @@ MEASURED = "measured.json"
 CURVE = "curve.csv"
 PREDICTIONS = "predictions.npz"
 WEIGHTS = "weights.safetensors"
+MODEL = "model.safetensors"  # the trained network, of runs whose recipe keeps it
 CHECKPOINT = "checkpoint.safetensors"  # of a run in progress
 LOCK = "lock"  # held while a run is being trained
 CURVE_COLUMNS = ("epoch", "learning_rate", "train_loss", "accuracy", "f1", "auc", "loss", "fingerprint")
@@ -51,9 +52,14 @@ class Layout:
         """Packed arrays of one task: images.npy, labels.npy, ids.csv, manifest.json."""
         return (self.arrays or self.root / "prepared") / task
 
+    @property
+    def runs(self) -> Path:
+        """The records, each at its run's id."""
+        return self.out or self.root / "runs"
+
     def run(self, run: Run) -> Path:
         """The record of one run."""
-        return (self.out or self.root / "runs") / run.id
+        return self.runs / run.id
 
     def work(self, run: Run) -> Path:
         """Checkpoint, lock and recorded noise of a run in progress; outside DVC's outs."""

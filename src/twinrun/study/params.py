@@ -59,7 +59,7 @@ class Params(Block):
     def run_digest(self, run: Run) -> str:
         """SHA-256 of exactly the keys that this run reads, and of the code of a model of the user's own.
 
-        The device is recorded apart, as a fact.
+        The device is recorded apart, as a fact; so is whether the record has the network, which changes nothing else.
         Keys at their default are left out, so that a new optional key changes no digest; the defaults themselves are
         in the code digest.
         """
@@ -72,10 +72,14 @@ class Params(Block):
                 "execution": self.execution.model_dump(exclude={"device"}, exclude_defaults=True),
                 "data": task.data.model_dump(exclude_defaults=True),
                 "model": task.model.model_dump(exclude_defaults=True),
-                "recipe": task.recipe.model_dump(exclude_defaults=True),
+                "recipe": task.recipe.model_dump(exclude={"keep_model"}, exclude_defaults=True),
                 "optimizer": {run.optimizer: task.optimizer(run.optimizer).model_dump(exclude_defaults=True)},
             }
         )
+
+    def keeps_model(self, run: Run) -> bool:
+        """Whether the record of that run holds its trained network."""
+        return self.tasks[run.task].recipe.keep_model.get(run.arm) == "final"
 
     def data_params_digest(self, task: str) -> str:
         """SHA-256 of the keys that preparing the task's data reads."""
@@ -86,7 +90,8 @@ class Params(Block):
         device = self.execution.device
         devices = ("cpu", "cuda") if device == "auto" else (device,)
         epochs = self.tasks[run.task].recipe.epochs
-        return state_of(layout.run(run), Expected(self.run_digest(run), code, data_digest, devices, epochs))
+        expected = Expected(self.run_digest(run), code, data_digest, devices, epochs, self.keeps_model(run))
+        return state_of(layout.run(run), expected)
 
     @property
     def grid_digest(self) -> str:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from twinrun.study.checkout import CODE_PARTS
 from twinrun.study.errors import MismatchError, TwinrunError
 from twinrun.study.files import code_digest, digest, read_json, sha256_file, write_json
-from twinrun.study.layout import COMPUTED_FILES, MEASURED, RECORD, Layout
+from twinrun.study.layout import COMPUTED_FILES, MEASURED, MODEL, RECORD, Layout
 
 RECORD_SCHEMA = 1
 
@@ -124,7 +124,7 @@ def read_record(folder: Path, *, check_files: bool = False) -> Record:
         where = ".".join(map(str, first["loc"]))
         raise MismatchError(f"{path}: not a record of this version: {where}: {first['msg']}", again) from error
     if check_files:
-        for name in COMPUTED_FILES:
+        for name in (*COMPUTED_FILES, *({MODEL} & record.files.keys())):
             file = folder / name
             if not file.is_file() or sha256_file(file) != record.files.get(name):
                 raise MismatchError(f"{file}: missing, or not the file that the record names", again)
@@ -158,6 +158,7 @@ class Expected:
     data_digest: str | None  # None: the task is not prepared
     devices: tuple[str, ...]
     epochs: int
+    model: bool = False  # whether it has to hold the trained network
 
 
 def current_code_digest() -> str:
@@ -190,4 +191,6 @@ def state_of(folder: Path, expected: Expected) -> str:
         return "other device"
     if record.status == "complete" and len(record.fingerprints) != expected.epochs:
         return "other length"
+    if expected.model and MODEL not in record.files:
+        return "without its model"
     return record.status

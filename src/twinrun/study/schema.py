@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from twinrun.study.errors import InputError
-from twinrun.study.grid import parse_label
+from twinrun.study.grid import ARMS, parse_label
 from twinrun.study.schema_model import ModelSpec
 from twinrun.study.values import Above, Block, Name, NotNegative, Positive, Share
 
@@ -145,6 +145,8 @@ class Recipe(Block):
     heads_every: Positive  # epochs between two recorded copies of the head and samples of the other layers
     # Test images whose features (the head's input) are recorded after the last epoch: 0 none, else 4 or more (CKA).
     features: Annotated[int, Field(ge=0)] = 0
+    # Arms whose runs keep their network after the last epoch. In no digest: a run is the same with it or without.
+    keep_model: dict[str, Literal["none", "final"]] = Field(default_factory=dict)
     augment: Augment = Augment()
     metric: Literal["accuracy", "f1", "auc"]  # the task's main metric
 
@@ -153,6 +155,13 @@ class Recipe(Block):
     def _enough(cls, value: int) -> int:
         if 0 < value < 4:
             raise ValueError(f"{value} images are too few for CKA without bias; 0 for none, else 4 or more")
+        return value
+
+    @field_validator("keep_model")
+    @classmethod
+    def _arms(cls, value: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(value.keys() - ARMS.keys()):
+            raise ValueError(f"{unknown[0]!r} is no arm; arms: {', '.join(ARMS)}")
         return value
 
 

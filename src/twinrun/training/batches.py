@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -64,11 +64,7 @@ class Batches:
         self.channels_last = channels_last
         self.size, self.padding = packed.image_size, recipe.augment.crop_padding
         self.train_count = packed.n_train
-        shape = (1, packed.channels, 1, 1)
-        mean = torch.tensor(packed.channel_mean, dtype=torch.float64).view(shape)
-        std = torch.tensor(packed.channel_std, dtype=torch.float64).view(shape)
-        self.scale = (1 / (255 * std)).float().to(device)
-        self.shift = (mean / std).float().to(device)
+        self.scale, self.shift = (part.to(device) for part in scale_and_shift(packed.channel_mean, packed.channel_std))
         labels = torch.from_numpy(np.array(packed.labels))
         self.train_labels, self.test_labels = labels[: packed.n_train].to(device), labels[packed.n_train :].to(device)
         self.images = packed.images
@@ -161,8 +157,19 @@ class Batches:
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Bytes to zero mean and unit variance per channel; gray becomes three equal channels."""
-        images = images.float().mul_(self.scale).sub_(self.shift).expand(-1, 3, -1, -1)
+        images = normalized(images, self.scale, self.shift)
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+
+
+def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `normalized` takes, (1, channels, 1, 1) each, of the channels' statistics on the 0..1 scale."""
+    means, stds = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (mean, std))
+    return (1 / (255 * stds)).float(), (means / stds).float()
+
+
+def normalized(images: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Bytes (n, channels, h, w) as float32 (n, 3, h, w) of zero mean and unit variance; gray: three equal channels."""
+    return images.float().mul_(scale).sub_(shift).expand(-1, 3, -1, -1)
 
 
 def fits(size: int, device: torch.device) -> bool:

@@ -30,6 +30,7 @@ from twinrun.training.checkpoint import Progress, load_checkpoint, save_checkpoi
 from twinrun.training.energy import energy_meter
 from twinrun.training.environment import gpu_name, versions
 from twinrun.training.fingerprint import fingerprint
+from twinrun.training.kept_model import model_file
 from twinrun.training.metrics import evaluate_metrics
 from twinrun.training.optimizers import learning_rate, set_learning_rate
 from twinrun.training.randomness import seed_global_generators
@@ -136,6 +137,7 @@ def train_run(params: Params, run: Run, layout: Layout, code: str, options: Opti
             weights=progress.weights,
             shapes=describe_weights(model),
             features=None if note or not recipe.features else features_of(model, batches, recipe.features),
+            model=model_file(setup) if params.keeps_model(run) else None,
             seconds=None if resumed else progress.seconds | {"total": time.perf_counter() - clock},
             energy=(None, "not measured: the run was resumed") if resumed else meter.joules(shared=options.shared),
             idle_watts=meter.idle_watts,

@@ -17,7 +17,7 @@ from safetensors.torch import save
 
 from twinrun.study.files import sha256_file, write_bytes, write_text
 from twinrun.study.folders import replaced_folder
-from twinrun.study.layout import COMPUTED_FILES, CURVE, CURVE_COLUMNS, MEASURED, PREDICTIONS, RECORD, WEIGHTS
+from twinrun.study.layout import COMPUTED_FILES, CURVE, CURVE_COLUMNS, MEASURED, MODEL, PREDICTIONS, RECORD, WEIGHTS
 from twinrun.study.records import Measured, Record, write_record
 from twinrun.training.environment import environment_variables, host_facts, versions
 
@@ -48,6 +48,7 @@ class Outcome:
     weights: dict[str, torch.Tensor]
     shapes: str  # of all parameters, as JSON
     features: NDArray[np.float32] | None  # (images, features); None: not wanted, or the run diverged
+    model: bytes | None  # the trained network as a file; None: not wanted
     seconds: dict[str, float] | None
     energy: tuple[float | None, str]
     idle_watts: float | None
@@ -59,7 +60,7 @@ class Outcome:
 
 def publish(folder: Path, result: Outcome) -> Record:
     """Write the record folder whole or not at all, in place of an older one; return the record as written."""
-    with replaced_folder(folder, (RECORD, MEASURED, *COMPUTED_FILES), locked=True) as temporary:
+    with replaced_folder(folder, (RECORD, MEASURED, *COMPUTED_FILES, MODEL), locked=True) as temporary:
         write_text(temporary / CURVE, _curve_text(result.curve))
         arrays: dict[str, NDArray[Any]] = {
             "probabilities": result.predictions.probabilities,
@@ -70,7 +71,11 @@ def publish(folder: Path, result: Outcome) -> Record:
         write_bytes(temporary / PREDICTIONS, npz(arrays))
         # One entry of metadata: safetensors writes several in any order.
         write_bytes(temporary / WEIGHTS, save(result.weights, metadata={"parameters": result.shapes}))
-        files = {name: sha256_file(temporary / name) for name in COMPUTED_FILES}
+        names = [*COMPUTED_FILES]
+        if result.model is not None:
+            write_bytes(temporary / MODEL, result.model)
+            names.append(MODEL)
+        files = {name: sha256_file(temporary / name) for name in names}
         record = result.record.model_copy(update={"files": files})
         seconds = result.seconds or {}
         measured = Measured(

@@ -136,8 +136,13 @@ def adapt(model: nn.Module, device: torch.device, execution: schema.Execution) -
             # Measured: with PyTorch 2.11 a thin network corrupts the heap there (4 channels, AVX2 kernels).
             raise InputError("execution.channels_last: true is for CUDA devices only", "set it to false for a CPU run")
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if execution.precision == "bf16":
-        mixed = MixedPrecision(device.type)
+    adapt_precision(model, device.type, execution.precision)
+
+
+def adapt_precision(model: nn.Module, device_type: str, precision: str) -> None:
+    """Have the model compute with the precision of the params."""
+    if precision == "bf16":
+        mixed = MixedPrecision(device_type)
         model.register_forward_pre_hook(mixed.begin)
         model.register_forward_hook(mixed.end, always_call=True)
 

@@ -1,10 +1,11 @@
-"""The study in pandas frames, for notebooks and scripts: `twinrun.load`."""
+"""The study in pandas frames, and its trained networks, for notebooks and scripts: `twinrun.load`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,14 +13,20 @@ from numpy.typing import NDArray
 
 from twinrun.collect.study import Study, load_study
 from twinrun.report.build import build_tables
-from twinrun.study.errors import InputError, MismatchError
+from twinrun.study.errors import IncompleteError, InputError, MismatchError
+from twinrun.study.layout import RECORD, Layout
+from twinrun.study.records import read_record
+
+if TYPE_CHECKING:  # it imports torch
+    from twinrun.training.kept_model import TrainedModel
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A collected study: frames of its runs, every table of the report, arrays of predictions and heads."""
+    """A collected study: frames of its runs, every table of the report, arrays of predictions and heads, networks."""
 
     study: Study
+    root: Path  # the study folder, which need not hold more than what was collected
 
     @property
     def runs(self) -> pd.DataFrame:
@@ -59,6 +66,23 @@ class Loaded:
             raise InputError(f"{task!r} is no task of this study", f"tasks: {', '.join(self.study.tasks)}")
         return np.array(self.study.labels(task))
 
+    def model(self, run_id: str) -> TrainedModel:
+        """The trained network of a run whose recipe keeps it, ready to predict: images in bytes to logits.
+
+        `.model(id)(torch.from_numpy(images))` with images as in prepared/<task>/images.npy. Raises IncompleteError
+        where it was not kept or is not there, MismatchError for a file that is not that of the collected run.
+        """
+        from twinrun.training.kept_model import load_model
+
+        row = self._row(run_id)
+        folder = Layout(self.root).runs / run_id
+        if not (folder / RECORD).is_file():
+            hint = "the records are not part of what is collected: `dvc pull` brings them, `twinrun sweep` makes them"
+            raise IncompleteError(f"{folder}: no such record", hint)
+        if read_record(folder).final_fingerprint != row["fingerprint"]:
+            raise MismatchError(f"{folder}: not the run that was collected", "`twinrun collect` collects anew")
+        return load_model(folder, self.root)
+
     def _row(self, run_id: str) -> pd.Series:
         rows = self.study.results[self.study.results["id"] == run_id]
         if rows.empty:
@@ -77,7 +101,7 @@ def load(folder: str | Path = ".") -> Loaded:
             # Beside any other folder a collection would be that of another study.
             if candidate.parent == place.parent and candidate != place and place.name not in ("runs", "analysis"):
                 continue
-            return Loaded(load_study(candidate))
+            return Loaded(load_study(candidate), candidate.parent)
     if not place.exists():
         raise InputError(f"{place}: no such folder")
     raise InputError(f"{place}: no collected study here", "run `twinrun collect` in the study folder first")
