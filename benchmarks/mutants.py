@@ -1,25 +1,50 @@
 """Random mutants of the package, and which of them its tests kill.
 
-python benchmarks/mutants.py training collect --count 40 --seed 1 --out work/mutants.json
+python benchmarks/mutants.py stats training collect report --a-module 4 --count 340 --seed 14
+
+A mutant is one operator exchanged, or one number or truth value changed. It dies in the tests that mirror its module
+(`own`) or else in those of its package; a test that runs out of processor time kills, too. The tests are collected
+once, in a copy of the tree; which of them reach which function is noted in a run without a mutant. Each mutant is a
+fork of that process: its function gets other code, or, where the change is no part of a function or was reached on
+import, all is imported anew. So a mutant costs what the tests that reach it cost, up to the first red one.
+
+The file of results goes on from where it stands. Survivors are tried again when tests have changed: `--again`. One
+that changes nothing a test could see is explained in the column `why`, by hand.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+
+from twinrun.study.pins import clean_environment, leaks
+
+if leaks(os.environ):
+    os.execve(sys.executable, [sys.executable, *sys.argv], clean_environment())
+
 import argparse
 import ast
+import contextlib
+import csv
+import gc
+import hashlib
 import json
-import os
+import platform
 import random
+import resource
 import shutil
+import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
-A_MODULE = 2  # at most so many mutants
 # Each operator with what takes its place; a constant becomes its neighbour.
 SWAPS: dict[type, type] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult,
@@ -27,14 +52,17 @@ SWAPS: dict[type, type] = {
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
     ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.LShift: ast.RShift, ast.RShift: ast.LShift,
 }  # fmt: skip
+COLUMNS = ("module", "function", "line", "before", "after", "fate", "by", "test", "seconds", "commit", "why")
+NO_MUTANT = ("chromium", "pdflatex")  # programs that read none of our code
 
 
 def sites(tree: ast.AST) -> Iterator[tuple[ast.AST, str, Any]]:
-    """Every place that can be mutated: node, attribute and new value; annotations and texts are none."""
+    """Every place that can be mutated: node, attribute and new value; annotations and decorators are none."""
     skipped: set[int] = set()
     for node in ast.walk(tree):
-        for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None)):
-            skipped |= {id(part) for part in ast.walk(annotation)} if annotation else set()
+        declared = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+        for part in (*declared, *getattr(node, "decorator_list", ())):
+            skipped |= {id(inner) for inner in ast.walk(part)} if part else set()
     for node in ast.walk(tree):
         if id(node) in skipped:
             continue
@@ -48,89 +76,320 @@ def sites(tree: ast.AST) -> Iterator[tuple[ast.AST, str, Any]]:
             yield node, "value", not node.value if isinstance(node.value, bool) else node.value + 1
 
 
-def draw(packages: list[str], count: int, seed: int) -> list[tuple[Path, int]]:
-    """The mutants of this seed: module and number of the place in it."""
+class Mutant:
+    """One change of one module: its place is a number, in the order of `sites`."""
+
+    def __init__(self, module: Path, place: int) -> None:
+        self.module, self.path = module, ROOT / module
+        self.source = self.path.read_text()
+        self.tree = ast.parse(self.source)
+        node, name, value = list(sites(self.tree))[place]
+        self.line: int = node.lineno  # type: ignore[attr-defined]
+        self.outer = self._outermost(node)  # the function that a fork can exchange, None: the module itself
+        self.before = ast.unparse(node)
+        setattr(node, name, value)
+        self.after = ast.unparse(node)
+
+    def _outermost(self, node: ast.AST) -> tuple[str, int] | None:
+        """Name and first line of the outermost function whose body holds the node."""
+        pending: list[tuple[ast.AST, str]] = [(self.tree, "")]
+        while pending:
+            parent, prefix = pending.pop()
+            for child in ast.iter_child_nodes(parent):
+                if isinstance(child, ast.FunctionDef):
+                    if any(inner is node for statement in child.body for inner in ast.walk(statement)):
+                        first = min(part.lineno for part in (child, *child.decorator_list))
+                        return prefix + child.name, first
+                elif isinstance(child, ast.ClassDef):
+                    pending.append((child, f"{prefix}{child.name}."))
+        return None
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What it is, wherever the line stands."""
+        return str(self.module), self.outer[0] if self.outer else "", self.before, self.after
+
+    def patch(self, folder: Path) -> bool:
+        """Give the loaded functions the mutant's code; False where none of them is the mutated one."""
+        path = str(folder / self.module)
+        old = compile(self.source, path, "exec", dont_inherit=True)
+        new = dict(zip(codes(old), codes(compile(self.tree, path, "exec", dont_inherit=True)), strict=True))
+        patched = False
+        for function in gc.get_objects():
+            if isinstance(function, FunctionType) and function.__code__.co_filename == path:
+                code = function.__code__
+                if code in new:
+                    function.__code__ = new[code]
+                    patched |= self.outer == (code.co_qualname, code.co_firstlineno)
+        return patched
+
+
+def codes(code: CodeType) -> Iterator[CodeType]:
+    """A code object and all within, in their order."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes(constant)
+
+
+def draw(packages: list[str], a_module: int, count: int, seed: int) -> list[Mutant]:
+    """The mutants of this seed."""
     chance = random.Random(f"{seed} {packages}")
     places: list[tuple[Path, int]] = []
     for package in packages:
         for module in sorted((ROOT / "src/twinrun" / package).rglob("*.py")):
             there = len(list(sites(ast.parse(module.read_text()))))
-            chosen = chance.sample(range(there), min(A_MODULE, there))
-            places += [(module.relative_to(ROOT), place) for place in chosen]
-    return chance.sample(places, min(count, len(places)))
+            places += [(module.relative_to(ROOT), n) for n in chance.sample(range(there), min(a_module, there))]
+    return [Mutant(*place) for place in sorted(chance.sample(places, min(count, len(places))))]
 
 
-def mutate(module: Path, place: int) -> tuple[str, str]:
-    """The text of the mutant, and its line with the change."""
-    tree = ast.parse((ROOT / module).read_text())
-    node, name, value = list(sites(tree))[place]
-    before = ast.unparse(node)
-    setattr(node, name, value)
-    return ast.unparse(tree), f"{module}:{getattr(node, 'lineno', '?')}  {before}  ->  {ast.unparse(node)}"
+Reach = dict[str, dict[str, Any]]
 
 
-def tests_of(module: Path) -> list[list[str]]:
-    """The module's own tests, then those of its package."""
-    inside = module.relative_to("src/twinrun")
-    own, package = Path("tests") / inside.with_name(f"test_{inside.name}"), Path("tests") / inside.parts[0]
-    return [[str(path)] for path in (own, package) if (ROOT / path).exists()]
+class Tests:
+    """The plugin that stays in the loop of collected tests, and forks for each mutant."""
 
+    def __init__(self, folder: Path, campaign: Callable[[Tests], None] | None = None, timed: Reach | None = None):
+        self.folder, self.campaign, self.timed = folder, campaign, timed or {}
+        self.failed: str | None = None
+        self.items: dict[str, pytest.Item] = {}
+        self.context: set[Any] | None = set()
+        self.on_import = self.context
+        self.fixtures: dict[Any, set[Any]] = {}
 
-def failing(folder: Path, tests: list[str], timeout: float) -> bool:
-    """Whether any of these tests fails in the copy `folder`, or does not end in time."""
-    options = ["-x", "-q", "-n", "0", "-m", "not slow", "-p", "no:cacheprovider"]
-    environment = os.environ | {"PYTHONPATH": f"{folder / 'src'}:{folder}", "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run([sys.executable, "-m", "pytest", *options, *tests], cwd=folder, env=environment,
-                              capture_output=True, text=True, check=False, timeout=timeout)  # fmt: skip
-    except subprocess.TimeoutExpired:
+    def note(self, frame: FrameType, event: str, argument: Any) -> None:
+        """What a test reaches: our functions, and processes that may."""
+        if event == "call":
+            code = frame.f_code
+            if code.co_filename.startswith(str(self.folder / "src")):
+                self.context.add((code.co_filename, code.co_qualname, code.co_firstlineno))  # type: ignore[union-attr]
+            elif code.co_name == "spawnv_passfds" or (
+                code.co_name == "_execute_child" and not any(name in str(frame.f_locals) for name in NO_MUTANT)
+            ):
+                self.context.add("process")  # type: ignore[union-attr]
+        elif event == "c_call" and argument is os.fork:
+            self.context.add("process")  # type: ignore[union-attr]
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
+        """What a shared fixture reaches is reached by each test that uses it."""
+        before = self.context
+        if fixturedef.scope != "function":
+            self.context = self.fixtures.setdefault((fixturedef.argname, fixturedef.baseid), set())
+        yield
+        self.context = before
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """A limit of processor time: a hang is dead."""
+        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+        limit = int(used + 20 + 10 * self.timed.get(nodeid, {"seconds": 3.0})["seconds"])
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        if self.campaign is None:
+            return None
+        sys.setprofile(None)
+        self.items = {item.nodeid: item for item in session.items}
+        self.campaign(self)
         return True
-    return done.returncode not in (0, 5)  # 5: nothing was collected
+
+    def run(self, items: Sequence[pytest.Item]) -> Iterator[pytest.Item]:
+        """Run these one after the other."""
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            yield item
+
+    def baseline(self) -> Reach:
+        """Each test without a mutant: whether it passes, its seconds, and what it reaches."""
+        reach: Reach = {}
+        for item in self.run(list(self.items.values())):
+            reach[item.nodeid] = {"passes": self.failed is None, "seconds": self.seconds, "own": self.context}
+            self.failed = None
+        for nodeid, item in self.items.items():
+            shared = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - a private name
+            for name, fixtures in shared.items():
+                reach[nodeid]["own"] |= self.fixtures.get((name, fixtures[-1].baseid), set())
+        return reach
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self) -> Iterator[None]:
+        if not self.timed:
+            self.context = set()
+            sys.setprofile(self.note)
+        begin = time.process_time()
+        yield
+        self.seconds = time.process_time() - begin
+        sys.setprofile(None)
 
 
-def copy_tree(folder: Path) -> None:
-    """A copy of all that git tracks or would track."""
+def in_fork(act: Callable[[], Any], temporary: Path) -> tuple[Any, float]:
+    """What `act` gives in a fork of this process (None: it was ended by a signal), and its processor seconds."""
+    answer = temporary / "answer.json"
+    answer.unlink(missing_ok=True)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.setsid()
+            log = os.open(temporary / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            answer.write_text(json.dumps(act(), default=lambda values: sorted(values, key=str)))
+            code = 0
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # what a test has left behind
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if code > 0:
+        sys.exit(f"mutants.py: the fork failed: {(temporary / 'log.txt').read_text()[-2000:]}")
+    seconds = sum(after[:2]) - sum(before[:2])
+    return json.loads(answer.read_text()) if code == 0 else None, seconds
+
+
+def options(temporary: Path) -> list[str]:
+    return ["-q", "-s", "-n", "0", "-p", "no:cacheprovider", "-W", "ignore", "--basetemp", str(temporary / "pytest")]
+
+
+def mirrors(module: Path) -> tuple[str, str]:
+    """Name of the file of tests that mirrors a module, and the folder of its package's."""
+    inside = module.relative_to("src/twinrun")
+    return f"/test_{inside.name}::", f"tests/{inside.parts[0]}/"
+
+
+def chosen(mutant: Mutant, reach: Reach, folder: Path) -> list[str]:
+    """The tests that may see it: first its module's own; those that start processes last."""
+    own, package = mirrors(mutant.module)
+    path = str(folder / mutant.module)
+    files: dict[str, float] = {}
+    for nodeid, test in reach.items():
+        file = nodeid.partition("::")[0]
+        files[file] = files.get(file, 0) + test["seconds"]
+
+    def order(nodeid: str) -> tuple[Any, ...]:
+        file, test = nodeid.partition("::")[0], reach[nodeid]
+        return own not in nodeid, "process" in test["own"], files[file], file, test["seconds"]
+
+    def sees(test: dict[str, Any]) -> bool:
+        wanted = [path, *mutant.outer] if mutant.outer else [path]
+        return any(place == "process" or place[: len(wanted)] == wanted for place in test["own"])
+
+    there = [n for n, test in reach.items() if test["passes"] and n.startswith(package)]
+    return sorted((n for n in there if own in n or sees(reach[n])), key=order)
+
+
+def fate(mutant: Mutant, tests: Tests, temporary: Path) -> dict[str, Any]:
+    """Try one mutant: a row of the results."""
+    names = chosen(mutant, tests.timed, tests.folder)
+    place = tests.folder / mutant.module
+    outer = mutant.outer and (str(place), *mutant.outer)
+    reached_on_import = outer is not None and outer in (tests.on_import or ())
+
+    def act() -> str | None:
+        if outer is not None and not reached_on_import and mutant.patch(tests.folder):
+            for _ in tests.run([tests.items[name] for name in names]):
+                if tests.failed:
+                    break
+            return tests.failed
+        for name in [n for n in sys.modules if n.partition(".")[0] in ("twinrun", "tests", "tools")]:
+            del sys.modules[name]
+        fresh = Tests(tests.folder, timed=tests.timed)
+        code = pytest.main([*options(temporary), "-x", *names], plugins=[fresh])
+        return fresh.failed or ("the import" if code not in (0, 5) else None)
+
+    place.write_text(ast.unparse(mutant.tree))
+    stamp = time.time_ns() + random.randrange(10**12)  # so that no compiled file of another mutant is taken for it
+    os.utime(place, ns=(stamp, stamp))
+    failed, seconds = in_fork(act, temporary) if names else (None, 0.0)
+    hung = names and not (temporary / "answer.json").exists()
+    place.write_text(mutant.source)
+    own = mirrors(mutant.module)[0]
+    by = "" if not failed else "own" if own in failed or failed == "the import" else "package"
+    return {"fate": "hung" if hung else "killed" if failed else "survived" if names else "no test", "by": by,
+            "test": failed or "", "seconds": round(seconds, 1)}  # fmt: skip
+
+
+def copy_tree(folder: Path) -> str:
+    """A copy of all that git tracks or would track; the digest of it."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    total = hashlib.sha256()
     for name in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+            total.update(name.encode() + (ROOT / name).read_bytes() if name.startswith(("src", "tests")) else b"")
+    return total.hexdigest()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", nargs="+", help="of src/twinrun")
+    parser.add_argument("--a-module", type=int, default=2, help="at most so many mutants of one module")
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--timeout", type=float, default=900, help="seconds of one run of tests")
-    parser.add_argument("--own", action="store_true", help="the module's own tests alone")
-    parser.add_argument("--out", type=Path, default=Path("work/mutants.json"), help="what is done; goes on from there")
+    parser.add_argument("--again", action="store_true", help="try survivors without an explanation again")
+    parser.add_argument("--out", type=Path, default=ROOT / "work" / "mutants.csv")
     arguments = parser.parse_args()
-    done: dict[str, str] = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
-    sound: dict[str, bool] = {}  # whether these tests pass without a mutant
+    out: Path = arguments.out.resolve()
+    rows: list[dict[str, Any]] = list(csv.DictReader(out.open(newline=""))) if out.is_file() else []
+    commit = subprocess.check_output(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True).strip()
+    mutants = draw(arguments.packages, arguments.a_module, arguments.count, arguments.seed)
+    reach_file = out.with_suffix(".reach.json")
+
+    def write() -> None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def campaign(tests: Tests) -> None:
+        kept = json.loads(reach_file.read_text()) if reach_file.is_file() else {}
+        if kept.get("digest") != digest:
+            reach, _ = in_fork(tests.baseline, folder)
+            kept = {"digest": digest, "reach": reach}
+            reach_file.parent.mkdir(parents=True, exist_ok=True)
+            reach_file.write_text(json.dumps(kept))
+        tests.timed = kept["reach"]
+        for nodeid, test in tests.timed.items():
+            if not test["passes"]:
+                print(f"left out, for it fails without a mutant, too: {nodeid}", flush=True)
+        for mutant in mutants:
+            before = [row for row in rows if tuple(row[name] for name in COLUMNS[:2] + COLUMNS[3:5]) == mutant.key]
+            pending = [row for row in before if row["fate"] in ("survived", "no test") and not row["why"]]
+            if before and not (arguments.again and pending):
+                continue
+            row = pending[0] if pending else dict.fromkeys(COLUMNS, "")
+            row |= dict(zip(COLUMNS, (*mutant.key[:2], mutant.line, *mutant.key[2:]), strict=False))
+            row |= {"commit": commit} | fate(mutant, tests, folder)
+            rows.extend([] if pending else [row])
+            write()
+            print("\t".join(str(row[name]) for name in ("fate", "by", "seconds", *COLUMNS[:5], "test")), flush=True)
+
     with tempfile.TemporaryDirectory(prefix="twinrun-mutants-") as name:
         folder = Path(name)
-        copy_tree(folder)
-        for module, place in draw(arguments.packages, arguments.count, arguments.seed):
-            text, change = mutate(module, place)
-            if change not in done:
-                fate = "SURVIVED"
-                for tests in tests_of(module)[: 1 if arguments.own else 2]:
-                    (folder / module).write_text(text)
-                    dead = failing(folder, tests, arguments.timeout)
-                    shutil.copy(ROOT / module, folder / module)
-                    key = " ".join(tests)
-                    if dead and sound.setdefault(key, not failing(folder, tests, arguments.timeout)):
-                        fate = f"killed by {key}"
-                        break
-                done[change] = fate
-                arguments.out.parent.mkdir(parents=True, exist_ok=True)
-                arguments.out.write_text(json.dumps(done, indent=1) + "\n")
-            print(f"{done[change]}\t{change}", flush=True)
-    for tests_name, passes in sound.items():
-        if not passes:
-            print(f"not counted, for it fails without a mutant, too: {tests_name}")
-    print(f"{sum(fate != 'SURVIVED' for fate in done.values())} of {len(done)} killed")
+        digest = copy_tree(folder)
+        os.chdir(folder)
+        os.environ["PYTHONPATH"] = f"{folder / 'src'}:{folder}"
+        sys.path[:0] = [str(folder / "src"), str(folder)]
+        for name in [n for n in sys.modules if n.partition(".")[0] == "twinrun"]:
+            del sys.modules[name]
+        tests = Tests(folder, campaign)
+        sys.setprofile(tests.note)
+        code = pytest.main([*options(folder), *(f"tests/{package}" for package in arguments.packages)], plugins=[tests])
+        if not tests.items:
+            sys.exit(f"mutants.py: the tests were not collected ({code})")
+    dead = sum(row["fate"] in ("killed", "hung") for row in rows)
+    own = sum(row["by"] == "own" for row in rows)
+    print(f"{dead} of {len(rows)} killed, {own} by their module's own tests; {sum(bool(row['why']) for row in rows)} "
+          f"survivors are explained; Python {platform.python_version()}, {commit}")  # fmt: skip
 
 
 if __name__ == "__main__":

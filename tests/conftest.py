@@ -43,8 +43,8 @@ settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One warm interpreter for the whole suite: xdist's workers find it by the environment."""
-    if not hasattr(config, "workerinput"):
+    """One warm interpreter for the whole suite: xdist's workers, and tests of tests, find it by the environment."""
+    if BINARIES not in os.environ:
         warm = Warm()
         config.add_cleanup(warm.stop)
         os.environ[BINARIES] = str(warm.binaries)
