@@ -52,7 +52,8 @@ SWAPS: dict[type, type] = {
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
     ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.LShift: ast.RShift, ast.RShift: ast.LShift,
 }  # fmt: skip
-COLUMNS = ("module", "function", "line", "before", "after", "fate", "by", "test", "seconds", "commit", "why")
+SOURCES = "src/twinrun/"
+COLUMNS = ("module", "function", "place", "before", "after", "fate", "by", "test", "seconds", "commit", "why")
 NO_MUTANT = ("chromium", "pdflatex")  # programs that read none of our code
 
 
@@ -84,30 +85,31 @@ class Mutant:
         self.source = self.path.read_text()
         self.tree = ast.parse(self.source)
         node, name, value = list(sites(self.tree))[place]
-        self.line: int = node.lineno  # type: ignore[attr-defined]
-        self.outer = self._outermost(node)  # the function that a fork can exchange, None: the module itself
-        self.before = ast.unparse(node)
+        self.outer, first = self._outermost(node)
+        self.place = f"{node.lineno - first}:{node.col_offset}"  # type: ignore[attr-defined]
+        shown = next(p for p in ast.walk(self.tree) if node in ast.iter_child_nodes(p)) if name == "value" else node
+        shown = shown if isinstance(shown, ast.expr | ast.keyword) else node
+        self.before = ast.unparse(shown)
         setattr(node, name, value)
-        self.after = ast.unparse(node)
+        self.after = ast.unparse(shown)
 
-    def _outermost(self, node: ast.AST) -> tuple[str, int] | None:
-        """Name and first line of the outermost function whose body holds the node."""
+    def _outermost(self, node: ast.AST) -> tuple[str, int]:
+        """Name and line of the outermost function whose body holds the node: what a fork can exchange."""
         pending: list[tuple[ast.AST, str]] = [(self.tree, "")]
         while pending:
             parent, prefix = pending.pop()
             for child in ast.iter_child_nodes(parent):
                 if isinstance(child, ast.FunctionDef):
                     if any(inner is node for statement in child.body for inner in ast.walk(statement)):
-                        first = min(part.lineno for part in (child, *child.decorator_list))
-                        return prefix + child.name, first
+                        return prefix + child.name, child.lineno
                 elif isinstance(child, ast.ClassDef):
                     pending.append((child, f"{prefix}{child.name}."))
-        return None
+        return "", 0
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
-        """What it is, wherever the line stands."""
-        return str(self.module), self.outer[0] if self.outer else "", self.before, self.after
+    def key(self) -> tuple[str, str, str, str, str]:
+        """What it is, wherever its function stands in the module: the first columns of its row."""
+        return str(self.module), self.outer, self.place, self.before, self.after
 
     def patch(self, folder: Path) -> bool:
         """Give the loaded functions the mutant's code; False where none of them is the mutated one."""
@@ -120,7 +122,7 @@ class Mutant:
                 code = function.__code__
                 if code in new:
                     function.__code__ = new[code]
-                    patched |= self.outer == (code.co_qualname, code.co_firstlineno)
+                    patched |= self.outer == code.co_qualname
         return patched
 
 
@@ -151,24 +153,22 @@ class Tests:
 
     def __init__(self, folder: Path, campaign: Callable[[Tests], None] | None = None, timed: Reach | None = None):
         self.folder, self.campaign, self.timed = folder, campaign, timed or {}
+        self.sources = f"{folder}/{SOURCES}"
         self.failed: str | None = None
         self.items: dict[str, pytest.Item] = {}
-        self.context: set[Any] | None = set()
+        self.context: set[Any] = set()
         self.on_import = self.context
         self.fixtures: dict[Any, set[Any]] = {}
 
     def note(self, frame: FrameType, event: str, argument: Any) -> None:
         """What a test reaches: our functions, and processes that may."""
-        if event == "call":
-            code = frame.f_code
-            if code.co_filename.startswith(str(self.folder / "src")):
-                self.context.add((code.co_filename, code.co_qualname, code.co_firstlineno))  # type: ignore[union-attr]
-            elif code.co_name == "spawnv_passfds" or (
-                code.co_name == "_execute_child" and not any(name in str(frame.f_locals) for name in NO_MUTANT)
-            ):
-                self.context.add("process")  # type: ignore[union-attr]
-        elif event == "c_call" and argument is os.fork:
-            self.context.add("process")  # type: ignore[union-attr]
+        code = frame.f_code
+        if code.co_filename.startswith(self.sources):
+            self.context.add((code.co_filename[len(self.sources) - len(SOURCES) :], code.co_qualname))
+        elif code.co_name == "spawnv_passfds" or (
+            code.co_name == "_execute_child" and not any(name in str(frame.f_locals) for name in NO_MUTANT)
+        ):
+            self.context.add("process")
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
@@ -185,15 +185,17 @@ class Tests:
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """A limit of processor time: a hang is dead."""
+        if not self.timed:
+            return
         used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        limit = int(used + 20 + 10 * self.timed.get(nodeid, {"seconds": 3.0})["seconds"])
+        limit = int(used + 20 + 10 * self.timed.get(nodeid, {"seconds": 9.0})["seconds"])
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         if self.campaign is None:
             return None
-        sys.setprofile(None)
+        sys.settrace(None)
         self.items = {item.nodeid: item for item in session.items}
         self.campaign(self)
         return True
@@ -204,27 +206,27 @@ class Tests:
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             yield item
 
-    def baseline(self) -> Reach:
-        """Each test without a mutant: whether it passes, its seconds, and what it reaches."""
+    def baseline(self, files: set[str]) -> Reach:
+        """Each test of these files without a mutant: whether it passes, its seconds, and what it reaches."""
         reach: Reach = {}
-        for item in self.run(list(self.items.values())):
-            reach[item.nodeid] = {"passes": self.failed is None, "seconds": self.seconds, "own": self.context}
+        for item in self.run([item for nodeid, item in self.items.items() if nodeid.partition("::")[0] in files]):
+            reach[item.nodeid] = {"passes": self.failed is None, "seconds": self.seconds, "reached": self.context}
             self.failed = None
-        for nodeid, item in self.items.items():
-            shared = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - a private name
+        for nodeid in reach:
+            shared = getattr(self.items[nodeid], "_fixtureinfo").name2fixturedefs  # noqa: B009 - a private name
             for name, fixtures in shared.items():
-                reach[nodeid]["own"] |= self.fixtures.get((name, fixtures[-1].baseid), set())
+                reach[nodeid]["reached"] |= self.fixtures.get((name, fixtures[-1].baseid), set())
         return reach
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self) -> Iterator[None]:
         if not self.timed:
             self.context = set()
-            sys.setprofile(self.note)
+            sys.settrace(self.note)
         begin = time.process_time()
         yield
         self.seconds = time.process_time() - begin
-        sys.setprofile(None)
+        sys.settrace(None)
 
 
 def in_fork(act: Callable[[], Any], temporary: Path) -> tuple[Any, float]:
@@ -255,7 +257,20 @@ def in_fork(act: Callable[[], Any], temporary: Path) -> tuple[Any, float]:
 
 
 def options(temporary: Path) -> list[str]:
-    return ["-q", "-s", "-n", "0", "-p", "no:cacheprovider", "-W", "ignore", "--basetemp", str(temporary / "pytest")]
+    return [
+        "-q",
+        "-s",
+        "-n",
+        "0",
+        "-m",
+        "not slow",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore",
+        "--basetemp",
+        str(temporary / "pytest"),
+    ]
 
 
 def mirrors(module: Path) -> tuple[str, str]:
@@ -264,10 +279,10 @@ def mirrors(module: Path) -> tuple[str, str]:
     return f"/test_{inside.name}::", f"tests/{inside.parts[0]}/"
 
 
-def chosen(mutant: Mutant, reach: Reach, folder: Path) -> list[str]:
+def chosen(mutant: Mutant, reach: Reach) -> list[str]:
     """The tests that may see it: first its module's own; those that start processes last."""
     own, package = mirrors(mutant.module)
-    path = str(folder / mutant.module)
+    wanted = [str(mutant.module), mutant.outer] if mutant.outer else [str(mutant.module)]
     files: dict[str, float] = {}
     for nodeid, test in reach.items():
         file = nodeid.partition("::")[0]
@@ -275,11 +290,10 @@ def chosen(mutant: Mutant, reach: Reach, folder: Path) -> list[str]:
 
     def order(nodeid: str) -> tuple[Any, ...]:
         file, test = nodeid.partition("::")[0], reach[nodeid]
-        return own not in nodeid, "process" in test["own"], files[file], file, test["seconds"]
+        return own not in nodeid, "process" in test["reached"], files[file], file, test["seconds"]
 
     def sees(test: dict[str, Any]) -> bool:
-        wanted = [path, *mutant.outer] if mutant.outer else [path]
-        return any(place == "process" or place[: len(wanted)] == wanted for place in test["own"])
+        return any(place == "process" or place[: len(wanted)] == wanted for place in test["reached"])
 
     there = [n for n, test in reach.items() if test["passes"] and n.startswith(package)]
     return sorted((n for n in there if own in n or sees(reach[n])), key=order)
@@ -287,13 +301,12 @@ def chosen(mutant: Mutant, reach: Reach, folder: Path) -> list[str]:
 
 def fate(mutant: Mutant, tests: Tests, temporary: Path) -> dict[str, Any]:
     """Try one mutant: a row of the results."""
-    names = chosen(mutant, tests.timed, tests.folder)
+    names = chosen(mutant, tests.timed)
     place = tests.folder / mutant.module
-    outer = mutant.outer and (str(place), *mutant.outer)
-    reached_on_import = outer is not None and outer in (tests.on_import or ())
+    exchangeable = mutant.outer and (str(mutant.module), mutant.outer) not in tests.on_import
 
     def act() -> str | None:
-        if outer is not None and not reached_on_import and mutant.patch(tests.folder):
+        if exchangeable and mutant.patch(tests.folder):
             for _ in tests.run([tests.items[name] for name in names]):
                 if tests.failed:
                     break
@@ -316,16 +329,13 @@ def fate(mutant: Mutant, tests: Tests, temporary: Path) -> dict[str, Any]:
             "test": failed or "", "seconds": round(seconds, 1)}  # fmt: skip
 
 
-def copy_tree(folder: Path) -> str:
-    """A copy of all that git tracks or would track; the digest of it."""
+def copy_tree(folder: Path) -> None:
+    """A copy of all that git tracks or would track."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    total = hashlib.sha256()
     for name in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-            total.update(name.encode() + (ROOT / name).read_bytes() if name.startswith(("src", "tests")) else b"")
-    return total.hexdigest()
 
 
 def main() -> None:
@@ -351,38 +361,44 @@ def main() -> None:
             writer.writerows(rows)
 
     def campaign(tests: Tests) -> None:
-        kept = json.loads(reach_file.read_text()) if reach_file.is_file() else {}
-        if kept.get("digest") != digest:
-            reach, _ = in_fork(tests.baseline, folder)
-            kept = {"digest": digest, "reach": reach}
-            reach_file.parent.mkdir(parents=True, exist_ok=True)
+        kept = json.loads(reach_file.read_text()) if reach_file.is_file() else {}  # by file of tests
+        files = {nodeid.partition("::")[0] for nodeid in tests.items}
+        digests = {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in files}
+        reach_file.parent.mkdir(parents=True, exist_ok=True)
+        changed = {file for file in files if file not in kept or kept[file]["digest"] != digests[file]}
+        for package in sorted({file.split("/")[1] for file in changed}):
+            here = {file for file in changed if file.split("/")[1] == package}
+            reach, _ = in_fork(lambda here=here: tests.baseline(here), folder)  # type: ignore[misc]
+            for file in here:
+                own = {nodeid: test for nodeid, test in reach.items() if nodeid.partition("::")[0] == file}
+                kept[file] = {"digest": digests[file], "tests": own}
             reach_file.write_text(json.dumps(kept))
-        tests.timed = kept["reach"]
-        for nodeid, test in tests.timed.items():
+        timed = {nodeid: test for file in files for nodeid, test in kept[file]["tests"].items()}
+        for nodeid, test in timed.items():
             if not test["passes"]:
                 print(f"left out, for it fails without a mutant, too: {nodeid}", flush=True)
+        tests.timed = timed
         for mutant in mutants:
-            before = [row for row in rows if tuple(row[name] for name in COLUMNS[:2] + COLUMNS[3:5]) == mutant.key]
+            before = [row for row in rows if tuple(row[name] for name in COLUMNS[:5]) == mutant.key]
             pending = [row for row in before if row["fate"] in ("survived", "no test") and not row["why"]]
             if before and not (arguments.again and pending):
                 continue
             row = pending[0] if pending else dict.fromkeys(COLUMNS, "")
-            row |= dict(zip(COLUMNS, (*mutant.key[:2], mutant.line, *mutant.key[2:]), strict=False))
-            row |= {"commit": commit} | fate(mutant, tests, folder)
+            row |= dict(zip(COLUMNS, mutant.key, strict=False)) | {"commit": commit} | fate(mutant, tests, folder)
             rows.extend([] if pending else [row])
             write()
             print("\t".join(str(row[name]) for name in ("fate", "by", "seconds", *COLUMNS[:5], "test")), flush=True)
 
     with tempfile.TemporaryDirectory(prefix="twinrun-mutants-") as name:
         folder = Path(name)
-        digest = copy_tree(folder)
+        copy_tree(folder)
         os.chdir(folder)
         os.environ["PYTHONPATH"] = f"{folder / 'src'}:{folder}"
         sys.path[:0] = [str(folder / "src"), str(folder)]
         for name in [n for n in sys.modules if n.partition(".")[0] == "twinrun"]:
             del sys.modules[name]
         tests = Tests(folder, campaign)
-        sys.setprofile(tests.note)
+        sys.settrace(tests.note)
         code = pytest.main([*options(folder), *(f"tests/{package}" for package in arguments.packages)], plugins=[tests])
         if not tests.items:
             sys.exit(f"mutants.py: the tests were not collected ({code})")

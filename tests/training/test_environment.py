@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from twinrun.training import environment
-from twinrun.training.environment import cublas_version, versions
+from twinrun.training.environment import cublas_version, gpu_name, host_facts, versions
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -41,3 +41,15 @@ def test_on_a_gpu_driver_and_cublas_are_noted(monkeypatch: pytest.MonkeyPatch) -
 
 def test_cublas_says_its_version() -> None:
     assert re.fullmatch(r"13\.[0-9]+\.[0-9]+", str(cublas_version()))
+
+
+def test_a_gpu_is_described_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = host_facts(CPU)
+    assert plain.keys() == {"hostname", "system", "cpu", "cpu_count", "gpu"}
+    assert (plain["gpu"], gpu_name(CPU)) == (None, None)
+    properties = SimpleNamespace(name="H100", uuid="7", total_memory=85, major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
+    gpu = {"gpu": "H100", "gpu_uuid": "7", "gpu_memory_bytes": 85, "gpu_capability": "9.0"}
+    assert host_facts(CUDA) == plain | gpu
+    assert gpu_name(CUDA) == "H100"

@@ -14,7 +14,7 @@ from torch import nn
 from twinrun.collect.artifacts import read_features, read_weights
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
-from twinrun.training import loop, recording
+from twinrun.training import batches, loop, recording
 from twinrun.training.loop import Options, train_run
 from twinrun.training.randomness import permutation
 from twinrun.training.recording import SAMPLED, describe_weights, positions, recorded_weights
@@ -28,15 +28,16 @@ class Net(nn.Module):
         self.body = nn.Conv2d(8, 64, 3)  # 4,608 weights and a bias
         self.norm = nn.BatchNorm2d(64)
         self.last = nn.Linear(64, 20)
+        self.last.tied = self.last.weight  # 1,280 weights under two names, both of the head
 
 
 def test_the_head_and_small_tensors_are_whole_and_others_sampled() -> None:
     model = Net()
     kept = recorded_weights(model, 3)
-    assert list(kept) == [f"00003/{name}" for name, _ in model.named_parameters()]
+    assert list(kept) == [f"00003/{name}" for name, _ in model.named_parameters(remove_duplicate=False)]
     flat = model.body.weight.detach().flatten()
     torch.testing.assert_close(kept["00003/body.weight"], flat[positions("body.weight", flat.numel())], rtol=0, atol=0)
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         if name != "body.weight":
             assert torch.equal(kept[f"00003/{name}"], parameter)
     before = kept["00003/norm.weight"].clone()
@@ -44,8 +45,9 @@ def test_the_head_and_small_tensors_are_whole_and_others_sampled() -> None:
         model.norm.weight.add_(1)
     assert torch.equal(kept["00003/norm.weight"], before), "a copy, not a view"
     facts = json.loads(describe_weights(model))
-    assert facts["head"] == ["last.weight", "last.bias"]
+    assert facts["head"] == ["last.weight", "last.bias", "last.tied"]
     assert next(iter(facts["shapes"].items())) == ("body.weight", [64, 8, 3, 3])
+    assert facts["shapes"]["last.tied"] == [20, 64]
 
 
 @pytest.mark.parametrize("count", [SAMPLED + 1, 1500, 4608, 2_359_296, 150_000_001])
@@ -78,7 +80,7 @@ def recorded(study: Layout) -> Params:
     path = study.root / "params.yaml"
     text = path.read_text()
     assert "heads_every: 2" in text
-    path.write_text(text.replace("heads_every: 2", "heads_every: 2, features: 10"))
+    path.write_text(text.replace("heads_every: 2", "heads_every: 3, features: 10"))
     return read_params(path)
 
 
@@ -96,11 +98,16 @@ def test_recording_moves_no_bit(params: Params, recorded: Params, study: Layout)
         assert arrays["features"].shape[0] == 10
 
 
-def test_features_are_what_the_head_is_given(recorded: Params, study: Layout) -> None:
+def test_features_are_what_the_head_is_given(
+    recorded: Params, study: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the images in all batches; the head also after each third epoch and the last."""
+    monkeypatch.setattr(batches, "EVALUATION_BATCH", 20)  # 64 test images in four batches
     run = recorded.find("shapes/adam/7/det_1")
     train_run(recorded, run, study, CODE, Options(device="cpu"))
     features, weights = read_features(study.run(run)), read_weights(study.run(run))
     assert features is not None
+    assert weights.epochs == (0, 3, 4)
     inputs = features.shape[1]
     matrix, bias = weights.heads[-1][: 4 * inputs].reshape(4, inputs), weights.heads[-1][4 * inputs :]
     logits = features @ matrix.T + bias
