@@ -26,6 +26,7 @@ import argparse
 import ast
 import contextlib
 import csv
+import ctypes
 import gc
 import hashlib
 import json
@@ -239,6 +240,7 @@ def in_fork(act: Callable[[], Any], temporary: Path) -> tuple[Any, float]:
         code = 1
         try:
             os.setsid()
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with the campaign
             log = os.open(temporary / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1)
             os.dup2(log, 2)
