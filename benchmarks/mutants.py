@@ -54,7 +54,9 @@ SWAPS: dict[type, type] = {
     ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.LShift: ast.RShift, ast.RShift: ast.LShift,
 }  # fmt: skip
 SOURCES = "src/twinrun/"
-COLUMNS = ("module", "function", "place", "before", "after", "fate", "by", "test", "seconds", "commit", "why")
+ALIVE = ("survived", "no test")
+KEY = ("module", "function", "place", "before", "after")  # place: line within the function, and column
+COLUMNS = (*KEY, "fate", "by", "test", "seconds", "commit", "why")
 NO_MUTANT = ("chromium", "pdflatex")  # programs that read none of our code
 
 
@@ -133,6 +135,14 @@ def codes(code: CodeType) -> Iterator[CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from codes(constant)
+
+
+def find_again(row: dict[str, str]) -> Mutant | None:
+    """The mutant of a row in the code as it is now."""
+    path = Path(row["module"])
+    count = len(list(sites(ast.parse((ROOT / path).read_text())))) if (ROOT / path).is_file() else 0
+    mutants = (Mutant(path, place) for place in range(count))
+    return next((mutant for mutant in mutants if mutant.key == tuple(row[name] for name in KEY)), None)
 
 
 def draw(packages: list[str], a_module: int, count: int, seed: int) -> list[Mutant]:
@@ -292,13 +302,19 @@ def chosen(mutant: Mutant, reach: Reach) -> list[str]:
 
     def order(nodeid: str) -> tuple[Any, ...]:
         file, test = nodeid.partition("::")[0], reach[nodeid]
-        return own not in nodeid, "process" in test["reached"], files[file], file, test["seconds"]
+        return (
+            own not in nodeid,
+            not nodeid.startswith(package),
+            "process" in test["reached"],
+            files[file],
+            file,
+            test["seconds"],
+        )
 
     def sees(test: dict[str, Any]) -> bool:
         return any(place == "process" or place[: len(wanted)] == wanted for place in test["reached"])
 
-    there = [n for n, test in reach.items() if test["passes"] and n.startswith(package)]
-    return sorted((n for n in there if own in n or sees(reach[n])), key=order)
+    return sorted((n for n, test in reach.items() if test["passes"] and (own in n or sees(test))), key=order)
 
 
 def fate(mutant: Mutant, tests: Tests, temporary: Path) -> dict[str, Any]:
@@ -326,7 +342,7 @@ def fate(mutant: Mutant, tests: Tests, temporary: Path) -> dict[str, Any]:
     hung = names and not (temporary / "answer.json").exists()
     place.write_text(mutant.source)
     own = mirrors(mutant.module)[0]
-    by = "" if not failed else "own" if own in failed or failed == "the import" else "package"
+    by = "" if not failed else "own" if own in failed or failed == "the import" else failed.split("/")[1]
     return {"fate": "hung" if hung else "killed" if failed else "survived" if names else "no test", "by": by,
             "test": failed or "", "seconds": round(seconds, 1)}  # fmt: skip
 
@@ -346,19 +362,24 @@ def main() -> None:
     parser.add_argument("--a-module", type=int, default=2, help="at most so many mutants of one module")
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--again", action="store_true", help="try survivors without an explanation again")
+    parser.add_argument("--again", action="store_true", help="no new ones: survivors without an explanation once more")
+    parser.add_argument("--tests", nargs="*", help="whose tests are tried; default: those of the packages")
     parser.add_argument("--out", type=Path, default=ROOT / "work" / "mutants.csv")
     arguments = parser.parse_args()
     out: Path = arguments.out.resolve()
     rows: list[dict[str, Any]] = list(csv.DictReader(out.open(newline=""))) if out.is_file() else []
     commit = subprocess.check_output(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True).strip()
-    mutants = draw(arguments.packages, arguments.a_module, arguments.count, arguments.seed)
+    survivors = [row for row in rows if row["fate"] in ALIVE and not row["why"]]
+    mutants = [] if arguments.again else draw(arguments.packages, arguments.a_module, arguments.count, arguments.seed)
+    pairs = [(mutant, row) for row in survivors for mutant in [find_again(row)] if mutant and arguments.again]
+    known = {tuple(row[name] for name in KEY) for row in rows}
+    pairs += [(mutant, dict(zip(KEY, mutant.key, strict=True))) for mutant in mutants if mutant.key not in known]
     reach_file = out.with_suffix(".reach.json")
 
     def write() -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
 
@@ -380,16 +401,11 @@ def main() -> None:
             if not test["passes"]:
                 print(f"left out, for it fails without a mutant, too: {nodeid}", flush=True)
         tests.timed = timed
-        for mutant in mutants:
-            before = [row for row in rows if tuple(row[name] for name in COLUMNS[:5]) == mutant.key]
-            pending = [row for row in before if row["fate"] in ("survived", "no test") and not row["why"]]
-            if before and not (arguments.again and pending):
-                continue
-            row = pending[0] if pending else dict.fromkeys(COLUMNS, "")
-            row |= dict(zip(COLUMNS, mutant.key, strict=False)) | {"commit": commit} | fate(mutant, tests, folder)
-            rows.extend([] if pending else [row])
+        for mutant, row in pairs:
+            row |= {"commit": commit} | fate(mutant, tests, folder)
+            rows.extend([] if arguments.again else [row])
             write()
-            print("\t".join(str(row[name]) for name in ("fate", "by", "seconds", *COLUMNS[:5], "test")), flush=True)
+            print("\t".join(str(row[name]) for name in ("fate", "by", "seconds", *KEY, "test")), flush=True)
 
     with tempfile.TemporaryDirectory(prefix="twinrun-mutants-") as name:
         folder = Path(name)
@@ -401,12 +417,14 @@ def main() -> None:
             del sys.modules[name]
         tests = Tests(folder, campaign)
         sys.settrace(tests.note)
-        code = pytest.main([*options(folder), *(f"tests/{package}" for package in arguments.packages)], plugins=[tests])
+        code = pytest.main(
+            [*options(folder), *(f"tests/{part}" for part in arguments.tests or arguments.packages)], plugins=[tests]
+        )
         if not tests.items:
             sys.exit(f"mutants.py: the tests were not collected ({code})")
     dead = sum(row["fate"] in ("killed", "hung") for row in rows)
     own = sum(row["by"] == "own" for row in rows)
-    print(f"{dead} of {len(rows)} killed, {own} by their module's own tests; {sum(bool(row['why']) for row in rows)} "
+    print(f"{dead} of {len(rows)} killed, {own} by their module's own tests; {sum(bool(row.get('why')) for row in rows)} "
           f"survivors are explained; Python {platform.python_version()}, {commit}")  # fmt: skip
 
 
