@@ -302,14 +302,8 @@ def chosen(mutant: Mutant, reach: Reach) -> list[str]:
 
     def order(nodeid: str) -> tuple[Any, ...]:
         file, test = nodeid.partition("::")[0], reach[nodeid]
-        return (
-            own not in nodeid,
-            not nodeid.startswith(package),
-            "process" in test["reached"],
-            files[file],
-            file,
-            test["seconds"],
-        )
+        far = own not in nodeid, not nodeid.startswith(package)
+        return *far, "process" in test["reached"], files[file], file, test["seconds"]
 
     def sees(test: dict[str, Any]) -> bool:
         return any(place == "process" or place[: len(wanted)] == wanted for place in test["reached"])
@@ -422,10 +416,10 @@ def main() -> None:
         )
         if not tests.items:
             sys.exit(f"mutants.py: the tests were not collected ({code})")
-    dead = sum(row["fate"] in ("killed", "hung") for row in rows)
-    own = sum(row["by"] == "own" for row in rows)
-    print(f"{dead} of {len(rows)} killed, {own} by their module's own tests; {sum(bool(row.get('why')) for row in rows)} "
-          f"survivors are explained; Python {platform.python_version()}, {commit}")  # fmt: skip
+    dead, own = sum(row["fate"] not in ALIVE for row in rows), sum(row["by"] == "own" for row in rows)
+    explained = sum(bool(row.get("why")) for row in rows)
+    print(f"{dead} of {len(rows)} killed, {own} by their module's own tests; {explained} survivors are explained")
+    print(f"Python {platform.python_version()}, {commit}")
 
 
 if __name__ == "__main__":
