@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import stats
 
 from twinrun.stats import churn as p
 from twinrun.stats import weights as w
@@ -55,6 +56,37 @@ def test_degenerate_churn_is_defined() -> None:
     assert p.predicted_classes(np.array([[0.5, 0.5], [0.1, 0.9]])).tolist() == [0, 1]
     with pytest.raises(ValueError, match="shapes"):
         p.churn(np.zeros(3, int), np.zeros(4, int))
+
+
+@pytest.mark.parametrize("runs", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("bad", [0.0, 0.6])
+def test_the_interval_is_that_of_its_definition(runs: int, bad: float) -> None:
+    """By pairs and by runs that are left out, one after the other: with and without a last run that is bad."""
+    rng = np.random.default_rng(runs)
+    errors = np.full((runs, 1), 0.2)
+    errors[-1] += bad
+    predicted = (rng.random((runs, 40)) < errors).astype(np.int64)
+
+    def shares(kept: list[int]) -> np.ndarray:
+        return np.mean([predicted[a] != predicted[b] for a, b in itertools.combinations(kept, 2)], axis=0)
+
+    def jackknife(values: np.ndarray) -> np.ndarray:
+        return (runs - 1) / runs * ((values - values.mean(axis=0)) ** 2).sum(axis=0)  # type: ignore[no-any-return]
+
+    images = shares(list(range(runs)))
+    variance = images.var(ddof=1) / 40
+    pairs_of_runs = apart = 0.0
+    if runs > 2:
+        without = np.array([shares([r for r in range(runs) if r != out]) for out in range(runs)])
+        pairs_of_runs = float(jackknife(without.mean(axis=1)))
+        apart = max(pairs_of_runs - float(jackknife(without).sum()) / 40**2, 0.0)
+        assert (apart > 0) == (bad > 0)
+    allowed, freedom = (pairs_of_runs, runs - 1) if runs < 5 else (pairs_of_runs if apart else 0.0, runs - 2)
+    df = max((variance + apart) ** 2 / (variance**2 / 39 + allowed**2 / freedom), 1.0)
+    half = stats.t.ppf(0.975, df) * math.sqrt(variance + apart) / images.mean()
+    found = p.churn_interval(predicted, p.class_counts(iter(predicted), 40, 2))
+    expected = (images.mean(), images.mean() * math.exp(-half), min(images.mean() * math.exp(half), 1.0))
+    assert (found.value, found.low, found.high) == pytest.approx(expected, rel=1e-12)
 
 
 vectors = arrays.arrays(np.float64, st.tuples(st.integers(2, 5), st.integers(1, 6)), elements=st.floats(0.125, 8))

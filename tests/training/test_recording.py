@@ -98,9 +98,7 @@ def test_recording_moves_no_bit(params: Params, recorded: Params, study: Layout)
         assert arrays["features"].shape[0] == 10
 
 
-def test_features_are_what_the_head_is_given(
-    recorded: Params, study: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_are_what_the_head_is_given(recorded: Params, study: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the images in all batches; the head also after each third epoch and the last."""
     monkeypatch.setattr(batches, "EVALUATION_BATCH", 20)  # 64 test images in four batches
     run = recorded.find("shapes/adam/7/det_1")
