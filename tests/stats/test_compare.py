@@ -77,6 +77,8 @@ def test_the_number_of_further_runs_is_the_smallest_that_would_tell() -> None:
     told = [power_of_tost(1.0, math.sqrt(2 / (3 + m)), 2 * (3 + m) - 2, difference=0.1) for m in (equal - 1, equal)]
     assert told[0] < 0.8 <= told[1]
     assert compare([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], RNG).more.n is None
+    assert power_of_t(3.0, math.sqrt(1 / 3), 4) >= 0.8  # of two runs each with a variance of 0.5: a third one tells
+    assert compare([0.0, 1.0], [3.0, 4.0], RNG).more.n == 1
 
 
 def test_the_smallest_detectable_difference_has_that_power() -> None:
@@ -168,6 +170,8 @@ def test_a_sequential_comparison_uses_that_interval() -> None:
     assert item.interval == confidence_sequence(b - a)
     assert item.verdict is Verdict.BETTER
     assert compare(a[:4], b[:4], RNG, sequential=True).verdict is Verdict.CANNOT_TELL
+    single = confidence_sequence([0.3])
+    assert (single.value, single.reason) == (0.3, "not defined: 1 of the 5 pairs that it needs")
     tight = compare(a, a + rng.normal(scale=0.01, size=30), RNG, sequential=True, margin=0.5)
     assert tight.verdict is Verdict.EQUIVALENT
 

@@ -35,4 +35,5 @@ def test_a_row_of_the_table_is_found_again(n: int) -> None:
 def test_words_name_the_sizes_that_were_simulated() -> None:
     share = round(100 * table()["difference, Welch", "normal", 10])
     assert coverage_words("difference, Welch", 29).startswith(f"holds in simulations at n = 10: {share} % normal runs")
+    assert coverage_words("difference, Welch", 10) == coverage_words("difference, Welch", 29)
     assert coverage_words("nothing", 10) == ""

@@ -108,6 +108,10 @@ def test_patterns_and_splits_are_all_tried_up_to_their_limits() -> None:
     eight, nine = np.arange(8.0), np.arange(9.0)
     assert permutation.permutation_test(eight, eight + 10, rng).p == 2 / 12870
     assert permutation.permutation_test(nine, nine + 10, rng, 999).p == 1 / 1000
+    for single in (([9.0], [1.0, 2.0, 3.0]), ([1.0, 2.0, 3.0], [9.0])):
+        assert permutation.permutation_test(*single, rng).p == 1 / 4
+    apart = np.arange(25.0).reshape(5, 5) + 10 * np.arange(5.0)[:, None]  # nothing that is drawn reaches it
+    assert permutation.kruskal_wallis_permuted(list(apart), rng, 99).p == 1 / 100
 
 
 RESAMPLED: dict[str, Callable[[np.random.Generator], Outcome]] = {
@@ -238,6 +242,7 @@ def test_normal_scores_are_normal_in_pools_of_small_cells() -> None:
     rng = np.random.default_rng(0)
     scores = np.concatenate([normality.normal_scores(rng.normal(size=3))[0] for _ in range(2000)])
     assert stats.kstest(scores, "norm").statistic < 0.02
+    assert normality.normal_scores([1.0, 2.0, 3.0])[0].size == 3  # of an SD of 1
     assert normality.plot_positions(5) == pytest.approx(-normality.plot_positions(5)[::-1])
 
 
@@ -328,3 +333,5 @@ def test_equivalence_is_the_interval_within_the_margin() -> None:
         assert found.p == pytest.approx(max(lower, upper))
     with pytest.raises(ValueError, match="above 0"):
         tost_paired(FREE, 0.0)
+    two = tost_paired([0.1, 0.2], 1.0)
+    assert (two.low, two.high) == pytest.approx(stats.ttest_1samp([0.1, 0.2], 0).confidence_interval(0.9))

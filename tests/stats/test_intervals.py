@@ -177,6 +177,8 @@ def test_the_total_sd_is_that_of_runs_with_everything_free() -> None:
     assert np.mean([total.value**2 for total in totals]) == pytest.approx(10, rel=0.05)
     covered = [total.interval().low <= math.sqrt(10) <= total.interval().high for total in totals]
     assert 0.93 <= share(covered) <= 0.97
+    assert components([[1.0, 1.0], [2.0, 2.0]]).icc == 1
+    assert PooledSd(3.0, 10).ratio(PooledSd(2.0, 10)).value == 1.5
     assert total_sd([[1.0], [2.0], [3.0]]) == PooledSd(1.0, 2)
     assert total_sd([[1.0, 2.0]]).df == 0
     one_run_each = total_sd([[1.0, 3.0], [5.0, 7.0], [9.0]])

@@ -33,7 +33,7 @@ def test_order_does_not_matter_and_missing_ones_do_not_count(p: list[float], ran
         plain = adjust(p)
         assert adjust([p[place] for place in order]) == [plain[place] for place in order]
         assert adjust([None, *p, None]) == [None, *plain, None]
-        assert all(value >= raw - 1e-15 for value, raw in zip(plain, p, strict=True))
+        assert all(raw - 1e-15 <= value <= 1 for value, raw in zip(plain, p, strict=True))
 
 
 def test_holm_keeps_the_family_wise_error() -> None:
@@ -44,6 +44,7 @@ def test_holm_keeps_the_family_wise_error() -> None:
 
 def test_degenerate_families() -> None:
     assert holm([]) == []
+    assert holm([0.6, 0.7]) == [1, 1]
     assert benjamini_hochberg([None]) == [None]
     with pytest.raises(ValueError, match="between 0 and 1"):
         holm([1.5])
