@@ -19,8 +19,9 @@ from twinrun.twins.contents import read_contents
 from twinrun.twins.metrics import read_metric
 from twinrun.twins.nested import differences
 from twinrun.twins.planting import flip_lowest_bit, plant, swap_two
+from twinrun.twins.processes import CACHES
 from twinrun.twins.reporting import differing_below
-from twinrun.twins.running import CACHES, Twin
+from twinrun.twins.running import Twin
 
 Cli = Callable[..., tuple[int, str]]
 

@@ -101,17 +101,19 @@ def test_an_unseeded_program_is_told_what_differs_first(twins: Cli) -> None:
 
 
 def test_an_interrupt_names_the_folder_that_is_left(twins: Cli) -> None:
-    Path("train.py").write_text("import time; open('started', 'w'); time.sleep(60)")
-    command = [sys.executable, "-m", "twinrun", "twins", "--outputs", "a", "--out", "mine", "--"]
-    process = subprocess.Popen([*command, sys.executable, "train.py"], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not Path("mine/running/started").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "the twins so far are in mine: remove it before the same command" in said
-    assert said.endswith("twinrun: interrupted\n")
+    Path("train.py").write_text("import os, time; open('started', 'w'); time.sleep(60 * ('done' in os.environ))")
+    command = [sys.executable, "-m", "twinrun", "twins", "--out", "mine", "--", sys.executable, "train.py"]
+    for options, running in (({"done": ""}, "mine/running/started"), ({}, "mine/twin_1")):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | options)
+        deadline = time.monotonic() + 60
+        while not Path(running).exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 130
+        kept = "the twins so far are in mine: remove it before the same command" in said
+        assert kept == (not options)  # what no twin has finished is no reason to refuse the same command
+        assert said.endswith("twinrun: interrupted\n")
 
 
 def test_the_arm_all_gives_each_twin_its_seed(twins: Cli) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +14,8 @@ import typer
 from twinrun.study.errors import InputError
 
 if TYPE_CHECKING:  # heavy to import
+    from twinrun.twins.interrupting import Interrupt
+    from twinrun.twins.reporting import Result
     from twinrun.twins.running import Plan
 
 
@@ -44,6 +46,17 @@ def twins(
         bool | None, typer.Option("--log/--no-log", help="Compare what it printed. Default: as for all that it wrote.")
     ] = None,
     load: Annotated[bool, typer.Option(help="Keep every core busy while every second twin runs.")] = False,
+    interrupt: Annotated[
+        str | None,
+        typer.Option(
+            help="Is the resume exact? Twins after the second are stopped at this moment and started again: random, "
+            "seconds such as 20, or 'log:TEXT' as soon as TEXT is printed."
+        ),
+    ] = None,
+    signal: Annotated[str | None, typer.Option(help="With --interrupt: the signal that stops. Default: TERM.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="With --interrupt: the command that goes on. Default: the same one.")
+    ] = None,
     share_caches: Annotated[bool, typer.Option(help="Let twins share what compilers cached.")] = False,
     self_test: Annotated[bool, typer.Option(help="Show that planted differences would be seen.")] = False,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Time limit of one twin.")] = None,
@@ -52,6 +65,7 @@ def twins(
         list[str] | None, typer.Option(help="Folder or file that twins only read: linked, not copied.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results; it must not exist.")] = Path("twins"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Run a program N times in fresh processes and folders and say whether its twins are identical.
 
@@ -72,10 +86,13 @@ def twins(
             raise InputError(f"--metric {wanted!r} leaves the twin's folder", "files are relative to that folder")
         _check_pattern("--metric", wanted, str(name))
     everything = not outputs and not metric
-    plan = Plan(command, Path(), out, outputs or [], link or [], seconds, load, share_caches)
+    stop = _interrupt(interrupt, signal, resume, command, arm, count, log=log)
+    plan = Plan(command, Path(), out, outputs or [], link or [], seconds, load, share_caches, stop)
+    log = (everything and not stop) if log is None else log
     with _says_what_is_left(out):
-        code = _run(plan, metric or [], arm, seed, count, log=everything if log is None else log, self_test=self_test)
-    if code:
+        result = _run(plan, metric or [], arm, seed, count, log=log, self_test=self_test)
+    _print(result, as_json=as_json)
+    if code := result.exit_code:
         raise typer.Exit(code)
 
 
@@ -92,44 +109,59 @@ def _says_what_is_left(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if out.exists():
+        if any(path.is_dir() for path in out.glob("twin_*")):
             print(f"twinrun: the twins so far are in {out}: remove it before the same command", file=sys.stderr)
         raise
 
 
-def _run(plan: Plan, metric: list[str], arm: str, seed: int, count: int, *, log: bool, self_test: bool) -> int:
-    """Run, compare and report; the exit code."""
-    from twinrun.launch.progress import Progress
-    from twinrun.twins import arms, comparing
-    from twinrun.twins.metrics import compare_metric
-    from twinrun.twins.reporting import Result, sentences, write_result
-    from twinrun.twins.running import Twin, run_twins
+def _interrupt(
+    when: str | None,
+    name: str | None,
+    resume: str | None,
+    command: list[str],
+    arm: str,
+    count: int,
+    *,
+    log: bool | None,
+) -> Interrupt | None:
+    """The checked wishes of --interrupt, --signal and --resume; None without the first."""
+    from twinrun.twins import interrupting
+    from twinrun.twins.running import UNINTERRUPTED
 
-    seeds = arms.seeds(arm, seed, count)
+    if when is None:
+        for option, value in (("--signal", name), ("--resume", resume)):
+            if value is not None:
+                raise InputError(f"{option} without --interrupt", "say when twins are stopped: --interrupt random")
+        return None
+    if arm == "all":
+        raise InputError("--interrupt with --arm all", "a resume is compared with twins of the same seed")
+    if log:
+        raise InputError("--interrupt with --log", "a program that was stopped and started again prints other lines")
+    if count <= UNINTERRUPTED:
+        raise InputError(f"--interrupt with -n {count}", "two twins stay uninterrupted: give 3 or more")
+    try:
+        words = command if resume is None else shlex.split(resume)
+    except ValueError as error:
+        raise InputError(f"--resume {resume!r}: no command ({error})") from error
+    return interrupting.interrupt(when, name or "TERM", words)
+
+
+def _run(plan: Plan, metric: list[str], arm: str, seed: int, count: int, *, log: bool, self_test: bool) -> Result:
+    """Run and compare."""
+    from twinrun.launch.progress import Progress
+    from twinrun.twins.judging import run_and_judge
+    from twinrun.twins.running import Twin
+
     with Progress("twins", count) as progress:
 
         def note(twin: Twin) -> None:
             progress.advance(f"{twin.seconds:.1f} s" + (" failed" if twin.problem else ""))
 
-        twins = run_twins(plan, [arms.environment(arm, each, os.environ) for each in seeds], seeds, note)
-    finished = [twin for twin in twins if not twin.problem or (twin.code == 0 and twin.written_outside)]
-    files, metrics, bad, tested = [], [], [], []
-    if len(finished) > 1:
-        everything = not plan.outputs and not metric and any(any(twin.folder.iterdir()) for twin in finished)
-        try:
-            patterns = ["**/*"] if everything else plan.outputs
-            files = comparing.compare_files(finished, patterns, log=log)
-        except InputError as error:
-            bad.append(str(error))
-        for wanted in metric:
-            result, problems = compare_metric(finished, wanted)
-            metrics += [result] if result else []
-            bad += problems
-        if not (files or metrics or bad):
-            bad.append("nothing to compare: the twins wrote no file")
-        tested = comparing.self_test(finished, files) if self_test else []
-    summary = Result(plan, arm, twins, files, metrics, bad, tested)
-    page = write_result(summary)
-    print("\n".join(sentences(summary)))
-    print(page)
-    return summary.exit_code
+        return run_and_judge(plan, arm, seed, count, metric, log=log, with_self_test=self_test, done=note)
+
+
+def _print(result: Result, *, as_json: bool) -> None:
+    from twinrun.twins.reporting import json_line, sentences, write_result
+
+    page = write_result(result)
+    print(json_line(result) if as_json else "\n".join([*sentences(result), str(page)]))

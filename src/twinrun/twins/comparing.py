@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
@@ -16,6 +16,7 @@ from twinrun.study.files import sha256_file
 from twinrun.twins import planting
 from twinrun.twins.contents import read_contents, safetensors_metadata
 from twinrun.twins.nested import Difference, differences, leaves
+from twinrun.twins.parts import part_of
 from twinrun.twins.running import Twin
 
 SAME, PACKAGING, DIFFERENT, ABSENT = "same bytes", "same contents", "different", "missing"
@@ -39,6 +40,8 @@ class FileResult:
     against: str = ""  # "twin 1 against twin 2"
     first: Difference | None = None
     largest_ulps: int | None = None
+    parts: dict[str, str] = field(default_factory=dict)  # of a checkpoint (`parts.PARTS`): the first that differs in it
+    present: tuple[str, ...] = ()  # parts that the file holds
 
 
 def compare_files(twins: Sequence[Twin], patterns: Sequence[str], *, log: bool = False) -> list[FileResult]:
@@ -99,7 +102,8 @@ def _compare(twins: Sequence[Twin], label: str, files: dict[str, Path]) -> FileR
         without = ", ".join(twin.name for twin in twins if twin not in having)
         return FileResult(verdict=ABSENT, what=f"not written by {without}", **result)
     if versions == 1:
-        return FileResult(verdict=SAME, what=f"the same bytes in all {len(having)}", **result)
+        what = f"the same bytes in all {len(having)}"
+        return FileResult(verdict=SAME, what=what, present=_held(label), **result)
     # Not before: contents may be large, and torch takes seconds to import.
     reference = files[having[0].name]
     content, result["read_as"] = _read(label, reference)
@@ -113,7 +117,13 @@ def _compare(twins: Sequence[Twin], label: str, files: dict[str, Path]) -> FileR
         if isinstance(found, str):
             packaging = packaging or found
             continue
-        places, entries = found
+        places, names = found
+        entries = len(names)
+        parts: dict[str, str] = {}
+        for place in places:
+            part = part_of(label, place.path)
+            if part:
+                parts.setdefault(part, str(place))
         against = f"{having[0].name} against {twin.name}"
         steps = [place.ulps for place in places if place.ulps is not None]
         among = f"{versions} versions among {len(having)}; " if len(having) > 2 else ""
@@ -121,7 +131,8 @@ def _compare(twins: Sequence[Twin], label: str, files: dict[str, Path]) -> FileR
         unread = f" ({result['read_as']})" if result["read_as"].startswith("bytes,") else ""
         return FileResult(
             verdict=DIFFERENT, what=f"{among}{against}: {share}{places[0]}{unread}", places=len(places),
-            entries=entries, against=against, first=places[0], largest_ulps=max(steps) if steps else None, **result,
+            entries=entries, against=against, first=places[0], largest_ulps=max(steps) if steps else None,
+            parts=parts, present=_held(label, names), **result,
         )  # fmt: skip
     return FileResult(verdict=PACKAGING, what=f"the same contents in all {len(having)}; {packaging}", **result)
 
@@ -133,8 +144,12 @@ def _read(label: str, path: Path) -> tuple[Any, str]:
     return {f"line {number}": line for number, line in enumerate(lines, 1)}, "lines"
 
 
-def _difference(label: str, first: tuple[Path, Any, str], other: Path) -> tuple[list[Difference], int] | str:
-    """The places where contents differ and how many were compared; or, when none does, why the bytes do.
+def _held(label: str, paths: Sequence[str] = ("",)) -> tuple[str, ...]:
+    return tuple(sorted({part for path in paths if (part := part_of(label, path))}))
+
+
+def _difference(label: str, first: tuple[Path, Any, str], other: Path) -> tuple[list[Difference], list[str]] | str:
+    """The places where contents differ and the paths of all that were compared; or, when none does, why the bytes do.
 
     `first` is a file, its contents, and what they were read as.
     """
@@ -142,10 +157,10 @@ def _difference(label: str, first: tuple[Path, Any, str], other: Path) -> tuple[
     if how != how_other:  # one of them is damaged: their bytes can still be compared
         content, content_other = path.read_bytes(), other.read_bytes()
     try:
-        places, count = list(differences(content, content_other)), leaves(content)
+        places, names = list(differences(content, content_other)), [path for path, _ in leaves(content)]
     except (TypeError, RecursionError):  # what has no bits, or is nested too deep
-        places, count = list(differences(path.read_bytes(), other.read_bytes())), 1
-    return (places, count) if places else _packaging(path, other)
+        places, names = list(differences(path.read_bytes(), other.read_bytes())), [""]
+    return (places, names) if places else _packaging(path, other)
 
 
 def _packaging(first: Path, second: Path) -> str:

@@ -99,9 +99,9 @@ def _value(cell: str) -> Any:
 
 
 def _torch(path: Path) -> Any:
-    from twinrun.training.torch_files import load_tensors
+    from twinrun.inspect.checkpoints import load_checkpoint
 
-    return load_tensors(path)
+    return load_checkpoint(path)
 
 
 def _zip(path: Path) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -67,19 +69,53 @@ def differences(first: Any, second: Any, path: str = "") -> Iterator[Difference]
         yield from _scalars(first, second, path)
 
 
-def leaves(value: Any) -> int:
-    """How many values `differences` would compare in it."""
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values that `differences` would compare in it, each with its path."""
     value = _opened(value)
     if isinstance(value, Mapping):
-        return sum(map(leaves, value.values()))
-    return sum(map(leaves, value)) if isinstance(value, list | tuple) else 1
+        for key, inner in value.items():
+            yield from leaves(inner, f"{path}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from leaves(inner, f"{path}[{index}]")
+    else:
+        yield path, value
+
+
+def snapshot(value: Any) -> Any:
+    """A copy of the bits, which stays as it is when the value's tensors and arrays are changed in place."""
+    value = _opened(value)
+    if isinstance(value, Mapping):
+        return {key: snapshot(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return (list if isinstance(value, list) else tuple)(map(snapshot, value))
+    bits = bits_of(value)
+    return value if bits is None else Bits(bits.dtype, bits.shape, bits.data.copy())
+
+
+def digest(value: Any) -> str:
+    """Hex SHA-256 over path, type, shape and bits of all that `assert_same_bits` compares; TypeError as there."""
+    total = hashlib.sha256()
+    for path, leaf in sorted(leaves(value), key=lambda item: item[0]):
+        bits = bits_of(leaf)
+        if bits is None:
+            list(_scalars(leaf, leaf, path))  # refuses what has no bits
+            total.update(f"{path}\0{type(leaf).__name__}\0{_exact(leaf)}\0".encode())
+        else:
+            total.update(f"{path}\0{bits.dtype}\0{bits.shape}\0".encode())
+            total.update(bits.data.tobytes())
+    return total.hexdigest()
+
+
+def _exact(value: Any) -> str:
+    return value.hex() if isinstance(value, float | bytes) else repr(value)
 
 
 def _opened(value: Any) -> Any:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.nn.Module):
         return dict(chain(value.named_parameters(), value.named_buffers()))
-    return value
+    return vars(value) if isinstance(value, Namespace) else value
 
 
 def _mappings(first: Mapping[Any, Any], second: Mapping[Any, Any], path: str) -> Iterator[Difference]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,11 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from twinrun.study.files import write_json, write_text
 from twinrun.twins import arms
-from twinrun.twins.comparing import ABSENT, DIFFERENT, FileResult
+from twinrun.twins.comparing import ABSENT, DIFFERENT, SAME, FileResult
 from twinrun.twins.metrics import MetricResult
+from twinrun.twins.parts import PARTS, explained
 from twinrun.twins.running import Plan, Twin
 
 SCHEMA = 1
+SAME_SHOWN = 20  # files with the same bytes that are named on the terminal
 IDENTICAL, DIFFERS, UNFINISHED, BAD = "identical", "different", "incomplete", "bad input"
 NO_EFFECT = "identical in spite of different seeds"
 SEED_HINT = (
@@ -36,6 +39,7 @@ class Result:
     metrics: Sequence[MetricResult]
     bad: Sequence[str]  # mistakes of the call: a metric that is not there
     self_test: Sequence[str] = ()  # which planted differences were seen
+    notes: Sequence[str] = ()  # what was left out of the comparison
 
     @property
     def verdict(self) -> str:
@@ -51,16 +55,33 @@ class Result:
     @property
     def apart(self) -> bool:
         """Whether any output or metric differs, among those that were compared."""
-        files = any(one.verdict in (DIFFERENT, ABSENT) for one in self.files)
-        return files or not all(one.same for one in self.metrics)
+        return bool(self.first)
+
+    @property
+    def first(self) -> str:
+        """The first output or metric that differs; empty when none does."""
+        files = [file.name for file in self.files if file.verdict in (DIFFERENT, ABSENT)]
+        return next(iter([*files, *(metric.name for metric in self.metrics if not metric.same)]), "")
+
+    @property
+    def resume_differs(self) -> bool:
+        """Whether twins that were interrupted left something else than those that were not."""
+        return self.apart and any(twin.interrupted for twin in self.twins)
+
+    @property
+    def interrupted(self) -> list[Twin]:
+        """The twins that were stopped and started again, and count."""
+        return [twin for twin in self.twins if twin.interrupted and not twin.problem]
 
     @property
     def remarks(self) -> list[str]:
         """The mistakes of the call, what may be the reason of a difference, and what the twins left running."""
         left = [f"{twin.name} left running, now ended: {', '.join(twin.left_running)}" for twin in self.twins
                 if twin.left_running]  # fmt: skip
-        hint = [SEED_HINT] if (self.arm == "det" and self.apart) or self.verdict == NO_EFFECT else []
-        return [*self.bad, *left, *hint, *self.self_test, *_what_it_bears(self)]
+        seed = self.arm == "det" and self.apart and not self.resume_differs
+        hint = [SEED_HINT] if seed or self.verdict == NO_EFFECT else []
+        return [*self.bad, *left, *_hidden_failures(self), *self.notes, *hint, *self.self_test, *_explained(self),
+                *_what_it_bears(self)]  # fmt: skip
 
     @property
     def exit_code(self) -> int:
@@ -71,8 +92,12 @@ def sentences(result: Result) -> list[str]:
     """The verdict and what it rests on, one line each."""
     count = len(result.twins)
     lines = [f"{count} twins of `{shlex.join(result.plan.command)}`, arm {result.arm} ({arms.described(result.arm)})"]
-    lines += [f"{twin.name}: {twin.problem}" for twin in result.twins if twin.problem]
-    lines += [f"{one.name}: {one.what}" for one in result.files]
+    lines += [f"{twin.name}: {twin.problem or twin.interrupted}" for twin in result.twins
+              if twin.problem or twin.interrupted]  # fmt: skip
+    same = [file for file in result.files if file.verdict == SAME]
+    hidden = {file.name for file in same[SAME_SHOWN:]}
+    lines += [f"{file.name}: {file.what}" for file in result.files if file.name not in hidden]
+    lines += [f"and {len(hidden)} more files with the same bytes in all (twins.json lists them)"] if hidden else []
     lines += [metric_words(one) for one in result.metrics]
     lines += result.remarks
     loaded = sum(twin.loaded for twin in result.twins)
@@ -104,11 +129,38 @@ def _verdict_words(result: Result) -> str:
     if result.verdict == NO_EFFECT:
         return "the seed changes nothing: twins with different seeds left the same results"
     if result.verdict == DIFFERS:
-        first = next((one.name for one in result.files if one.verdict in (DIFFERENT, ABSENT)), None)
-        return f"different, first in {first or next(one.name for one in result.metrics if not one.same)}"
+        if result.plan.interrupt and not result.resume_differs:
+            return (
+                f"different without any interrupt, first in {result.first}: a resume can be judged when the twins of "
+                "this program are identical"
+            )
+        return f"{'the resume is not exact' if result.plan.interrupt else 'different'}, first in {result.first}"
+    if result.plan.interrupt:
+        count, whole = len(result.interrupted), len(result.twins) - len(result.interrupted)
+        plural = "s" * (count != 1)
+        return f"the resume is exact: {count} interrupted twin{plural} left the same as {whole} uninterrupted ones"
     if not result.files:
         return "identical in every metric; no output file was compared"
     return f"identical: {len(result.files)} output{'s' * (len(result.files) != 1)} with the same contents in all"
+
+
+def _hidden_failures(result: Result) -> list[str]:
+    """Tracebacks of twins that ended well all the same: a rank or worker may have failed."""
+    failed = [twin for twin in result.twins if twin.traceback]
+    return [
+        f"{twin.name} ended with exit code 0, but printed a traceback ({twin.traceback}): did a rank or worker fail?"
+        for twin in failed[:1]
+    ] + ([f"and {len(failed) - 1} more twins did so"] if len(failed) > 1 else [])
+
+
+def _explained(result: Result) -> list[str]:
+    """Of a resume that is not exact: which part of the checkpoints is the first to differ, and where."""
+    if not result.resume_differs:
+        return []
+    parts = {part: f"{file.name}: {what}" for file in reversed(result.files) for part, what in file.parts.items()}
+    words = explained(parts, {part for file in result.files for part in file.present})
+    first = next((part for part in PARTS if part in parts), None)
+    return [words, f"{first}: {parts[first]}"] if first else []
 
 
 def _what_it_bears(result: Result) -> list[str]:
@@ -116,6 +168,12 @@ def _what_it_bears(result: Result) -> list[str]:
     finished = sum(not twin.problem for twin in result.twins)
     if result.verdict != IDENTICAL or finished < 2:
         return []
+    if result.plan.interrupt:
+        count = len(result.interrupted)
+        bound = 100 * differing_below(count + 1)
+        return [
+            f"{count} exact resumes: with 95 % confidence at most {bound:.0f} % of such interrupts change the result"
+        ]
     share = (
         f"{finished} identical twins: with 95 % confidence "
         f"at most {100 * differing_below(finished):.0f} % of starts differ"
@@ -150,6 +208,17 @@ def write_result(result: Result) -> Path:
     return out / "index.html"
 
 
+def json_line(result: Result) -> str:
+    """What a script wants to know, on one line; all else is in twins.json."""
+    finished = sum(not twin.problem for twin in result.twins)
+    line = {
+        "verdict": result.verdict, "exit_code": result.exit_code, "first": result.first, "twins": len(result.twins),
+        "finished": finished, "arm": result.arm, "compared": len(result.files) + len(result.metrics),
+        "said": sentences(result)[-1].removeprefix("verdict: "), "folder": str(result.plan.out),
+    }  # fmt: skip
+    return json.dumps(line)
+
+
 def as_json(result: Result) -> dict[str, Any]:
     """The result as plain values; null where a number does not exist."""
     return {
@@ -158,6 +227,9 @@ def as_json(result: Result) -> dict[str, Any]:
         "command": list(result.plan.command),
         "arm": result.arm,
         "environment": arms.described(result.arm),
+        "exit_code": result.exit_code,
+        "first": result.first,
+        "interrupt": None if result.plan.interrupt is None else asdict(result.plan.interrupt),
         "twins": [
             {
                 **asdict(twin),

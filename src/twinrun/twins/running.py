@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import os
+import random
+import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import psutil
-
-from twinrun.study.errors import InputError
-from twinrun.twins import folders
+from twinrun.study.errors import InputError, TwinrunError
+from twinrun.study.files import read_json
+from twinrun.study.folders import foreign_content
+from twinrun.study.lock import hold
+from twinrun.twins import folders, processes
+from twinrun.twins.interrupting import RANDOM, Interrupt, run_interrupted, run_watched
 
 LAST_LINES = 8
-GRACE_SECONDS = 5.0  # from the polite to the hard end
-MARK = "TWINRUN_TWIN"  # an environment variable that tells the processes of one twin
-CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")  # a twin that finds what another compiled is no fresh start
+UNINTERRUPTED = 2  # with --interrupt: the reference, and its control
+ATTEMPTS = 3  # to reach a random moment before the program ends
+_LOCK = ".lock"
+_OURS = (_LOCK, "twins.json", "index.html", "running", "caches", "left", "twin_*")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Twin:
     written_outside: tuple[str, ...] = ()
     loaded: bool = False  # whether other processes kept every core busy meanwhile
     left_running: tuple[str, ...] = ()  # processes that it left behind, which were ended
+    interrupted: str = ""  # how it was stopped and what it went on from; empty: it was not
+    traceback: str = ""  # the last line of a traceback that it printed, although it ended with exit code 0
+    working_seconds: float = 0.0  # with --interrupt: from the first that it wrote to its end
 
     @property
     def name(self) -> str:
@@ -60,129 +65,162 @@ class Plan:
     limit_seconds: float | None = None
     load: bool = False  # every second twin runs while other processes keep every core busy
     share_caches: bool = False  # of compilers: else each twin compiles for itself
+    interrupt: Interrupt | None = None  # twins after the second are stopped and started again
 
 
 def run_twins(
-    plan: Plan, environments: Sequence[Mapping[str, str]], seeds: Sequence[int], done: Callable[[Twin], None]
+    plan: Plan,
+    environments: Sequence[Mapping[str, str]],
+    seeds: Sequence[int],
+    done: Callable[[Twin], None],
+    alike: Callable[[Sequence[Twin]], bool],
 ) -> list[Twin]:
     """Run one twin for each environment, one after the other; a failing one does not stop the others.
 
+    Some are interrupted only when the uninterrupted ones before them have ended well and are `alike`.
     Raises InputError when the results' folder exists, the command cannot be started or too much would be copied.
     """
     if plan.out.exists():
-        raise InputError(f"{plan.out} is there already", "remove it, or give another folder with --out")
+        _require_replaceable(plan)
     stale = folders.old_outputs(plan.root, plan.outputs, plan.command)
     names = folders.plan_copy(plan.root, plan.linked, stale, plan.out)
-    plan.out.mkdir(parents=True)
-    twins = []
-    for number, (environment, seed) in enumerate(zip(environments, seeds, strict=True), 1):
-        loaded = plan.load and number % 2 == 0
-        with busy_cores() if loaded else nullcontext():
-            twins.append(_run(plan, names, environment, number, seed, loaded))
-        done(twins[-1])
+    twins: list[Twin] = []
+    with _own_folder(plan):
+        for number, (environment, seed) in enumerate(zip(environments, seeds, strict=True), 1):
+            loaded = plan.load and number % 2 == 0
+            with processes.busy_cores() if loaded else nullcontext():
+                twins.append(_run(plan, names, environment, number, seed, loaded, twins))
+            done(twins[-1])
+            failed = plan.interrupt and number <= UNINTERRUPTED and twins[-1].problem
+            if failed or (plan.interrupt and number == UNINTERRUPTED and not alike(twins)):
+                break
     return twins
 
 
-@contextmanager
-def busy_cores() -> Iterator[None]:
-    """Keep every core busy with a process of its own: what depends on the order of events then shows sooner."""
-    command = [sys.executable, "-c", "while True: sum(range(100_000))"]
-    processes = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)]
+def _require_replaceable(plan: Plan) -> None:
+    """InputError unless nothing in the results' folder is worth keeping, as after a misspelt call."""
+    refused = InputError(f"{plan.out} is there already", "remove it, or give another folder with --out")
+    if not plan.out.is_dir() or foreign_content(plan.out, _OURS):
+        raise refused
+    if not (plan.out / "twins.json").exists():
+        if any(path.is_dir() for path in plan.out.glob("twin_*")):
+            raise refused
+        return
     try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        former = read_json(plan.out / "twins.json")
+        useless = all(twin["problem"] for twin in former["twins"])
+        again = former["verdict"] == "bad input" and former["command"] == list(plan.command)
+    except (TwinrunError, KeyError, TypeError) as error:
+        raise refused from error
+    if not (useless or again):
+        raise refused
+
+
+@contextmanager
+def _own_folder(plan: Plan) -> Iterator[None]:
+    """The empty results' folder, held against other calls; it goes again when nothing could be run in it."""
+    with hold(plan.out / _LOCK, f"{plan.out} is being written by another call"):
+        for path in plan.out.iterdir():
+            if path.name != _LOCK:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        try:
+            yield
+        except InputError:
+            if not any(path.is_dir() and path.name != "running" for path in plan.out.iterdir()):
+                shutil.rmtree(plan.out)
+            raise
+        finally:
+            (plan.out / _LOCK).unlink(missing_ok=True)
 
 
 def _run(
-    plan: Plan, names: Sequence[Path], environment: Mapping[str, str], number: int, seed: int, loaded: bool
+    plan: Plan,
+    names: Sequence[Path],
+    environment: Mapping[str, str],
+    number: int,
+    seed: int,
+    loaded: bool,
+    former: Sequence[Twin],
 ) -> Twin:
     # All twins see the same path, for programs write their own path into what they leave.
     running, folder, log = plan.out / "running", plan.out / f"twin_{number}", plan.out / f"twin_{number}.log"
-    mark, caches = f"{os.getpid()}-{number}-{time.monotonic_ns()}", plan.out.resolve() / "caches"
-    environment = {**environment, MARK: mark, "PWD": str(running.resolve())}
+    mark, caches, port = processes.new_mark(number), plan.out.resolve() / "caches", str(processes.free_port())
+    environment = {**environment, processes.MARK: mark, "PWD": str(running.resolve())}
+    environment |= {name: port for name in processes.PORTS if name not in environment}
     if not plan.share_caches:
-        environment |= {name: str(caches / name.lower()) for name in CACHES}
+        environment |= {name: str(caches / name.lower()) for name in processes.CACHES}
     folders.fill(running, plan.root, names, plan.linked)
     inside, outside = folders.stamps(running), folders.stamps(plan.root, [plan.out])
+    start = partial(processes.started, folder=running, environment=environment, log=log)
+    words = why = ""
+    working = 0.0
     begin = time.monotonic()
-    with log.open("wb") as stream:
-        try:
-            process = subprocess.Popen(
-                plan.command,
-                cwd=running,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a group of its own, so that its children end with it
-            )
-        except OSError as error:
-            if number == 1:
-                shutil.rmtree(plan.out)  # nothing has run
-            raise InputError(f"{plan.command[0]}: cannot be started ({error.strerror})", "check the command") from error
-        try:
-            code: int | None = process.wait(plan.limit_seconds)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            # Also after a good end: what is left of the group would write into a folder that is being compared.
-            _end_group(process)
-            left = _end_marked(mark)
-            shutil.rmtree(caches, ignore_errors=True)
+    try:
+        if plan.interrupt and number <= UNINTERRUPTED:
+            code, working = run_watched(start, plan.command, running, plan.limit_seconds)
+        elif plan.interrupt:
+            share = random.Random(f"{seed} {number}").random() * min(twin.working_seconds for twin in former[:2])
+            for _ in range(ATTEMPTS):
+                course = run_interrupted(
+                    plan.interrupt, start, plan.command, running, log, former[0].folder, share, plan.limit_seconds
+                )
+                if plan.interrupt.when != RANDOM or not course.missed:
+                    break
+                # A faster start than the others: once more, and earlier.
+                share /= 2
+                shutil.rmtree(running)
+                log.unlink()
+                folders.fill(running, plan.root, names, plan.linked)
+                inside = folders.stamps(running)
+            code, why, words = course.code, course.problem, course.words
+        else:
+            with start(plan.command) as process:
+                code = processes.wait(process, plan.limit_seconds)
+    finally:
+        left = processes.end_marked(mark)
+        shutil.rmtree(caches, ignore_errors=True)
     seconds = time.monotonic() - begin
     written = tuple(folders.changed(outside, folders.stamps(plan.root, [plan.out])))
     gone = not running.is_dir()
     running.mkdir(exist_ok=True)
     folders.keep_what_changed(running, inside)
     running.rename(folder)
-    problem = "it removed the folder that it ran in" if gone else _problem(code, plan, log, written)
-    return Twin(number, seed, folder, code, seconds, problem, written, loaded, left)
+    problem = "it removed the folder that it ran in" if gone else why or _problem(code, plan, log, written, words)
+    return Twin(
+        number, seed, folder, code, seconds, problem, written, loaded, left, words, _traceback(code, log), working
+    )
 
 
-def _end_marked(mark: str) -> tuple[str, ...]:
-    """End what a twin left running in sessions of its own, found by its environment: it would disturb the next twin."""
-    left: list[psutil.Process] = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                left.append(process)
-    names = []
-    for process in left:
-        with suppress(psutil.Error):
-            names.append(f"{process.name()} (process {process.pid})")
-            process.kill()
-    psutil.wait_procs(left, GRACE_SECONDS)
-    return tuple(names)
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_SECONDS)
-    process.wait()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # most real-time signals have none
-        return str(number)
-
-
-def _problem(code: int | None, plan: Plan, log: Path, written: Sequence[str]) -> str:
+def _problem(code: int | None, plan: Plan, log: Path, written: Sequence[str], words: str) -> str:
     if code is None:
         why = f"stopped after the limit of {plan.limit_seconds:g} seconds, with all of its processes"
     elif code:
-        why = f"ended by signal {_signal_name(-code)}" if code < 0 else f"exit code {code}"
+        why = f"ended by signal {processes.signal_name(-code)}" if code < 0 else f"exit code {code}"
     elif written:
         shown = ", ".join(written[:5]) + (f" and {len(written) - 5} more" if len(written) > 5 else "")
         return f"wrote outside of its folder, into {plan.root.resolve()}: {shown}"
     else:
         return ""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
-    return "\n    ".join([f"{why}; it said last:" if lines else f"{why}; it said nothing", *lines])
+    lines = _lines(log)[-LAST_LINES:]
+    above = ["it looked for a file above its folder, which is a copy of yours elsewhere: give absolute paths"]
+    hint = above if any("../" in line and "No such file" in line for line in lines) else []
+    why = f"{words}: {why}" if words else why
+    return "\n    ".join([f"{why}; it said last:" if lines else f"{why}; it said nothing", *lines, *hint])
+
+
+def _lines(log: Path) -> list[str]:
+    return log.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _traceback(code: int | None, log: Path) -> str:
+    """The error that a traceback in the log ends in, where the exit code says that all went well."""
+    if code != 0:
+        return ""
+    with suppress(OSError):
+        begun = False
+        for line in _lines(log):
+            if "Traceback (most recent call last)" in line:
+                begun = True
+            elif begun and re.match(r"(?:\[?rank\s?\d+\]?:?\s*)?[A-Za-z_][\w.]*(Error|Exception|Interrupt)\b", line):
+                return line[:200]
+    return ""

@@ -1,0 +1,107 @@
+"""`twinrun twins` as a careless user calls it: misspelt, twice, on programs that hide what went wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from tests.twins.conftest import Twins
+
+from twinrun.study.lock import hold
+
+
+@pytest.mark.parametrize(
+    ("options", "script", "code"),
+    [
+        ("", "trian.py", 3),
+        ("--outputs 'uot/*'", "train.py", 2),
+        ("--metric m.json:acc", "train.py", 2),
+    ],
+)
+def test_a_misspelt_call_does_not_stand_in_the_way_of_the_right_one(
+    run_twins: Twins, options: str, script: str, code: int
+) -> None:
+    Path("train.py").write_text("open('a', 'w')")
+    assert run_twins(f"-n 2 {options}", [sys.executable, script])[0] == code
+    assert run_twins("-n 2", [sys.executable, "train.py"])[0] == 0
+    assert sorted(path.name for path in Path("twins").iterdir()) == [
+        "index.html", "twin_1", "twin_1.log", "twin_2", "twin_2.log", "twins.json",
+    ]  # fmt: skip
+
+
+def test_results_are_not_replaced(run_twins: Twins) -> None:
+    Path("train.py").write_text("open('a', 'w')")
+    command = [sys.executable, "train.py"]
+    assert run_twins("-n 2", command)[0] == 0
+    for change in (
+        lambda: None,
+        lambda: Path("twins/notes").touch(),
+        lambda: Path("twins/twins.json").write_text("[]"),
+    ):
+        change()
+        code, said = run_twins("-n 2", command)
+        assert code == 2
+        assert "twins is there already\n  remove it, or give another folder with --out" in said
+        assert Path("twins/twin_2/a").exists()
+
+
+def test_a_bad_call_of_another_program_is_kept(run_twins: Twins) -> None:
+    Path("train.py").write_text("open('a', 'w')")
+    Path("other.py").write_text("open('b', 'w')")
+    assert run_twins("-n 2 --outputs none", [sys.executable, "train.py"])[0] == 2
+    assert run_twins("-n 2", [sys.executable, "other.py"])[0] == 2
+    assert Path("twins/twin_2/a").exists()
+
+
+def test_two_calls_at_once_are_told_apart(run_twins: Twins) -> None:
+    with hold(Path("twins/.lock"), "busy"):
+        code, said = run_twins("-n 2", ["true"])
+    assert code == 5
+    assert "twins is being written by another call" in said
+
+
+HIDDEN = """
+import subprocess, sys
+code = "import torch_that_is_absent"
+subprocess.run([sys.executable, "-c", code])
+open("rank_0", "w")
+"""
+
+
+def test_a_rank_that_failed_behind_an_exit_code_0_is_named(run_twins: Twins) -> None:
+    Path("train.py").write_text(HIDDEN)
+    code, said = run_twins("-n 3", [sys.executable, "train.py"])
+    assert code == 0
+    assert (
+        "twin 1 ended with exit code 0, but printed a traceback (ModuleNotFoundError: No module named "
+        "'torch_that_is_absent'): did a rank or worker fail?\nand 2 more twins did so"
+    ) in said
+
+
+def test_a_path_that_leaves_the_copy_is_explained(run_twins: Twins) -> None:
+    Path("train.py").write_text("open('../data/x.csv')")
+    code, said = run_twins("-n 2", [sys.executable, "train.py"])
+    assert code == 3
+    assert "it looked for a file above its folder, which is a copy of yours elsewhere: give absolute paths" in said
+
+
+def test_many_files_are_counted_and_what_differs_is_shown(run_twins: Twins) -> None:
+    script = "import os\nfor n in range(60): open(f'{n:02}', 'w').write(os.urandom(4).hex() if n == 40 else '')"
+    Path("train.py").write_text(script)
+    code, said = run_twins("-n 2", [sys.executable, "train.py"])
+    assert code == 4
+    assert "40: twin 1 against twin 2" in said
+    assert "and 40 more files with the same bytes in all (twins.json lists them)" in said
+    assert len(said.splitlines()) < 32
+
+
+def test_one_line_of_json_for_scripts(run_twins: Twins, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.py").write_text("import os; open('a', 'w').write(os.urandom(4).hex())")
+    code, said = run_twins("-n 2 --json", [sys.executable, "train.py"])
+    line = next(json.loads(line) for line in said.splitlines() if line.startswith("{"))
+    assert code == line["exit_code"] == 4
+    assert (line["verdict"], line["first"], line["twins"], line["finished"]) == ("different", "a", 2, 2)
+    assert (line["arm"], line["compared"], line["folder"]) == ("det", 2, "twins")
+    assert line["said"] == "different, first in a"
