@@ -29,7 +29,7 @@ class Part:
     """`commands` one after the other, within `seconds` together; `then`: only when all before are done.
 
     A command that starts with & goes on in the background; `waits`: for it. `keeps`: patterns of files in the state
-    that are packed, too, whether the part is done or not.
+    that are packed, too, whether the part is done or not. `answers`: exit codes that are no failure.
     """
 
     name: str
@@ -38,68 +38,138 @@ class Part:
     then: bool = False
     waits: bool = False
     keeps: tuple[str, ...] = ()
+    answers: tuple[int, ...] = (0,)
 
 
-def parts(device: str, data: Path | None, state: Path) -> list[Part]:
-    """The parts; with `cpu` the same on a small scale, for trying the script."""
-    python, small = sys.executable, device == "cpu"
-    out = state / "out"
+DIFFERS = (0, 4)  # what finds a difference exits with 4
+HOUR = 3600.0
 
-    def bench(name: str, *options: str) -> list[str]:
-        return [python, str(HERE / name), *options]
 
-    def twinrun(study: Path, *words: str) -> list[str]:
-        return ["env", "-C", str(study), python, "-m", "twinrun", *words]
+class Parts:
+    """The parts of one call; with device `cpu` the same on a small scale, for trying the script."""
 
-    def throughput(precision: str) -> list[str]:
-        sizes = ["--seconds", "1", "--rounds", "3"] if not small else [
-            "--seconds", "0.1", "--rounds", "1", "--width", "0.0625", "--images", "256"]  # fmt: skip
-        layout = [] if small else ["--channels-last"]
-        file = out / "throughput" / f"{precision}.json"
-        return bench("throughput.py", "--device", device, "--precision", precision, *layout, *sizes, "--out", str(file))
+    def __init__(self, device: str, data: Path | None, state: Path) -> None:
+        self.device, self.data, self.state, self.out = device, data, state, state / "out"
+        self.small = device == "cpu"
 
-    def ladder(model: str) -> list[list[str]]:
-        study = state / f"ladder_{model}"
-        steps = ["--steps", "40", "--warmup", "20"] if not small else ["--steps", "1", "--warmup", "1"]
-        blocks = range(1, 3 if small else 7)  # a block that is there costs a second
-        return [
-            bench("gpu_study.py", str(study), "--device", device, "--task", model),
-            *(twinrun(study, "cost", model, *steps, "--blocks", str(count)) for count in blocks),
+    def short(self) -> list[Part]:
+        """A quarter of an hour: what must be known, within 470 seconds, then what a second call has time for."""
+        cifar, jobs, prepare = self.state / "cifar10", "2" if self.small else "4", []
+        if self.data:
+            # What was packed before the last call's end costs a moment.
+            prepare = [Part("prepare", 5, [self.cifar10("0", "42", "314"), ["&", *twinrun(cifar, "prepare")]])]
+        listed = [
+            Part("machine", 25, [self.check("machine")]),
+            *prepare,
+            Part("determinism", 95, [self.check("determinism")]),
+            Part("resume", 25, [self.check("resume")]),
+            Part("throughput", 45, self.throughput("--seconds", "1", "--rounds", "3")),
+            # Half a second each, so that six blocks have room; a block that is whole is kept when the part is stopped.
+            self.ladder("preactresnet18", 140, "--seconds", "0.5", "--warmup", "0.5"),
+            Part("energy", 25, [self.check("energy")]),
         ]
+        sweep = [twinrun(cifar, "sweep", "--no-record", "--jobs", jobs), twinrun(cifar, "collect")]
+        keeps = kept("cifar10")
+        if self.data:
+            listed.append(Part("cifar10", 110, [twinrun(cifar, "prepare"), *sweep], waits=True, keeps=keeps))
+        mobilenet = self.ladder("mobilenet_v3_large", 140, "--seconds", "0.5", "--warmup", "0.5")
+        rest = [mobilenet, Part("engines", 90, [self.check("engines")]), self.audit(60)]
+        if self.data:
+            pair = twinrun(cifar, "locate", "cifar10/sgd/0/nd_1", "nd_2")
+            seeds = self.cifar10("0", "42", "314", "3407", "180698")
+            rest.insert(1, Part("locate", 60, [pair], answers=DIFFERS, keeps=keeps))
+            rest.append(Part("seeds", 120, [seeds, twinrun(cifar, "prepare"), *sweep], keeps=keeps))
+        listed += [replace(part, then=True) for part in rest]
+        # A machine without a card is slow, and its limits are not what is tried.
+        return [replace(part, seconds=8 * part.seconds) for part in listed] if self.small else listed
 
-    cifar = state / "cifar10"
-    grid = ["--optimizers", "sgd", "--seeds", "0", "42", "314", "--runs", "det_1", "det_2", "nd_1", "nd_2", "nd_3"]
-    listed = [Part("machine", 30, [bench("gpu15_checks.py", "machine", str(out / "machine"), "--device", device)])]
-    if data:
-        study = bench("evidence.py", "cifar10", str(data), str(cifar), "--device", device, "--epochs", "5", *grid)
-        listed.append(Part("prepare", 5, [study, ["&", *twinrun(cifar, "prepare")]]))
+    def long(self) -> list[Part]:
+        """The same at length, and studies of 70 runs on real images, from packing to report."""
+        tests = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-v",
+            "-m",
+            "cuda",
+            "-n",
+            "0",
+            str(HERE.parent / "tests/training/test_cuda.py"),
+        ]
+        sweeping = bench("sweeping.py", "--device", self.device, "--out", str(self.out / "sweeping" / "sweeping.json"))
+        sweeping += ["--jobs", "2", "--runs", "2", "--epochs", "1", "--rounds", "1"] if self.small else []
+        listed = [
+            Part("machine", 60, [self.check("machine")]),
+            *([] if self.small else [Part("tests", HOUR, [tests])]),
+            Part("throughput", HOUR, self.throughput("--seconds", "5", "--rounds", "5")),
+            Part("sweeping", HOUR, [sweeping]),
+            *(self.ladder(model, HOUR) for model in ("preactresnet18", "mobilenet_v3_large", "resnet18")),
+            Part("energy", 120, [self.check("energy")]),
+            Part("engines", 300, [self.check("engines")]),
+            self.audit(300),
+        ]
+        for task, jobs in {"breast": "1", "cracks": "4", "cifar10": "4"}.items() if self.data else ():
+            name = f"evidence_{task}"  # breast alone on the card, so that its energy is known
+            study = self.state / name
+            words = [["prepare"], ["plan", "--estimate"], ["sweep", "--no-record", "--jobs", jobs], ["collect"],
+                     ["locate", "--all"], ["analyze"], ["report"]]  # fmt: skip
+            make = bench("evidence.py", task, str(self.data), str(study), "--device", self.device)
+            commands = [make, *(twinrun(study, *some) for some in words)]
+            listed.append(Part(name, 6 * HOUR, commands, keeps=(*kept(name), f"{name}/report/**/*")))
+        return listed
 
-    def check(name: str) -> list[str]:
-        return bench("gpu15_checks.py", name, str(state / name), "--device", device, "--out", str(out / name))
+    def check(self, name: str) -> list[str]:
+        """One of gpu15_checks.py; what it works on is in the state, what it leaves in `out`."""
+        folder, out = str(self.state / name), str(self.out / name)
+        return bench("gpu15_checks.py", name, folder, "--device", self.device, "--out", out)
 
-    listed += [
-        Part("determinism", 95, [check("determinism")]),
-        Part("resume", 25, [check("resume")]),
-        Part("throughput", 45, [throughput("tf32"), *([] if small else [throughput("bf16")])]),
-        Part("ladder", 130, ladder("preactresnet18"), keeps=("ladder_preactresnet18/cost/*",)),
-        Part("energy", 20, [check("energy")]),
-    ]
-    if data:
-        jobs = "2" if small else "4"
-        # Packing that the last call's end has stopped goes on; what is packed costs a moment.
-        sweep = twinrun(cifar, "sweep", "--no-record", "--jobs", jobs)
-        commands = [twinrun(cifar, "prepare"), sweep, twinrun(cifar, "collect")]
-        keeps = tuple(f"cifar10/{name}" for name in ("params.yaml", "collected/**/*", "runs/**/*.json", "located/**/*"))
-        listed.append(Part("cifar10", 120, commands, waits=True, keeps=keeps))
-    keeps = ("ladder_mobilenet_v3_large/cost/*",)
-    listed.append(Part("ladder_mobilenet", 150, ladder("mobilenet_v3_large"), then=True, keeps=keeps))
-    if data:
-        listed.append(Part("locate", 60, [twinrun(cifar, "locate", "cifar10/sgd/0/nd_1", "nd_2")], then=True))
-    subject = state / "ladder_preactresnet18"
-    listed.append(Part("audit", 60, [twinrun(subject, "audit", "preactresnet18", "--json",
-                                             str(out / "audit" / "audit.json"))], then=True))  # fmt: skip
-    # A machine without a card is slow, and its limits are not what is tried.
-    return [replace(part, seconds=8 * part.seconds) for part in listed] if small else listed
+    def cifar10(self, *seeds: str) -> list[str]:
+        """Makes the study of CIFAR-10 with these seeds."""
+        runs = ["--optimizers", "sgd", "--runs", "det_1", "det_2", "nd_1", "nd_2", "nd_3", "--seeds", *seeds]
+        epochs = ["--device", self.device, "--epochs", "1" if self.small else "5"]
+        return bench("evidence.py", "cifar10", str(self.data), str(self.state / "cifar10"), *epochs, *runs)
+
+    def throughput(self, *sizes: str) -> list[list[str]]:
+        """In both precisions, as cards are used."""
+        if self.small:
+            sizes = ("--seconds", "0.1", "--rounds", "1", "--width", "0.0625", "--images", "256")
+        layout = [] if self.small else ["--channels-last"]
+        return [
+            bench("throughput.py", "--device", self.device, "--precision", precision, *layout, *sizes,
+                  "--out", str(self.out / "throughput" / f"{precision}.json"))
+            for precision in (["tf32"] if self.small else ["tf32", "bf16"])
+        ]  # fmt: skip
+
+    def ladder(self, model: str, seconds: float, *options: str) -> Part:
+        """`twinrun cost`, in two steps, so that a part that is stopped has printed a table."""
+        study = self.state / f"ladder_{model}"
+        options = ("--seconds", "0", "--warmup", "0") if self.small else options
+        blocks = [
+            twinrun(study, "cost", model, *options, "--blocks", n) for n in (("1", "2") if self.small else ("3", "6"))
+        ]
+        make = bench("gpu_study.py", str(study), "--device", self.device, "--task", model)
+        return Part(f"ladder_{model}", seconds, [make, *blocks], keeps=(f"ladder_{model}/cost/*",))
+
+    def audit(self, seconds: float) -> Part:
+        """Of the study that its ladder has made."""
+        file = str(self.out / "audit" / "audit.json")
+        command = twinrun(self.state / "ladder_preactresnet18", "audit", "preactresnet18", "--json", file)
+        return Part("audit", seconds, [command], answers=DIFFERS)
+
+
+def bench(name: str, *options: str) -> list[str]:
+    """A script of this folder."""
+    return [sys.executable, str(HERE / name), *options]
+
+
+def twinrun(study: Path, *words: str) -> list[str]:
+    """A command of twinrun's in a study."""
+    return ["env", "-C", str(study), sys.executable, "-m", "twinrun", *words]
+
+
+def kept(study: str) -> tuple[str, ...]:
+    """What comes back of a study."""
+    return tuple(f"{study}/{name}" for name in ("params.yaml", "collected/**/*", "runs/**/*.json", "located/**/*"))
 
 
 class Session:
@@ -145,13 +215,13 @@ class Session:
             if part.waits:
                 state = self.wait_for_background(end)
             for command in part.commands if state == "done" else []:
-                if (state := self.command(command, log.fileno(), end)) != "done":
+                if (state := self.command(command, log.fileno(), end, part.answers)) != "done":
                     break
             log.write(f"== {state} after {time.monotonic() - begin:.1f} s\n".encode())
         self.seen[part.name] = {"state": state, "seconds": round(time.monotonic() - begin, 1)}
         write(self.file, json.dumps(self.seen, indent=1).encode())
 
-    def command(self, command: list[str], log: int, end: float) -> str:
+    def command(self, command: list[str], log: int, end: float, answers: Sequence[int]) -> str:
         """`done`, `stopped at its limit`, or `failed` with the exit code."""
         background = command[0] == "&"
         try:
@@ -168,7 +238,7 @@ class Session:
             stop(process)
             return "stopped at its limit"
         stop(process)  # children that it left
-        return "done" if code == 0 else f"failed with exit code {code}"
+        return "done" if code in answers else f"failed with exit code {code}"
 
     def wait_for_background(self, end: float) -> str:
         for process in self.background:
@@ -212,7 +282,7 @@ class Session:
         for part in listed:
             seen = self.seen.get(part.name, {"state": "not begun", "seconds": 0.0})
             lines.append(
-                f"{part.name:18} {seen['seconds']:>6} s  {seen['state']:22} {self.last_line(part.name)}".rstrip()
+                f"{part.name:25} {seen['seconds']:>6} s  {seen['state']:22} {self.last_line(part.name)}".rstrip()
             )
         return "\n".join(lines) + "\n"
 
@@ -249,18 +319,21 @@ def main() -> None:
     parser.add_argument("part", nargs="*", help="Default: all, in order.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--limit", type=float, default=470.0)
+    parser.add_argument("--limit", type=float)
+    parser.add_argument("--long", action="store_true", help="The parts at length, without a limit.")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--commit", default="")
     parser.add_argument("--data", type=Path)
     arguments = parser.parse_args()
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     commit = arguments.commit or git.stdout.strip() or "unknown: set COMMIT"
-    listed = parts(arguments.device, arguments.data, arguments.state)
+    parts = Parts(arguments.device, arguments.data, arguments.state)
+    listed = parts.long() if arguments.long else parts.short()
     if unknown := set(arguments.part) - {part.name for part in listed}:
         sys.exit(f"gpu15.sh: no part {', '.join(sorted(unknown))}; parts: {' '.join(part.name for part in listed)}")
     chosen = [part for part in listed if not arguments.part or part.name in arguments.part]
-    session = Session(arguments.state, arguments.out, arguments.limit, commit)
+    limit = arguments.limit or (24 * HOUR if arguments.long else 470)
+    session = Session(arguments.state, arguments.out, limit, commit)
     session.run(chosen, listed)
     print((arguments.out / "table.txt").read_text(), end="")
 

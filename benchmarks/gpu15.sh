@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A card's quarter of an hour: everything that needs one, in order, within 470 seconds. Call it again and it goes on.
-#   OUT=folder [COMMIT=hash] [DATA=folder] [WHEELS=folder] [LIMIT=470] [DEVICE=cpu] [PYTHON=python] benchmarks/gpu15.sh [PART...]
+# LONG=1: the same at length, and studies of real images, without a limit.
+#   OUT=folder [COMMIT=hash] [DATA=folder] [WHEELS=folder] [LIMIT=470] [LONG=1] [DEVICE=cpu] [PYTHON=python3] benchmarks/gpu15.sh [PART...]
 # benchmarks/README.md says what is needed; benchmarks/gpu15.py what the parts are.
 set -euo pipefail
 : "${OUT:?gpu15.sh: OUT names the folder for the results}"
@@ -9,7 +10,7 @@ OUT=$(cd "$OUT" && pwd)
 [ -z "${DATA:-}" ] || DATA=$(realpath "$DATA")
 [ -z "${WHEELS:-}" ] || WHEELS=$(realpath "$WHEELS")
 cd "$(dirname "$0")/.."
-python=${PYTHON:-python} state=${STATE:-$PWD/.gpu15}
+python=${PYTHON:-python3} state=${STATE:-$PWD/.gpu15${LONG:+-long}}
 # What a carried wheel brings goes before nothing of the machine's own: its path is added, not put in place of others.
 path=$PWD/src:$PWD${PYTHONPATH:+:$PYTHONPATH}
 if [ -n "${WHEELS:-}" ]; then
@@ -19,5 +20,5 @@ if [ -n "${WHEELS:-}" ]; then
   done
   path=$path:$state/site
 fi
-PYTHONPATH=$path exec "$python" benchmarks/gpu15.py --out "$OUT" --state "$state" --limit "${LIMIT:-470}" \
+PYTHONPATH=$path exec "$python" benchmarks/gpu15.py --out "$OUT" --state "$state" ${LIMIT:+--limit "$LIMIT"} ${LONG:+--long} \
   --device "${DEVICE:-cuda}" ${COMMIT:+--commit "$COMMIT"} ${DATA:+--data "$DATA"} "$@"

@@ -1,6 +1,6 @@
 """What benchmarks/gpu15.py runs on a card, one check a call; each prints one line at the end and leaves JSON.
 
-python benchmarks/gpu15_checks.py machine|determinism|resume|energy FOLDER [--device cuda] [--out FOLDER]
+python benchmarks/gpu15_checks.py machine|determinism|resume|energy|engines FOLDER [--device cuda] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import distributions
 from itertools import product
 from pathlib import Path
@@ -31,15 +32,14 @@ MODELS = {"preactresnet18": (128, 32), "mobilenet_v3_large": (64, 256), "resnet1
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("check", choices=["machine", "determinism", "resume", "energy"])
+    parser.add_argument("check", choices=CHECKS)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     (arguments.out or arguments.folder).mkdir(parents=True, exist_ok=True)
-    checks = {"machine": machine, "determinism": determinism, "resume": resume, "energy": energy}
-    checks[arguments.check](arguments.folder, arguments.device, arguments.out or arguments.folder)
+    CHECKS[arguments.check](arguments.folder, arguments.device, arguments.out or arguments.folder)
 
 
 def machine(folder: Path, device: str, out: Path) -> None:
@@ -55,10 +55,13 @@ def machine(folder: Path, device: str, out: Path) -> None:
     differing = counted = 0
     predicted = {key(row): row for row in csv.DictReader(PREDICTIONS.open())}
     chosen = MODELS if device == "cuda" else {"preactresnet18": MODELS["preactresnet18"]}
-    for model, (batch, side) in chosen.items():
+    twinrun_at_once([
+        ["forecast", model, "--gpu", card, "--batch-size", str(batch), "--image-size", str(side),
+         "--json", str(out / f"forecast_{model}.json"), "--save", str(out / "card.json")]
+        for model, (batch, side) in chosen.items()
+    ])  # fmt: skip
+    for model in chosen:
         file = out / f"forecast_{model}.json"
-        twinrun(Path(), "forecast", model, "--gpu", card, "--batch-size", str(batch), "--image-size", str(side),
-                "--json", str(file), "--save", str(out / "card.json"))  # fmt: skip
         near = "H200" if "H200" in json.loads((out / "card.json").read_text())["deviceName"] else "H100 SXM"
         for made in json.loads(file.read_text())["forecasts"]:
             for row in made["rows"]:
@@ -81,6 +84,9 @@ def determinism(folder: Path, device: str, out: Path) -> None:
     small = device == "cpu"
     settings = [("fp32", False)] if small else list(product(("fp32", "tf32", "bf16"), (False, True)))
     rows: list[dict[str, Any]] = []
+    jobs = (
+        2 if small else 14
+    )  # at a time: autotuning is timed beside the others, so that free runs vary more than alone
     for precision, last in settings:
         study = folder / f"{precision}_{'nhwc' if last else 'nchw'}"
         if not (study / "params.yaml").exists():
@@ -89,8 +95,8 @@ def determinism(folder: Path, device: str, out: Path) -> None:
             options += ["--task", "preactresnet18", "--images", "32"] if small else [
                 "--optimizers", "sgd", "adam", "--images", "1024"]  # fmt: skip
             subprocess.run([sys.executable, STUDY, study, *options], check=True)
-        twinrun(study, "sweep", "--no-record", "--jobs", "2" if small else "14")
-        rows += compare(study, precision, "NHWC" if last else "NCHW")
+        twinrun(study, "sweep", "--no-record", "--jobs", str(jobs))
+        rows += [row | {"jobs": jobs} for row in compare(study, precision, "NHWC" if last else "NCHW")]
         write_json(out / "determinism.json", rows)
     det, free = (sum(row[name] for row in rows) for name in ("deterministic_equal", "free_equal"))
     print(f"{len(rows)} cells: deterministic runs agree in {det}, free ones in {free}")
@@ -138,25 +144,83 @@ def resume(folder: Path, device: str, out: Path) -> None:
 
 
 def energy(folder: Path, device: str, out: Path) -> None:
-    """A deterministic and a free run, each alone on the card."""
-    options = ["--device", device, "--task", "preactresnet18", "--labels", "det_1", "nd_1"]
+    """A deterministic and two free runs, each alone on the card: energy, and whether free runs differ there, too."""
+    options = ["--device", device, "--task", "preactresnet18", "--labels", "det_1", "nd_1", "nd_2"]
     options += ["--images", "32"] if device == "cpu" else ["--epochs", "6"]
     subprocess.run([sys.executable, STUDY, folder, *options], check=True)
     params, layout = read_params(folder / "params.yaml"), Layout(folder)
-    facts = {}
+    facts: dict[str, Any] = {}
     for run in params.runs:
         twinrun(folder, "train", run.id)
-        measured = read_measured(layout.run(run))
-        facts[run.id] = {"energy_joules": measured.energy_joules, "energy_note": measured.energy_note}
-    write_json(out / "energy.json", facts)
-    print(", ".join(f"{run.rpartition('/')[2]}: {fact['energy_joules']} J" for run, fact in facts.items()))
+        measured, record = read_measured(layout.run(run)), read_record(layout.run(run))
+        facts[run.id.rpartition("/")[2]] = {"energy_joules": measured.energy_joules,
+            "energy_note": measured.energy_note, "fingerprint": record.final_fingerprint}  # fmt: skip
+    equal = facts["nd_1"]["fingerprint"] == facts["nd_2"]["fingerprint"]
+    write_json(out / "energy.json", facts | {"free_equal_alone": equal})
+    joules = ", ".join(f"{label} {fact['energy_joules']} J" for label, fact in facts.items())
+    print(f"{joules}; free runs alone on the card {'are equal' if equal else 'differ'}")
 
 
-def twinrun(folder: Path, *words: str) -> None:
+def engines(folder: Path, device: str, out: Path) -> None:
+    """The engines that cuDNN executed, by its own log, against the forecast with the card's own description."""
+    from twinrun.inspect.cudnn_devices import find_card
+    from twinrun.inspect.cudnn_forecast import Setting, forecast
+    from twinrun.inspect.executed_engines import against, executed, logging
+    from twinrun.inspect.forecast_targets import CLASSES, step_of_model
+    from twinrun.study.schema_model import ModelSpec
+
+    small = device == "cpu"
+    card = find_card(str(out.parent / "machine" / "card.json"))
+    settings = ["tf32 NCHW"] if small else ["tf32 NCHW", "bf16 NHWC", "fp32 NCHW", "tf32 NHWC"]
+    models = {"preactresnet18": MODELS["preactresnet18"]} if small else MODELS
+    rungs = {"ordinary": "free", "fingerprints": "deterministic"} if small else {
+        "benchmark_off": "free", "deterministic_algorithms": "deterministic", "free": "autotuned"}  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for setting in settings:
+        precision, layout = setting.split()
+        commands, logs = [], {}
+        for model in models:
+            study = folder / f"{model}_{precision}_{layout.lower()}"
+            options = ["--precision", precision, *(["--channels-last"] if layout == "NHWC" else [])]
+            subprocess.run([sys.executable, STUDY, study, "--device", device, "--task", model, *options], check=True)
+            for rung in rungs:
+                log = logs[model, rung] = study / f"{rung}.log"
+                log.unlink(missing_ok=True)
+                words = ["probe", f"{model}/sgd/0/det_1", "--rung", rung, "--seconds", "0", "--warmup", "0"]
+                commands.append((study, [*words, "--device", device], logging(log)))
+        with ThreadPoolExecutor(9) as pool:
+            list(pool.map(lambda command: twinrun(command[0], *command[1], **command[2]), commands))
+        for (model, rung), log in logs.items():
+            batch, side = models[model]
+            step = step_of_model(ModelSpec(name=model), CLASSES, batch, side, Path())
+            mode = "free" if rungs[rung] == "autotuned" else rungs[rung]
+            with (log if log.exists() else Path(os.devnull)).open() as lines:
+                found = against(forecast(step, card, Setting(precision, layout)), executed(lines), mode)
+            rows += [{"model": model, "setting": setting} | row | {"mode": rungs[rung]} for row in found]
+            log.unlink(missing_ok=True)  # they are large
+        write_json(out / "engines.json", rows)
+    counts = [
+        f"{mode} {sum(row['as_forecast'] for row in rows if row['mode'] == mode)} of "
+        f"{sum(bool(row['executed']) for row in rows if row['mode'] == mode)}" for mode in rungs.values()
+    ]  # fmt: skip
+    print(f"executed as forecast: {', '.join(counts)}; {len(rows) // len(rungs)} convolutions forecast")
+
+
+CHECKS = {"machine": machine, "determinism": determinism, "resume": resume, "energy": energy, "engines": engines}
+
+
+def twinrun(folder: Path, *words: str, **environment: str) -> None:
     """Run a command of twinrun's in `folder`; its failure is this check's."""
-    done = subprocess.run([sys.executable, "-m", "twinrun", *words], cwd=folder, env=clean_environment(), check=False)
+    command = [sys.executable, "-m", "twinrun", *words]
+    done = subprocess.run(command, cwd=folder, env=clean_environment() | environment, check=False)
     if done.returncode:
         sys.exit(done.returncode)
+
+
+def twinrun_at_once(commands: list[list[str]]) -> None:
+    """Run several commands of twinrun's at the same time."""
+    with ThreadPoolExecutor(len(commands)) as pool:
+        list(pool.map(lambda words: twinrun(Path(), *words), commands))
 
 
 if __name__ == "__main__":

@@ -43,8 +43,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, help="Pixels a side, instead of the thesis's.")
     parser.add_argument("--images", type=int, help="Train images of each task.")
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--full", action="store_true", help="The networks' own sizes on a CPU, too.")
     arguments = parser.parse_args()
-    small = arguments.device == "cpu"  # for trying the script only
+    small = arguments.device == "cpu" and not arguments.full  # for trying the script only
     pixels = {name: arguments.side or (32 if small else sizes[2]) for name, sizes in TASKS.items()}
     chosen = {name: sizes for name, sizes in TASKS.items() if arguments.task in (None, name)}
     tasks: dict[str, Any] = {}

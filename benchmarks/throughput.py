@@ -3,6 +3,7 @@
 python benchmarks/throughput.py [--device cuda] [--seconds 5] [--out FILE]     # needs no data: they are drawn
 
 CIFAR-10's shape, PreActResNet18, batch 128, SGD; the rivals alternate in this process, medians of ratios are printed.
+On a GPU the ceiling is a CUDA graph of the step on a constant batch: the same kernels, none launched by itself.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from twinrun.training.loop import begin_epoch, train_step
 from twinrun.training.setup import Setup, assemble, set_conditions
 
 BATCH = 128
+GRAPH = "constant batch, graph"
 PARAMS = """
 schema: 1
 study: throughput
@@ -129,6 +131,25 @@ def constant(setup: Setup) -> Iterator[None]:
         yield
 
 
+def graph(setup: Setup) -> Iterator[None]:
+    """The step on a constant batch, captured once and replayed: a ceiling that no launches hold up."""
+    begin_epoch(setup, 0)
+    batch = next(setup.batches.train(0))
+    batch = Batch(batch.images.clone(), batch.labels.clone(), None)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # autotuning and the optimizer's state come before the capture
+        for _ in range(3):
+            train_step(setup, batch)
+    torch.cuda.current_stream().wait_stream(side)
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured):
+        train_step(setup, batch)
+    while True:
+        captured.replay()
+        yield
+
+
 def classic(setup: Setup, data: Classic, workers: int, device: torch.device) -> Iterator[None]:
     """The classic loop: DataLoader, one transfer a batch, loss.item() every 100 steps for the progress line."""
     model, optimizer = setup.model, setup.optimizer
@@ -169,7 +190,10 @@ def wait(device: torch.device) -> None:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a large matrix product; float32 with TF32 as it is set."""
+    """Floating-point operations a second of a large matrix product on the device, on a CPU on one thread.
+
+    float32 with TF32 as it is set.
+    """
     size = 8192 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device, dtype=dtype)
     best = 0.0
@@ -181,6 +205,12 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
         wait(device)
         best = max(best, 10 * 2 * size**3 / (time.perf_counter() - begin))
     return best
+
+
+def flops_unit(value: float) -> str:
+    """`31.2 GFLOP/s`: with the prefix that leaves one to three digits before the point."""
+    prefix, factor = next((p, f) for p, f in (("T", 1e12), ("G", 1e9), ("M", 1e6)) if value >= f or p == "M")
+    return f"{value / factor:.1f} {prefix}FLOP/s"
 
 
 def main() -> None:
@@ -200,6 +230,8 @@ def main() -> None:
         packed = load_packed(layout.prepared("drawn"), params.data_params_digest("drawn"))
         data = Classic(np.array(packed.images[: packed.n_train]), np.array(packed.labels[: packed.n_train]))
         flags = setup_of(params, layout, device).conditions.flags
+        # While nothing else runs: the workers of the classic loop would take the processor from it.
+        peak = peak_flops(device, torch.bfloat16 if arguments.precision == "bf16" else torch.float32)
         # The classic loop has PyTorch's default: TF32 in convolutions and not in matrix products, no mixed precision.
         plain = params.model_copy(update={"execution": params.execution.model_copy(
             update={"precision": "fp32", "channels_last": False})})  # fmt: skip
@@ -211,6 +243,8 @@ def main() -> None:
         workers = {"classic, 2 workers": 2, "classic, 8 workers": 8}
         for name, count in workers.items():
             rivals[name] = partial(lambda n: classic(setup_of(plain, layout, device), data, n, device), count)
+        if device.type == "cuda":
+            rivals[GRAPH] = lambda: graph(setup_of(params, layout, device))
         running = {name: make() for name, make in rivals.items()}
 
         def measure(name: str, seconds: float) -> float:
@@ -218,8 +252,14 @@ def main() -> None:
             torch.backends.cuda.matmul.allow_tf32 = not name.startswith("classic") and arguments.precision == "tf32"
             return images_per_second(running[name], device, seconds, 2 * workers.get(name, 0))
 
-        for name in running:
-            measure(name, min(arguments.seconds, 3.0))  # warm-up: autotuning, worker processes
+        for name in list(running):
+            try:
+                measure(name, min(arguments.seconds, 3.0))  # warm-up: autotuning, worker processes
+            except RuntimeError as error:
+                if name != GRAPH:
+                    raise
+                print(f"{name}\tnot measured: {str(error).splitlines()[0]}")
+                del running[name]
         rounds = []
         for number in range(arguments.rounds):
             order = list(running)[:: 1 if number % 2 else -1]
@@ -229,9 +269,7 @@ def main() -> None:
         begin_epoch(setup, 0)
         with counter:
             train_step(setup, next(setup.batches.train(0)))
-        measure("ours", 0.1)
-        dtype = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
-        flops = {"step": counter.get_total_flops(), "peak_per_second": peak_flops(device, dtype)}
+        flops = {"step": counter.get_total_flops(), "peak_per_second": peak}
     ratios = {name: statistics.median(r["ours"] / r[name] for r in rounds) for name in running if name != "ours"}
     speed = {name: statistics.median(r[name] for r in rounds) for name in running}
     share = speed["ours"] / BATCH * flops["step"] / flops["peak_per_second"]
@@ -242,9 +280,8 @@ def main() -> None:
     for name, value in speed.items():
         over = f"\tours over it {ratios[name]:.3f}" if name in ratios else ""
         print(f"{name}\t{value:,.0f} images/s{over}")
-    print(
-        f"floating-point operations: {100 * share:.1f} % of the measured {flops['peak_per_second'] / 1e12:.1f} TFLOP/s"
-    )
+    of = "a large matrix product" + (" on one thread" if device.type == "cpu" else "")
+    print(f"floating-point operations: {100 * share:.1f} % of the {flops_unit(peak)} of {of}")
     if arguments.out:
         write_json(arguments.out, result)
 

@@ -123,14 +123,34 @@ def test_background_work_is_waited_for_by_the_part_that_needs_it(gpu15: ModuleTy
 
 
 def test_the_parts_fit_into_the_time(gpu15: ModuleType, tmp_path: Path) -> None:
-    listed = gpu15.parts("cuda", tmp_path, tmp_path)
-    assert sum(part.seconds for part in listed if not part.then) == 470
-    assert [part.name for part in listed if not part.then] == [
-        "machine", "prepare", "determinism", "resume", "throughput", "ladder", "energy", "cifar10",
+    parts = gpu15.Parts("cuda", tmp_path, tmp_path)
+    first = [part for part in parts.short() if not part.then]
+    assert sum(part.seconds for part in first) == 470
+    assert [part.name for part in first] == [
+        "machine", "prepare", "determinism", "resume", "throughput", "ladder_preactresnet18", "energy", "cifar10",
     ]  # fmt: skip
-    scripts = {Path(c[1]) for part in listed for c in part.commands if c[0] == sys.executable and c[1].endswith(".py")}
-    assert scripts
+    assert [part.name for part in parts.short() if part.then] == [
+        "ladder_mobilenet_v3_large", "locate", "engines", "audit", "seeds",
+    ]  # fmt: skip
+    commands = [command for part in (*parts.short(), *parts.long()) for command in part.commands]
+    scripts = {Path(command[1]) for command in commands if command[0] == sys.executable and command[1].endswith(".py")}
+    assert {script.name for script in scripts} == {
+        "evidence.py", "gpu15_checks.py", "gpu_study.py", "sweeping.py", "throughput.py",
+    }  # fmt: skip
     assert all(script.is_file() for script in scripts)
+    checks = {command[2] for command in commands if command[1].endswith("gpu15_checks.py")}
+    assert checks == {"machine", "determinism", "resume", "energy", "engines"}
+    without = gpu15.Parts("cuda", None, tmp_path)
+    assert not [p for p in (*without.short(), *without.long()) if "cifar10" in repr(p) or "evidence" in repr(p)]
+
+
+def test_a_difference_that_is_found_is_an_answer(gpu15: ModuleType, tmp_path: Path) -> None:
+    listed = [gpu15.Part("locate", 5, [shell("echo they part; exit 4")], answers=gpu15.DIFFERS),
+              gpu15.Part("check", 5, [shell("echo they part; exit 4")])]  # fmt: skip
+    gpu15.Session(tmp_path / "state", tmp_path / "out", 100, "abc").run(listed, listed)
+    rows = (tmp_path / "out" / "table.txt").read_text().splitlines()
+    assert " done " in rows[1]
+    assert "failed with exit code 4" in rows[2]
 
 
 @pytest.mark.slow
@@ -150,3 +170,21 @@ def test_a_part_on_the_cpu(tmp_path: Path) -> None:
     wrong = subprocess.run([SCRIPT, "speed"], env=os.environ | environment, capture_output=True, text=True, check=False)
     assert wrong.returncode == 1
     assert "no part speed; parts: machine determinism" in wrong.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_study_of_real_images_at_length(tmp_path: Path, real_data: Path) -> None:
+    environment = {"DEVICE": "cpu", "PYTHON": sys.executable, "OUT": str(tmp_path / "out"), "LONG": "1",
+                   "STATE": str(tmp_path / "state"), "DATA": str(real_data)}  # fmt: skip
+    done = subprocess.run(
+        [SCRIPT, "evidence_breast"], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    log = (tmp_path / "state" / "logs" / "evidence_breast.txt").read_text()
+    assert re.search(r"^evidence_breast .* s  done ", done.stdout, re.M), log
+    assert "hours" in log  # the estimate
+    assert "part in epoch 1, step 1" in log
+    returned = unpacked(tmp_path / "out")
+    report = returned["evidence_breast/report/report.md"].decode()
+    assert "Yes: in all 2 cells the deterministic runs agree to the last bit." in report
+    assert b"BreastMNIST" in returned["evidence_breast/params.yaml"]

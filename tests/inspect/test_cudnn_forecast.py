@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,8 +32,9 @@ from twinrun.inspect.cudnn_forecast import (
     problem_of,
     verdict,
 )
-from twinrun.inspect.forecast_subject import step_of_model
-from twinrun.inspect.step_operations import ATTENTION, Convolution, Step, step_of
+from twinrun.inspect.forecast_targets import step_of_model
+from twinrun.inspect.nondeterministic_ops import Hazard
+from twinrun.inspect.step_operations import ATTENTION, Convolution, OtherCall, Step, step_of
 from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
 from twinrun.study.schema_model import ModelSpec
@@ -99,6 +101,8 @@ def test_preactresnet18_by_card_and_setting(card: str, preactresnet18: Step) -> 
     assert [len(r.rows) for r in results] == [32, 32, 32]
     assert [r.count("refused") + r.without_deterministic_engine() for r in results] == [0, 0, 0]
     assert verdict(preactresnet18, results[2]) == FREE_OF_ATOMICS
+    pooled = OtherCall("backward", "max_pool3d", "", Hazard("adds in any order", "another one"))
+    assert verdict(replace(preactresnet18, others=[pooled]), results[2]) == "1 operation by atomics"
     calls = results[0].calls("nondeterministic")
     assert verdict(preactresnet18, results[0]) == f"{calls} operations by atomics"
     assert calls > results[0].count("nondeterministic")  # layers of one shape share a choice
@@ -188,7 +192,7 @@ def test_a_convolution_that_cudnn_refuses_is_named_with_its_layer() -> None:
     assert result.rows[0].layers == ("stem.conv",)
     assert result.rows[0].answer.kernel == REFUSED
     assert "CUDNN_STATUS_BAD_PARAM" in result.rows[0].answer.reason
-    assert verdict(step, result) == f"{FREE_OF_ATOMICS}; 1 convolutions that cuDNN refuses"
+    assert verdict(step, result) == f"{FREE_OF_ATOMICS}; 1 convolution that cuDNN refuses"
 
 
 def test_what_does_not_fit_into_the_cards_memory_is_not_taken(preactresnet18: Step) -> None:
@@ -254,7 +258,9 @@ def test_a_task_and_a_model_by_name(study: Layout, cli: Cli) -> None:  # noqa: F
     assert "T4 has no bfloat16" in output
     code, output, _ = cli("forecast", "preactresnet18", "--gpu", "RTX 3090", "--batch-size", "4", "--image-size", "64")
     assert code == 0
+    assert "preactresnet18, batch 4, 64 x 64; cuDNN" in output
     assert "59 convolutions of a step" in output
+    assert "()" not in output  # of an engine without notes
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from twinrun.inspect import probe as probing
-from twinrun.inspect.probe import mean_watts, probe
+from twinrun.inspect.probe import FIXED_STEPS, Probe, mean_watts
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
 from twinrun.training.setup import noise_kind, own_flags
@@ -51,17 +51,63 @@ def test_an_estimate_is_of_the_runs_own_flags_and_of_a_second_evaluation(
     monkeypatch.setattr(probing.time, "process_time", lambda: float(next(clock)))
     monkeypatch.setattr(probing, "evaluate", lambda model, batches: [next(clock) for _ in range(sleeps.pop(0))])
     sleeps = [100, 5]
-    run = params.find("shapes/sgd/0/nd_1")
     params = with_execution(params, fill_uninitialized_memory=True)
-    options: dict[str, Any] = {"batch_size": None, "steps": 2, "warmup": 1, "device": "cpu"}
-    own = probe(params, run, study, rung=None, **options)
+    run = params.find("shapes/sgd/0/nd_1")
+    probe = Probe(params, run, study, rung=None, batch_size=None, device="cpu")
+    own = probe.measure(0, 0) | probe.estimate()
     assert own["flags"]["deterministic_algorithms"] is True
     assert own["flags"]["fill_uninitialized_memory"] is True
+    assert (own["clock"], own["step_seconds"], own["fingerprint"]) == ("processor time", [1.0] * 3, None)
     assert own["evaluation_seconds"] == 6.0
     assert own["watts"] is None
-    free = probe(params, run, study, rung="free", **options)  # evaluates nothing
-    assert free["flags"]["deterministic_algorithms"] is False
-    assert len(free["data"]) == 64
+
+
+def test_measuring_is_by_time_and_begins_with_the_fingerprint_of_fixed_steps(
+    params: Params, study: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Played seconds: every step takes an eighth."""
+    now = [0.0]
+    monkeypatch.setattr(probing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(probing, "fingerprint", lambda model: f"after {len(steps)}")
+    probe = Probe(params, params.find("shapes/sgd/0/det_1"), study, rung="mkl_compatible", batch_size=8, device="cpu")
+    steps: list[float] = []
+
+    def step() -> None:
+        now[0] += 0.125
+        steps.append(now[0])
+
+    monkeypatch.setattr(probe, "step", step)
+    first = probe.measure(1.0, 2.0)
+    assert first["fingerprint"] == f"after {FIXED_STEPS['cpu']}"
+    assert (len(steps), len(first["step_seconds"])) == (16 + 8, 8)
+    assert first["step_seconds"] == [0.125] * 8
+    again = probe.measure(1.0, 2.0)  # warm from the first time: two steps are enough
+    assert again["fingerprint"] == first["fingerprint"]
+    assert len(steps) == 24 + 2 + 8
+    assert (first["clock"], again["warmup_seconds"]) == ("wall time", 0.2)
+    assert len(first["data"]) == 64
+    slow = probe.measure(0.0, 0.0)  # however little time there is
+    assert len(slow["step_seconds"]) == 3
+
+
+def test_the_fingerprint_of_an_epoch_is_spread_over_its_steps(
+    params: Params, study: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(probing.time, "perf_counter", lambda: now[0])
+
+    def slow(model: object) -> str:
+        now[0] += 8.0
+        return "x"
+
+    monkeypatch.setattr(probing, "fingerprint", slow)
+    seconds = {}
+    for rung in ("deterministic_algorithms", "fingerprints"):
+        probe = Probe(params, params.find("shapes/sgd/0/det_1"), study, rung=rung, batch_size=8, device="cpu")
+        monkeypatch.setattr(probe, "step", lambda: now.__setitem__(0, now[0] + 0.5))
+        seconds[rung] = probe.measure(0.0, 0.0)["step_seconds"]
+        assert probe.conditions.flags["deterministic_algorithms"] is True
+    assert seconds == {"deterministic_algorithms": [0.5] * 3, "fingerprints": [0.5 + 8.0 / 12] * 3}  # 96 images, by 8
 
 
 @pytest.mark.parametrize("counter", [True, False])

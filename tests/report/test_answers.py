@@ -167,10 +167,13 @@ def cost_file(study: Study, **changes: Any) -> None:
         [{"rung": rung, "step_seconds": [seconds[rung] * (1 + 0.001 * (-1) ** n)], "host": {"gpu": "H100"}}
          for rung in order] for n in range(6)
     ]  # fmt: skip
+    ladder = dict(zip(("base", "control", "deterministic"), seconds, strict=True))
     settings = {"run": "digits/sgd/0/det_1", "code": study.info["code_digest"]} | changes
     folder = study.folder.parent / "cost"
     folder.mkdir(exist_ok=True)
-    write_text(folder / "digits_sgd_fp32_8.json", json.dumps({"settings": settings, "blocks": blocks}))
+    write_text(
+        folder / "digits_sgd_fp32_8.json", json.dumps({"settings": settings, "ladder": ladder, "blocks": blocks})
+    )
 
 
 def test_a_measured_cost_is_shown_if_it_is_of_this_code(tmp_path: Path) -> None:

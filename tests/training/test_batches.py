@@ -122,6 +122,28 @@ def test_images_that_do_not_fit_give_the_same_batches(kind: str, packed: Packed)
             assert torch.equal(one.labels, two.labels)
 
 
+@pytest.mark.parametrize("kind", ["none", "reorder"])
+@pytest.mark.parametrize("at_once", [2, 16])
+def test_batches_that_are_cropped_together_have_the_same_bits(at_once: int, kind: str, packed: Packed) -> None:
+    """Batches of 32, 32 and 32: pairs leave one over, sixteen are more than there are."""
+    settings = recipe(crop_padding=2, horizontal_flip=True, vertical_flip=True)
+    single, several = (
+        Batches(packed, settings, STREAMS, Noise(kind, "0" * 32), CPU, at_once=count) for count in (1, at_once)
+    )
+    pairs = list(zip(single.train(3), several.train(3), strict=True))
+    assert len(pairs) == 3
+    for one, other in pairs:
+        assert torch.equal(one.images, other.images)
+        assert one.images.stride() == other.images.stride()
+        assert torch.equal(one.labels, other.labels)
+        assert (one.order is None) == (other.order is None) == (kind == "none")
+        assert one.order is None or np.array_equal(one.order, other.order)
+
+
+def test_on_a_cpu_batches_are_cropped_one_by_one(packed: Packed) -> None:
+    assert Batches(packed, recipe(), STREAMS, Noise("none", None), CPU).at_once == 1
+
+
 def test_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = psutil.virtual_memory()._replace(available=1000)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,9 +15,13 @@ from twinrun.cli.options import DEFAULT_PARAMS, Device, ParamsFile, enter_clean_
 from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
 
+if TYPE_CHECKING:
+    from twinrun.inspect.ladder import Ladder
+    from twinrun.stats.cost import CostEstimate
+
 BatchSize = Annotated[int | None, typer.Option(min=2, help="Instead of the recipe's.")]
-Steps = Annotated[int, typer.Option(min=1, help="Training steps measured in each process.")]
-Warmup = Annotated[int, typer.Option(min=0, help="Steps before them.")]
+Seconds = Annotated[float, typer.Option(min=0, help="Seconds of training that are measured, each time.")]
+Warmup = Annotated[float, typer.Option(min=0, help="Seconds of training before them.")]
 
 
 def cost(
@@ -21,73 +29,130 @@ def cost(
     optimizer: Annotated[str | None, typer.Option(help="Default: the first of the grid.")] = None,
     batch_size: BatchSize = None,
     blocks: Annotated[int, typer.Option(min=1, help="Blocks; a 95 % interval needs six.")] = 6,
-    steps: Steps = 50,
-    warmup: Warmup = 20,
+    seconds: Seconds = 1.0,
+    warmup: Warmup = 1.0,
     params_file: ParamsFile = DEFAULT_PARAMS,
     device: Device = None,
 ) -> None:
-    """Measure what determinism costs, one flag at a time, in alternating fresh processes with a control."""
-    from twinrun.inspect.cost import measure_blocks, probe_process, times
-    from twinrun.inspect.ladder import BASE, CONTROL, ladder, rung_before
-    from twinrun.launch.progress import Progress
-    from twinrun.stats.cost import increments, judge
-    from twinrun.study.records import current_code_digest
+    """Measure what the same bits cost, one flag at a time, in alternating fresh processes with a control.
 
+    On a GPU from free to deterministic mode; on a CPU from ordinary PyTorch to the same bits on every x86-64.
+    """
     params = load_params(params_file)
     runs = [run for run in params.runs if run.task == task and optimizer in (None, run.optimizer)]
     if not runs:
         chosen = f"task {task!r}" + (f" with optimizer {optimizer!r}" if optimizer else "")
         allowed = f"tasks: {', '.join(params.grid.tasks)}; optimizers: {', '.join(params.grid.optimizers)}"
         raise InputError(f"{chosen} is not in the grid of {params_file}", allowed)
+    from twinrun.inspect.cost import bits, measure_blocks, say_bits, served, times
+    from twinrun.inspect.ladder import ladder_for
+    from twinrun.launch.progress import Progress, say
+    from twinrun.stats.cost import increments, judge
+    from twinrun.study.records import current_code_digest
+    from twinrun.training.setup import choose_device
+
     run, precision = runs[0], params.execution.precision
-    settings = {"run": run.id, "params": params.run_digest(run), "code": current_code_digest(), "steps": steps,
-                "warmup": warmup, "batch_size": batch_size, "device": device or params.execution.device}  # fmt: skip
-    options = ["--params", str(params_file), "--steps", str(steps), "--warmup", str(warmup)]
-    options += ["--device", device] if device else []
-    options += ["--batch-size", str(batch_size)] if batch_size else []
+    where = choose_device(device or params.execution.device)
+    ladder = ladder_for(where, tf32=precision == "tf32")
     size = batch_size or params.tasks[task].recipe.batch_size
-    path = Layout().cost(f"{task}_{run.optimizer}_{precision}_{size}")
-    rungs = list(ladder(tf32=precision == "tf32"))
-    with Progress("cost", 2 * len(rungs) * blocks) as progress:
-        measure = probe_process(Path(), run.id, options)
-        measured = times(measure_blocks(path, settings, rungs, blocks, measure, progress.advance))
+    settings = {"run": run.id, "params": params.run_digest(run), "code": current_code_digest(), "seconds": seconds,
+                "warmup": warmup, "batch_size": size, "device": where}  # fmt: skip
+    options = ["--params", str(params_file), "--seconds", str(seconds), "--warmup", str(warmup), "--device", where]
+    options += ["--batch-size", str(size)]
+    path = Layout().cost(f"{task}_{run.optimizer}_{precision}_{size}" + ("_cpu" if where == "cpu" else ""))
+    say(_plan(ladder, where, blocks, seconds, warmup))
+    with Progress("cost", 2 * len(ladder.rungs) * blocks) as progress:
+        measured = measure_blocks(
+            path, settings, ladder, blocks,
+            lambda: served(Path(), run.id, ladder, options, lambda: say(f"{len(ladder.rungs)} processes are ready")),
+            progress.advance,
+        )  # fmt: skip
     counted = f"{blocks} block{'' if blocks == 1 else 's'}"
-    print(f"{task} {run.optimizer} {precision} batch {size}: step time over that of {BASE}, {counted}")
-    print("flags\tratio\tinterval\tverdict\town ratio\tinterval\tverdict")
-    estimates, own = judge(measured, BASE, CONTROL), increments(measured, rung_before(rungs))
-    for rung in rungs[1:]:
-        shown = [estimates[rung], *([own[rung]] if rung in own else [])]
-        columns = [rung]
-        for item in shown:
-            interval = "" if item.low is None else f"{item.low:.3f} to {item.high:.3f}"
-            columns += [f"{item.ratio:.3f}", interval, item.verdict]
-        print("\t".join(columns))
-    print("ratio: all flags down to this one; own ratio: this flag over the rung before it; intervals of one ratio at "
-          "95 %, verdicts corrected over all rungs")  # fmt: skip
+    print(f"{task} {run.optimizer} {precision} batch {size}: step time over that of {ladder.base}, {counted}")
+    print("flags\tratio\tinterval\tverdict\town ratio\tinterval\tverdict\tbits after the same steps")
+    estimates = judge(times(measured), ladder.base, ladder.control)
+    own, prints = increments(times(measured), ladder.rung_before()), bits(measured)
+    print(f"{ladder.base}{7 * chr(9)}{say_bits(prints[ladder.base])}")
+    for rung in [rung for rung in ladder.rungs if rung != ladder.base]:
+        shown = [*_columns(estimates[rung]), *(_columns(own[rung]) if rung in own else ["", "", ""])]
+        print("\t".join([rung, *shown, say_bits(prints[rung])]))
+    print(
+        "ratio: all flags down to this one; own ratio: this flag over the rung before it; intervals of one ratio at "
+        "95 %, verdicts corrected over all rungs; bits: fingerprint of the weights of each block's process"
+    )
     print(f"measurements in {path}")
+    ratio, interval, verdict = _columns(estimates[ladder.lean])
+    between = f" ({interval})" if interval else ""
+    print(f"a step with {ladder.lean} takes {ratio} times as long as {ladder.base}{between}: {verdict}")
+
+
+def _columns(estimate: CostEstimate) -> list[str]:
+    interval = "" if estimate.low is None else f"{estimate.low:.3f} to {estimate.high:.3f}"
+    return [f"{estimate.ratio:.3f}", interval, estimate.verdict]
+
+
+def _plan(ladder: Ladder, device: str, blocks: int, seconds: float, warmup: float) -> str:
+    """What will be done, and how long it takes at least."""
+    from twinrun.launch.processes import usable_cores
+
+    count = len(ladder.rungs)
+    start = 5 + 4 * count / usable_cores()  # a process takes some 4 s of a processor until it is ready
+    block = start + count * (2 * seconds + warmup + 0.2)
+    what = "from ordinary PyTorch to the same bits anywhere" if device == "cpu" else "from free to deterministic mode"
+    idle = " on an otherwise idle machine" if device == "cpu" else ""
+    return (
+        f"cost on {device}, {what}: {', '.join(ladder.rungs)}\n"
+        f"each block starts a process for each and measures each twice{idle}: about {block:.0f} s a block, "
+        f"{blocks * block / 60:.0f} minutes for {blocks}, and longer where a step takes more than a third of a second"
+    )
 
 
 def probe(
     run_id: Annotated[str, typer.Argument()],
     rung: Annotated[str | None, typer.Option(help="A rung of `twinrun cost`; default: the run's own flags.")] = None,
     batch_size: BatchSize = None,
-    steps: Steps = 50,
-    warmup: Warmup = 20,
+    seconds: Seconds = 1.0,
+    warmup: Warmup = 1.0,
+    serve: Annotated[bool, typer.Option(help="Measure for each line of standard input, until it ends.")] = False,
     params_file: ParamsFile = DEFAULT_PARAMS,
     device: Device = None,
 ) -> None:
     """Time training steps in this process and print them as JSON; `twinrun cost` and `plan --estimate` start it."""
     params = load_params(params_file)
-    run = params.find(run_id)
-    enter_clean_environment()
-    import json
+    run, where = params.find(run_id), device or params.execution.device
+    _enter_environment(rung, where, tf32=params.execution.precision == "tf32")
+    answers = sys.stdout
 
-    from twinrun.inspect.probe import probe as run_probe
+    def answer(facts: dict[str, Any]) -> None:
+        print(json.dumps(facts, sort_keys=True), file=answers, flush=True)
+
+    from twinrun.inspect.probe import Probe
     from twinrun.training.torch_errors import named_torch_errors
 
-    with named_torch_errors(f"probe of {run.id}", batch_size or params.tasks[run.task].recipe.batch_size):
-        found = run_probe(
-            params, run, Layout(), rung=rung, batch_size=batch_size, steps=steps, warmup=warmup,
-            device=device or params.execution.device,
-        )  # fmt: skip
-    print(json.dumps(found, sort_keys=True))
+    size = batch_size or params.tasks[run.task].recipe.batch_size
+    # What a model prints is not an answer.
+    with redirect_stdout(sys.stderr), named_torch_errors(f"probe of {run.id}", size):
+        ready = Probe(params, run, Layout(), rung=rung, batch_size=batch_size, device=where)
+        if serve:
+            answer({"ready": ready.startup_seconds})
+            for _ in sys.stdin:
+                answer(ready.measure(seconds, warmup))
+        else:
+            answer(ready.measure(seconds, warmup) | (ready.estimate() if rung is None else {}))
+
+
+def _enter_environment(rung: str | None, device: str, *, tf32: bool) -> None:
+    """That of a run, or on a CPU that of the rung: before libraries are loaded, which read it."""
+    from twinrun.inspect.ladder import ladder_for
+
+    if rung is None or device != "cpu":
+        enter_clean_environment()
+    if rung is None:
+        return
+    if device == "auto":
+        raise InputError(f"probe --rung {rung}: rungs are a device's", "add --device cpu or --device cuda")
+    rungs = ladder_for(device, tf32=tf32).rungs
+    if rung not in rungs:
+        raise InputError(f"--rung {rung}: not on the ladder of {device}", f"there are: {', '.join(rungs)}")
+    if device == "cpu" and not rungs[rung].in_force():
+        os.execve(sys.executable, [sys.executable, "-m", "twinrun", *sys.argv[1:]], rungs[rung].environment())

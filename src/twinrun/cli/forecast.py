@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from twinrun.cli.options import DEFAULT_PARAMS, ParamsFile, load_params
-from twinrun.study.errors import InputError
+from twinrun.study.errors import InputError, plural
 from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:  # heavy to import
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # heavy to import
 
 
 def forecast(
-    subject: Annotated[str, typer.Argument(help="A task, a model's name (timm:NAME, too), or file.py:function.")],
+    target: Annotated[str, typer.Argument(help="A task, a model's name (timm:NAME, too), or file.py:function.")],
     gpu: Annotated[
         list[str] | None,
         typer.Option(help="A card: its name, `here`, or a .json file with its description; default: all known ones."),
@@ -48,42 +48,42 @@ def forecast(
         if len(cards) > 1:
             raise InputError("--save writes the description of one card", "give one --gpu, such as --gpu here")
         write_json(save, cards[0].description)
-    with named_torch_errors(f"forecast of {subject}"):
-        step = _step(subject, batch_size, image_size, params_file)
+    with named_torch_errors(f"forecast of {target}"):
+        step = _step(target, batch_size, image_size, params_file)
     results = [ask(step, card, setting) for card in cards for setting in SETTINGS]
-    _print(step, results, details=len(cards) == 1)
+    _print(target, step, results, details=len(cards) == 1)
     if out:
-        write_json(out, facts(subject, step, results))
+        write_json(out, facts(target, step, results))
 
 
-def _step(subject: str, batch_size: int | None, image_size: int | None, params_file: Path) -> Step:
-    from twinrun.inspect.forecast_subject import (
+def _step(target: str, batch_size: int | None, image_size: int | None, params_file: Path) -> Step:
+    from twinrun.inspect.forecast_targets import (
         BATCH,
         CLASSES,
         SIDE,
         is_model,
-        no_such_subject,
+        no_such_target,
         step_of_function,
         step_of_model,
         step_of_task,
     )
     from twinrun.study.schema_model import ModelSpec
 
-    if is_model(subject):
-        return step_of_model(ModelSpec(name=subject), CLASSES, batch_size or BATCH, image_size or SIDE, Path())
-    if ":" in subject:
+    if is_model(target):
+        return step_of_model(ModelSpec(name=target), CLASSES, batch_size or BATCH, image_size or SIDE, Path())
+    if ":" in target:
         if batch_size or image_size:
-            raise InputError(f"{subject} makes its own batch", "leave --batch-size and --image-size out")
-        return step_of_function(subject, Path())
+            raise InputError(f"{target} makes its own batch", "leave --batch-size and --image-size out")
+        return step_of_function(target, Path())
     if not params_file.is_file():
-        raise no_such_subject(subject, [])
+        raise no_such_target(target, [])
     params = load_params(params_file)
-    if subject not in params.tasks:
-        raise no_such_subject(subject, list(params.tasks))
-    return step_of_task(params, subject, Layout(), batch_size, image_size)
+    if target not in params.tasks:
+        raise no_such_target(target, list(params.tasks))
+    return step_of_task(params, target, Layout(), batch_size, image_size)
 
 
-def _print(step: Step, results: list[Forecast], *, details: bool) -> None:
+def _print(target: str, step: Step, results: list[Forecast], *, details: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -113,9 +113,10 @@ def _print(step: Step, results: list[Forecast], *, details: bool) -> None:
     calls = len(step.convolutions)
     distinct = max((len(result.rows) for result in results), default=0)
     console.print(
-        f"cuDNN {version_name()}; {calls} convolutions of a step, {distinct} of them distinct"
+        f"{target}, {_batch(step)}; cuDNN {version_name()}; {plural(calls, 'convolution')} of a step, "
+        f"{distinct} of them distinct"
         if calls
-        else "no convolution in this step: nothing to ask cuDNN; other operations are listed below"
+        else f"{target}: no convolution in this step: nothing to ask cuDNN; other operations are listed below"
     )
     console.print(table)
     if details:
@@ -123,6 +124,12 @@ def _print(step: Step, results: list[Forecast], *, details: bool) -> None:
     for card in dict.fromkeys(result.card for result in results):
         for line in advice(step, [result for result in results if result.card == card]):
             console.print(f"{card}: {line}")
+
+
+def _batch(step: Step) -> str:
+    """What the first convolution is given: the size of the batch and that of an image."""
+    count, _, *sides = step.convolutions[0].x
+    return f"batch {count}, {' x '.join(str(side) for side in sides)}"
 
 
 def _print_layers(results: list[Forecast], console: object) -> None:
@@ -139,7 +146,8 @@ def _print_layers(results: list[Forecast], console: object) -> None:
             if not (answer.reason or answer.nondeterministic):
                 continue
             engines = [
-                f"engine {c.engine} ({', '.join(c.notes)})" if c else "" for c in (answer.free, answer.deterministic)
+                " ".join([f"engine {c.engine}", *([f"({', '.join(c.notes)})"] if c.notes else [])]) if c else ""
+                for c in (answer.free, answer.deterministic)
             ]
             more = f" and {len(row.layers) - 3} more" if len(row.layers) > 3 else ""
             layers = ", ".join(row.layers[:3]) + more

@@ -42,25 +42,18 @@ def plan(
             print(f"{index}\t{run.id}")
         require_sources(params, Layout())
         return
-    from twinrun.inspect.cost import probe_process
+    from twinrun.inspect.cost import probe_once
     from twinrun.stats.footprint import estimate_run, study_lines
 
-    options = [
-        "--params",
-        str(params_file),
-        "--steps",
-        "10",
-        "--warmup",
-        "5",
-        *(["--device", device] if device else []),
-    ]
+    options = ["--params", str(params_file), "--seconds", "0.5", "--warmup", "0.3"]
+    options += ["--device", device] if device else []
     kinds, name, sizes, models = {}, "", {}, []
     for run in params.runs:
         # Noise may differ in speed, other seeds and streams do not.
         noise = ("one ulp" if run.arm == "ulp" else "free noise") if run.free_noise else "no noise"
         kind = f"{run.task} {run.optimizer} {noise}"
         if kind not in kinds:
-            found = probe_process(Path(), run.id, options)(None)
+            found = probe_once(Path(), run.id, options)
             name = found["host"]["gpu"] or found["host"]["cpu"]
             kinds[kind] = (estimate_run(found, params.tasks[run.task].recipe.epochs), 0)
             sizes[run.task] = found["model_bytes"]

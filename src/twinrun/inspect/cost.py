@@ -7,16 +7,21 @@ import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from twinrun.study.errors import IncompleteError, InputError, MismatchError
+from twinrun.inspect.ladder import Ladder
+from twinrun.study.errors import IncompleteError, InputError, MismatchError, OutOfMemoryError
 from twinrun.study.files import digest, read_json, write_json
 from twinrun.study.pins import clean_environment
 
-SCHEMA = 2
+SCHEMA = 3
 Measure = Callable[[str], dict[str, Any]]  # rung -> what `twinrun probe` prints
+Block = AbstractContextManager[Measure]
 
 
 def palindrome(rungs: Sequence[str], block: int) -> list[str]:
@@ -29,18 +34,22 @@ def palindrome(rungs: Sequence[str], block: int) -> list[str]:
 def measure_blocks(
     path: Path,
     settings: dict[str, Any],
-    rungs: Sequence[str],
+    ladder: Ladder,
     blocks: int,
-    measure: Measure,
+    start: Callable[[], Block],
     say: Callable[[str], None] = lambda message: None,
 ) -> list[Any]:
-    """Measure until `path` holds so many blocks, and return them: lists of what `measure` gave, in their order.
+    """Measure until `path` holds so many blocks, and return them: lists of what was measured, in their order.
 
-    A block is written when it is whole; what is there already is kept. Raises InputError when it is of other settings,
-    MismatchError when it is of another device, other data or other versions: their times have no common ratio.
+    `start` makes what measures one block. A block is written when it is whole; what is there already is kept. Raises
+    InputError when it is of other settings, MismatchError when it is of another device, other data or other versions:
+    their times have no common ratio.
     """
-    identity = digest([SCHEMA, settings, list(rungs)])
-    content: dict[str, Any] = {"schema": SCHEMA, "settings": settings, "identity": identity, "blocks": []}
+    names = list(ladder.rungs)
+    roles = {"base": ladder.base, "control": ladder.control, "deterministic": ladder.lean}
+    identity = digest([SCHEMA, settings, names])
+    content: dict[str, Any] = {"schema": SCHEMA, "settings": settings, "ladder": roles, "identity": identity,
+                               "blocks": []}  # fmt: skip
     if path.is_file():
         content = read_json(path)
         if content.get("identity") != identity:
@@ -48,10 +57,11 @@ def measure_blocks(
     done: list[Any] = content["blocks"]
     while len(done) < blocks:
         block = []
-        for rung in palindrome(rungs, len(done)):
-            block.append(measure(rung))
-            check_same_machine(path, (done or [block])[0][0], block[-1])
-            say(f"block {len(done) + 1} {rung}")
+        with start() as measure:
+            for rung in palindrome(names, len(done)):
+                block.append(measure(rung))
+                check_same_machine(path, (done or [block])[0][0], block[-1])
+                say(f"block {len(done) + 1} {rung}")
         done.append(block)
         write_json(path, content)
     return done[:blocks]
@@ -81,26 +91,120 @@ def check_same_machine(path: Path, first: dict[str, Any], now: dict[str, Any]) -
 
 
 def times(blocks: Sequence[Sequence[dict[str, Any]]]) -> list[list[tuple[str, float]]]:
-    """(rung, median seconds of a step) of every process of every block, in the order measured."""
+    """(rung, median seconds of a step) of every measurement of every block, in the order measured."""
     return [[(item["rung"], statistics.median(item["step_seconds"])) for item in block] for block in blocks]
 
 
-def probe_process(root: Path, run_id: str, options: Sequence[str]) -> Callable[[str | None], dict[str, Any]]:
-    """A measure that starts `twinrun probe` from nothing for each rung; None: with the run's own flags.
+def bits(blocks: Sequence[Sequence[dict[str, Any]]]) -> Mapping[str, list[str]]:
+    """The fingerprint after the same steps of every process of each rung: one for each block."""
+    prints: dict[str, list[str]] = {}
+    for block in blocks:
+        for rung, fingerprint in {item["rung"]: item["fingerprint"] for item in block}.items():
+            prints.setdefault(rung, []).append(fingerprint)
+    return prints
 
-    Never from a worker server: processes that share their loaded libraries would not be independent measurements.
+
+def say_bits(prints: Sequence[str]) -> str:
+    """Whether the processes of a rung have the same bits.
+
+    >>> say_bits(["0123456789", "0123456789"]), say_bits(["a", "b", "a"]), say_bits(["0123456789"])
+    ('equal 01234567', '2 different of 3', '01234567')
     """
+    different = len(set(prints))
+    if different > 1:
+        return f"{different} different of {len(prints)}"
+    return f"{'equal ' if len(prints) > 1 else ''}{prints[0][:8]}"
 
-    def measure(rung: str | None) -> dict[str, Any]:
-        command = [sys.executable, "-m", "twinrun", "probe", run_id, *(["--rung", rung] if rung else []), *options]
-        done = subprocess.run(command, cwd=root, env=clean_environment(), capture_output=True, text=True, check=False)
-        if done.returncode:
-            said = done.stderr.strip()[-2000:].removeprefix("twinrun: ")
-            raise IncompleteError(
-                f"the measurement of {rung or run_id} ended with exit {done.returncode}: {said}",
-                "whole blocks are kept: mend the cause, and the same command goes on",
+
+def probe_command(run_id: str, rung: str | None, options: Sequence[str]) -> list[str]:
+    """What starts `twinrun probe` for a rung; None: with the run's own flags."""
+    return [sys.executable, "-m", "twinrun", "probe", run_id, *(["--rung", rung] if rung else []), *options]
+
+
+def probe_once(root: Path, run_id: str, options: Sequence[str]) -> dict[str, Any]:
+    """What `twinrun probe` says of a run with its own flags, in a process started from nothing."""
+    done = subprocess.run(
+        probe_command(run_id, None, options),
+        cwd=root, env=clean_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise _failed(run_id, done.returncode, done.stderr)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@contextmanager
+def served(
+    root: Path, run_id: str, ladder: Ladder, options: Sequence[str], ready: Callable[[], None] = lambda: None
+) -> Iterator[Measure]:
+    """A block's measure: a process for each rung, all started at once, idle until they are measured one at a time.
+
+    From nothing, never from a worker server: processes that share their loaded libraries would not be independent
+    measurements. `ready` is called when all wait.
+    """
+    with ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(
+                Served(name, probe_command(run_id, name, [*options, "--serve"]), root, rung.environment())
             )
-        result: dict[str, Any] = json.loads(done.stdout)
-        return result
+            for name, rung in ladder.rungs.items()
+        }
+        for process in processes.values():
+            process.answer()
+        ready()
 
-    return measure
+        def measure(rung: str) -> dict[str, Any]:
+            processes[rung].ask()
+            return processes[rung].answer()
+
+        yield measure
+
+
+class Served:
+    """A process that measures each time it is asked; it ends with the block, or when this process is gone."""
+
+    def __init__(self, name: str, command: Sequence[str], root: Path, environment: Mapping[str, str]) -> None:
+        self.name, self.errors = name, tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed at the end
+        self.process = subprocess.Popen(
+            command, cwd=root, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
+        )  # fmt: skip
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error:
+            self.process.kill()
+        self.process.communicate()  # the end of what it is told is its end
+        self.errors.close()
+
+    def ask(self) -> None:
+        """Have it measure; whether it can is seen in its answer."""
+        assert self.process.stdin
+        try:
+            self.process.stdin.write("measure\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+
+    def answer(self) -> dict[str, Any]:
+        """Its next answer; IncompleteError when it has ended, or OutOfMemoryError."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if line:
+            result: dict[str, Any] = json.loads(line)
+            return result
+        code = self.process.wait()
+        self.errors.seek(0)
+        raise _failed(self.name, code, self.errors.read())
+
+
+def _failed(name: str, code: int, errors: str) -> IncompleteError | OutOfMemoryError:
+    said = errors.strip()[-2000:].removeprefix("twinrun: ")
+    message = f"the measurement of {name} ended with exit {code}: {said}"
+    if code == OutOfMemoryError.exit_code:
+        return OutOfMemoryError(message, "all processes of a block share the memory: --batch-size makes them smaller")
+    return IncompleteError(message, "whole blocks are kept: mend the cause, and the same command goes on")

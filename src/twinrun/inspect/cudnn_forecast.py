@@ -37,7 +37,7 @@ from twinrun.inspect.cudnn_backend import (
 )
 from twinrun.inspect.cudnn_devices import AMPERE, Card
 from twinrun.inspect.step_operations import Convolution, Step
-from twinrun.study.errors import InputError
+from twinrun.study.errors import InputError, plural
 
 PRECISIONS, LAYOUTS = ("fp32", "tf32", "bf16"), ("NCHW", "NHWC")
 TIMED = 10  # torch.backends.cudnn.benchmark_limit
@@ -267,9 +267,11 @@ def verdict(step: Step, result: Forecast) -> str:
     """One sentence: whether identical runs without deterministic mode have the same bits in this setting."""
     if result.unsupported:
         return result.unsupported
-    refused = f"; {result.count('refused')} convolutions that cuDNN refuses" if result.count("refused") else ""
+    refused = (
+        f"; {plural(result.count('refused'), 'convolution')} that cuDNN refuses" if result.count("refused") else ""
+    )
     operations = result.calls("nondeterministic") + len(step.others)
-    return (f"{operations} operations by atomics" if operations else FREE_OF_ATOMICS) + refused
+    return (f"{plural(operations, 'operation')} by atomics" if operations else FREE_OF_ATOMICS) + refused
 
 
 def advice(step: Step, results: Sequence[Forecast]) -> list[str]:
@@ -292,14 +294,14 @@ def advice(step: Step, results: Sequence[Forecast]) -> list[str]:
             "among deterministic engines: torch.backends.cudnn.benchmark = False"
         )
     for (operation, instead), count in Counter((call.operation, call.hazard.instead) for call in step.others).items():
-        lines.append(f"{operation} ({count} calls): {instead}")
+        lines.append(f"{operation} ({plural(count, 'call')}): {instead}")
     return lines
 
 
-def facts(subject: str, step: Step, results: Sequence[Forecast]) -> dict[str, Any]:
+def facts(target: str, step: Step, results: Sequence[Forecast]) -> dict[str, Any]:
     """Everything, for JSON."""
     return {
-        "subject": subject, "torch": torch.__version__, "cudnn": version_name(), "shapes_from": step.device,
+        "target": target, "torch": torch.__version__, "cudnn": version_name(), "shapes_from": step.device,
         "convolution_calls": len(step.convolutions),
         "others": [
             {"phase": o.phase, "operation": o.operation, "module": o.module, "what": o.hazard.what,

@@ -2,43 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from twinrun.study.flags import NumericFlags
+from twinrun.study.pins import PINNED, clean_environment
 
-BASE = "free"
-CONTROL = "free_again"  # the same as BASE: its ratio must not differ from 1, or the measurement is worth nothing
-LEAN = "deterministic_algorithms"  # the first rung whose bits are the same each time: what det runs use
+# On a CPU: what each rung pins of the environment, beside what the rungs before it pin.
+CPU_PINS = {
+    "one_thread": ("OMP_NUM_THREADS", "MKL_NUM_THREADS"),
+    "avx2": ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"),
+    "mkl_compatible": ("MKL_CBWR",),
+}
+AGAIN = "_again"
 
 
-def ladder(*, tf32: bool) -> dict[str, NumericFlags]:
-    """Each rung's flags, every one with those before it; the last turns TF32 off, where it is on."""
-    free = NumericFlags(tf32=tf32)
-    rungs = {BASE: free, CONTROL: free}
+@dataclass(frozen=True)
+class Rung:
+    """What a process runs under: torch's switches, on a CPU the `pins` of the environment, and fingerprints or not."""
+
+    flags: NumericFlags
+    pins: tuple[str, ...] = tuple(PINNED)
+    fingerprints: bool = False
+
+    def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
+        """A copy of `base` (default: this process's environment) with these pins and none of the other numeric ones."""
+        free = {name for pins in CPU_PINS.values() for name in pins} - {*self.pins}
+        return {name: value for name, value in clean_environment(base).items() if name not in free}
+
+    def in_force(self) -> bool:
+        """Whether this process has that environment; libraries read it when they are loaded."""
+        return dict(os.environ) == self.environment()
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Rungs by name, each with all that those before it have; `lean`: the one that runs of arm det are on."""
+
+    rungs: Mapping[str, Rung]
+    base: str
+    lean: str
+    below: Mapping[str, str] = field(default_factory=dict)  # what a rung is added to, where not to the one before it
+
+    @property
+    def control(self) -> str:
+        """The same as the base: its ratio must not differ from 1, or the measurement is worth nothing."""
+        return self.base + AGAIN
+
+    def rung_before(self) -> dict[str, str]:
+        """The rung that each one adds a single thing to; the control adds none to the first.
+
+        >>> list(cuda_ladder(tf32=False).rung_before().items())[0]
+        ('benchmark_off', 'free')
+        """
+        steps = [name for name in self.rungs if name != self.control]
+        return dict(zip(steps[1:], steps, strict=False)) | dict(self.below)
+
+
+def ladder_for(device: str, *, tf32: bool) -> Ladder:
+    """The ladder of a device, cpu or cuda: what makes no difference there is not measured."""
+    return cpu_ladder() if device == "cpu" else cuda_ladder(tf32=tf32)
+
+
+def cuda_ladder(*, tf32: bool) -> Ladder:
+    """From what ordinary training has to deterministic mode; the last rung turns TF32 off, where it is on."""
+    flags = NumericFlags(tf32=tf32)
+    rungs = {"free": Rung(flags), "free" + AGAIN: Rung(flags)}
+    lean = "deterministic_algorithms"  # the first rung whose bits are promised to be the same each time
     steps: list[tuple[str, dict[str, bool]]] = [
         ("benchmark_off", {"cudnn_benchmark": False}),
         ("cudnn_deterministic", {"cudnn_deterministic": True}),
         ("cublas_workspace", {"cublas_workspace": True}),
-        (LEAN, {"deterministic_algorithms": True}),
+        (lean, {"deterministic_algorithms": True}),
         ("memory_fill", {"fill_uninitialized_memory": True}),
     ]
     if tf32:
         # Without the memory fill again, whose cost would hide that of the precision.
         steps.append(("tf32_off", {"fill_uninitialized_memory": False, "tf32": False}))
-    flags = free
     for name, change in steps:
         flags = replace(flags, **change)
-        rungs[name] = flags
-    return rungs
+        rungs[name] = Rung(flags)
+    return Ladder(rungs, "free", lean, {"tf32_off": lean} if tf32 else {})
 
 
-def rung_before(rungs: Sequence[str]) -> dict[str, str]:
-    """The rung that each one adds a single flag to; the control adds none to the first.
+def cpu_ladder() -> Ladder:
+    """From ordinary torch, on all threads with the processor's own instructions, to the same bits on every x86-64.
 
-    >>> rung_before(["free", "free_again", "benchmark_off"])
-    {'benchmark_off': 'free'}
+    The optimizers are the project's, fused, on every rung.
     """
-    steps = [rung for rung in rungs if rung != CONTROL]
-    before = dict(zip(steps[1:], steps, strict=False))
-    return {rung: LEAN if rung == "tf32_off" else lower for rung, lower in before.items()}
+    kept = {name for pins in CPU_PINS.values() for name in pins}
+    pins = tuple(name for name in PINNED if name not in kept)
+    rungs = {name: Rung(NumericFlags(), pins) for name in ("ordinary", "ordinary" + AGAIN)}
+    for name, more in CPU_PINS.items():
+        pins += more
+        rungs[name] = Rung(NumericFlags(), pins)
+    deterministic = NumericFlags(cudnn_benchmark=False, cudnn_deterministic=True, deterministic_algorithms=True)
+    rungs["deterministic_algorithms"] = Rung(deterministic, pins)
+    rungs["fingerprints"] = Rung(deterministic, pins, fingerprints=True)
+    return Ladder(rungs, "ordinary", "fingerprints")

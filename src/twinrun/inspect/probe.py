@@ -1,6 +1,6 @@
 """Time of single training steps in a fresh process: under given flags for `twinrun cost`, a run's own for an estimate.
 
-twinrun probe digits/sgd/42/det_1 --rung free --steps 20      # in a study folder after `twinrun prepare`; prints JSON
+twinrun probe digits/sgd/42/det_1 --rung one_thread      # in a study folder after `twinrun prepare`; prints JSON
 """
 
 from __future__ import annotations
@@ -15,87 +15,130 @@ from typing import Any
 import psutil
 import torch
 
-from twinrun.inspect.ladder import ladder
+from twinrun.data.packed import load_packed
+from twinrun.inspect.ladder import Rung, ladder_for
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
 from twinrun.training.batches import Batch
 from twinrun.training.checkpoint import model_state
 from twinrun.training.environment import host_facts, versions
+from twinrun.training.fingerprint import fingerprint
 from twinrun.training.gpu import Gpu
 from twinrun.training.loop import begin_epoch, evaluate, synchronized, train_step
+from twinrun.training.numerics import read_flags, set_flags
 from twinrun.training.randomness import fresh_entropy
-from twinrun.training.setup import Setup, assemble, set_conditions
+from twinrun.training.setup import Conditions, Setup, assemble, set_conditions
 
 POWER_SECONDS = 2.0  # NVML's energy counter moves every tenth of a second or so
+LEAST_STEPS = 3  # of which the median is taken, however slow they are
+FIXED_STEPS = {"cuda": 20, "cpu": 3}  # before a fingerprint that processes are compared by; a CPU's steps are slow
+WARM_AGAIN = 0.2  # seconds of warm-up of a process that is measured again: the processor is warm from the others
 
 
-def probe(
-    params: Params,
-    run: Run,
-    layout: Layout,
-    *,
-    rung: str | None,
-    batch_size: int | None,
-    steps: int,
-    warmup: int,
-    device: str,
-) -> dict[str, Any]:
-    """Train `warmup` and then `steps` steps of `run` under the flags of `rung`; seconds of each step, and the machine.
+class Probe:
+    """A run under the flags of `rung`, ready and idle until it is measured; None: under its own flags and noise."""
 
-    Seconds are between CUDA events on a GPU, of processor time on a CPU, where other work then hardly matters.
-    Without a `rung` the run has its own flags and noise, and its evaluation and its power are measured, too.
-    """
-    run_id, task = run.id, params.tasks[run.task]
-    if batch_size is not None:
-        recipe = task.recipe.model_copy(update={"batch_size": batch_size})
-        task = task.model_copy(update={"recipe": recipe})
-        params = params.model_copy(update={"tasks": params.tasks | {run.task: task}})
-    flags = None
-    if rung is not None:
-        run, flags = replace(run, arm="det"), ladder(tf32=params.execution.precision == "tf32")[rung]
-    conditions = set_conditions(params, run, layout, device, instead=flags)
-    where, packed = conditions.device, conditions.packed
-    gpu = Gpu(str(torch.cuda.get_device_properties(where).uuid)) if where.type == "cuda" else None
-    setup = assemble(conditions, fresh_entropy())
-    stream = endless(setup)
-    startup = time.time() - psutil.Process().create_time()
-    for _ in range(warmup):
-        train_step(setup, next(stream))
-    before = readings(gpu)
-    marks = Marks(where)
-    for _ in range(steps):
-        train_step(setup, next(stream))  # the making of the batch belongs to the step
-        marks.mark()
-    seconds = marks.seconds()
-    after = readings(gpu)
-    estimated: dict[str, Any] = {}
-    if rung is None:
-        estimated["watts"] = mean_watts(setup, stream, gpu, where)
-        evaluate(setup.model, setup.batches)  # the first one loads kernels and chooses algorithms
-        clock = Marks(where)
-        evaluate(setup.model, setup.batches)
+    def __init__(
+        self, params: Params, run: Run, layout: Layout, *, rung: str | None, batch_size: int | None, device: str
+    ) -> None:
+        task = params.tasks[run.task]
+        if batch_size is not None:
+            recipe = task.recipe.model_copy(update={"batch_size": batch_size})
+            task = task.model_copy(update={"recipe": recipe})
+            params = params.model_copy(update={"tasks": params.tasks | {run.task: task}})
+        self.run_id, self.rung, self.batch_size = run.id, rung, task.recipe.batch_size
+        self.settings: Rung | None = None
+        if rung is None:
+            conditions = set_conditions(params, run, layout, device)
+        else:
+            run = replace(run, arm="det")
+            self.settings = ladder_for(device, tf32=params.execution.precision == "tf32").rungs[rung]
+            conditions = rung_conditions(params, run, layout, device, self.settings)
+        self.device, self.conditions = conditions.device, conditions
+        cuda = self.device.type == "cuda"
+        self.gpu = Gpu(str(torch.cuda.get_device_properties(self.device).uuid)) if cuda else None
+        self.setup = assemble(conditions, fresh_entropy())
+        self.stream = endless(self.setup)
+        self.startup_seconds = time.time() - psutil.Process().create_time()
+        self.fingerprint: str | None = None
+
+    def measure(self, seconds: float, warmup: float) -> dict[str, Any]:
+        """Train for `warmup` and then for `seconds`; seconds of each step, and the machine.
+
+        On a GPU they are between CUDA events. On a CPU they are wall time on a rung, for threads share the work, and
+        else processor time, where other work hardly matters. On a rung the first time begins with a fixed number of
+        steps and the fingerprint after them.
+        """
+        begin = time.perf_counter()
+        if self.fingerprint is None and self.rung is not None:
+            for _ in range(FIXED_STEPS[self.device.type]):
+                self.step()
+            self.fingerprint = fingerprint(self.setup.model)
+        elif self.rung is not None:
+            warmup = min(warmup, WARM_AGAIN)
+        self.step()
+        while time.perf_counter() - begin < warmup:
+            self.step()
+        before = readings(self.gpu)
+        marks = Marks(self.device, wall=self.rung is not None)
+        begin, count = time.perf_counter(), 0
+        while count < LEAST_STEPS or time.perf_counter() - begin < seconds:
+            self.step()  # the making of the batch belongs to it
+            marks.mark()
+            count += 1
+        step_seconds = marks.seconds()
+        after = readings(self.gpu)
+        if self.settings and self.settings.fingerprints:
+            # One an epoch, its time spread over the epoch's steps.
+            fingerprint(self.setup.model)
+            marks = Marks(self.device, wall=True)
+            fingerprint(self.setup.model)
+            marks.mark()
+            share = marks.seconds()[0] / -(-self.conditions.packed.n_train // self.batch_size)
+            step_seconds = [step + share for step in step_seconds]
+        return {
+            "run": self.run_id,
+            "rung": self.rung,
+            "device": self.device.type,
+            "batch_size": self.batch_size,
+            "warmup_seconds": warmup,
+            "startup_seconds": self.startup_seconds,
+            "step_seconds": step_seconds,
+            "clock": marks.name,
+            "fingerprint": self.fingerprint,
+            "peak_memory_bytes": peak_memory(self.device),
+            "train_images": self.conditions.packed.n_train,
+            "data": self.conditions.packed.digest,
+            "before": before,
+            "after": after,
+            "flags": self.conditions.flags,
+            "host": host_facts(self.device),
+            "versions": versions(self.device),
+        }
+
+    def estimate(self) -> dict[str, Any]:
+        """Power, seconds of one evaluation and bytes of the model: what an estimate needs beside the steps."""
+        watts = mean_watts(self.setup, self.stream, self.gpu, self.device)
+        evaluate(self.setup.model, self.setup.batches)  # the first one loads kernels and chooses algorithms
+        clock = Marks(self.device, wall=False)
+        evaluate(self.setup.model, self.setup.batches)
         clock.mark()
-        estimated["evaluation_seconds"] = clock.seconds()[0]
-    return estimated | {
-        "run": run_id,
-        "rung": rung,
-        "device": where.type,
-        "batch_size": task.recipe.batch_size,
-        "warmup": warmup,
-        "startup_seconds": startup,
-        "step_seconds": seconds,
-        "clock": "CUDA events" if where.type == "cuda" else "processor time",
-        "peak_memory_bytes": peak_memory(where),
-        "model_bytes": sum(tensor.nbytes for tensor in model_state(setup.model).values()),
-        "train_images": packed.n_train,
-        "data": packed.digest,
-        "before": before,
-        "after": after,
-        "flags": conditions.flags,
-        "host": host_facts(where),
-        "versions": versions(where),
-    }
+        size = sum(tensor.nbytes for tensor in model_state(self.setup.model).values())
+        return {"watts": watts, "evaluation_seconds": clock.seconds()[0], "model_bytes": size}
+
+    def step(self) -> None:
+        """One training step on the next batch."""
+        train_step(self.setup, next(self.stream))
+
+
+def rung_conditions(params: Params, run: Run, layout: Layout, device: str, rung: Rung) -> Conditions:
+    """A run's conditions under the flags of a rung; on a CPU those that runs refuse, too."""
+    if device != "cpu":
+        return set_conditions(params, run, layout, device, instead=rung.flags)
+    packed = load_packed(layout.prepared(run.task), params.data_params_digest(run.task))
+    set_flags({"deterministic_algorithms": rung.flags.deterministic_algorithms, "fill_uninitialized_memory": False})
+    return Conditions(params, run, layout.root, torch.device("cpu"), "none", read_flags(), packed)
 
 
 def endless(setup: Setup) -> Iterator[Batch]:
@@ -110,9 +153,10 @@ def endless(setup: Setup) -> Iterator[Batch]:
 class Marks:
     """Points in time on a device, read only at the end, so that nothing waits in between."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, wall: bool) -> None:
         self._cuda = device.type == "cuda"
-        self._now: Callable[[], Any] = self._event if self._cuda else time.process_time
+        self.name = "CUDA events" if self._cuda else "wall time" if wall else "processor time"
+        self._now: Callable[[], Any] = self._event if self._cuda else time.perf_counter if wall else time.process_time
         if self._cuda:
             torch.cuda.synchronize(device)
         self._points: list[Any] = [self._now()]

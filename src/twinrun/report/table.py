@@ -14,6 +14,7 @@ import pandas as pd
 from twinrun.collect.collect import write_csv
 from twinrun.collect.study import remarks as remarks
 from twinrun.report.columns import Column, missing
+from twinrun.study.errors import plural as plural
 from twinrun.study.files import write_text
 
 COMMAND = "twinrun analyze"  # makes every table and figure
@@ -66,11 +67,6 @@ def span(values: pd.Series, form: str, factor: float = 1.0) -> str:
         return "not available"
     low, high = f"{known.min():{form}}", f"{known.max():{form}}"
     return low if low == high else f"{low} to {high}"
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def counts(values: pd.Series) -> str:

@@ -11,6 +11,11 @@ def plain(text: str) -> str:
     return _UNPRINTABLE.sub("?", text)
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 class TwinrunError(Exception):
     """A mistake or fault with a name; the command line prints it without a traceback.
 

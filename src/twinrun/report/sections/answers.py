@@ -27,7 +27,6 @@ MOST_ROWS = 4  # tasks, or costs, in one picture
 MOST_SQUARES = 120
 MOST_NAMED = 3  # cells named in a sentence
 POINT = 0.01  # the difference whose runs are counted: one point
-FREE, CONTROL, DETERMINISTIC = "free", "free_again", "deterministic_algorithms"  # rungs of `twinrun cost`
 
 
 class TaskSpread(NamedTuple):
@@ -278,12 +277,12 @@ def _measured(study: Study) -> list[tuple[str, CostEstimate, str]]:
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         try:
             content = read_json(path)
-            settings, blocks = content["settings"], content["blocks"]
+            settings, blocks, ladder = content["settings"], content["blocks"], content["ladder"]
             task, optimizer = settings["run"].split("/")[:2]
             if settings["code"] != study.info["code_digest"] or task not in study.tasks:
                 continue
             times = [[(item["rung"], float(np.median(item["step_seconds"]))) for item in block] for block in blocks]
-            estimate = judge(times, FREE, CONTROL)[DETERMINISTIC]
+            estimate = judge(times, ladder["base"], ladder["control"])[ladder["deterministic"]]
             host = blocks[0][0]["host"]
         except (TwinrunError, LookupError, TypeError, ValueError, AttributeError):
             continue  # a file that is damaged or of another version says nothing; `twinrun cost` names it

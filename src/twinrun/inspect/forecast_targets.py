@@ -60,14 +60,14 @@ def step_of_function(name: str, root: Path) -> Step:
     return step_of(model, loss, (inputs, targets))
 
 
-def is_model(subject: str) -> bool:
+def is_model(target: str) -> bool:
     """Whether it is the name of a model and not of a task."""
-    return subject in NAMES or subject.startswith(TIMM)
+    return target in NAMES or target.startswith(TIMM)
 
 
-def no_such_subject(subject: str, tasks: list[str]) -> InputError:
+def no_such_target(target: str, tasks: list[str]) -> InputError:
     """The error for what is neither a task nor a model."""
-    near = get_close_matches(subject, [*tasks, *NAMES], n=1)
+    near = get_close_matches(target, [*tasks, *NAMES], n=1)
     start = f"did you mean {near[0]!r}? " if near else ""
     hint = f"{start}tasks: {', '.join(tasks) or 'none here'}; models: {', '.join(NAMES)}, {TIMM}NAME, file.py:function"
-    return InputError(f"{subject!r} is neither a task of this study nor a model", hint)
+    return InputError(f"{target!r} is neither a task of this study nor a model", hint)
