@@ -65,6 +65,15 @@ def _interpreter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     os.environ.pop(CUBLAS, None)
 
 
+def torch_sees_a_gpu() -> bool:
+    """Whether there is a GPU; there is none for a core without PyTorch."""
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Fast tests first, but slow ones where processes share the work, so that none is alone with them at the end.
@@ -72,9 +81,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Those on a GPU only where there is one (left out, not skipped: nothing is hidden by it). Tests that share what their
     module has made are one group, so that `--dist loadgroup` makes it once.
     """
-    import torch
-
-    if not torch.cuda.is_available():
+    if not torch_sees_a_gpu():
         items[:] = [item for item in items if not item.get_closest_marker("cuda")]
     if not os.environ.get("TWINRUN_REAL_DATA"):
         items[:] = [item for item in items if "real_data" not in getattr(item, "fixturenames", ())]

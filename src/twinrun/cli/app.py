@@ -22,7 +22,7 @@ from twinrun.cli.report import analyze, collect, report
 from twinrun.cli.statistics import power, reanalyze_app
 from twinrun.cli.train import plan, train, verify
 from twinrun.cli.twins import twins
-from twinrun.study.errors import TwinrunError
+from twinrun.study.errors import InputError, TwinrunError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,6 +72,10 @@ def main() -> None:
     except BrokenPipeError:  # `| head -1`: nobody reads any more; what was finished is kept
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
+    except ModuleNotFoundError as error:
+        if error.name not in _STUDY_PACKAGES:
+            raise
+        _fail(InputError(f"this command needs {_STUDY_PACKAGES[error.name]}, which is not installed here", _INSTALL))
     except OSError as error:
         from twinrun.study.files import explain_os_error
 
@@ -83,6 +87,15 @@ def main() -> None:
             os._exit(130)  # a cluster stops a container's file system, too: nothing more can be imported from it
         raise
 
+
+# What the core leaves out, by the name that is imported.
+_STUDY_PACKAGES = {
+    "torch": "PyTorch", "torchvision": "torchvision", "dvc": "DVC", "pydicom": "pydicom", "pynvml": "nvidia-ml-py",
+    "requests": "requests", "urllib3": "urllib3",
+}  # fmt: skip
+_INSTALL = (
+    "`pip install '.[study]'` in a checkout of twinrun brings all that a study needs; an audit needs PyTorch alone"
+)
 
 _GOES_ON = "; what was finished is kept, and the same command goes on"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -71,8 +72,8 @@ def read_flags() -> Flags:
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "fill_uninitialized_memory": memory.fill_uninitialized_memory,  # type: ignore[attr-defined]
-        "cuda_matmul_tf32": _tf32(torch.backends.cuda.matmul, torch.backends.cuda.matmul),
-        "cudnn_tf32": _tf32(torch.backends.cudnn, torch.backends.cudnn.conv),  # type: ignore[attr-defined]
+        "cuda_matmul_tf32": _tf32(torch.backends.cuda.matmul, "fp32_precision"),
+        "cudnn_tf32": _tf32(torch.backends.cudnn, "conv.fp32_precision"),
         "cpu_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cublas_workspace_config": os.environ.get(CUBLAS),
@@ -125,9 +126,9 @@ _SET: dict[str, Callable[[Any], None]] = {
 }
 
 
-def _tf32(old: Any, new: Any) -> bool:
+def _tf32(backend: Any, newer: str) -> bool:
     """Whether TF32 is on: by the older of torch's two ways to say so, which fails once a user has used the newer."""
     try:
-        return bool(old.allow_tf32)
+        return bool(backend.allow_tf32)
     except RuntimeError:
-        return bool(new.fp32_precision == "tf32")
+        return bool(attrgetter(newer)(backend) == "tf32")
