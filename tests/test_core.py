@@ -35,7 +35,7 @@ def imported(folder: Path) -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names) - {"twinrun"}
+    return names - set(sys.stdlib_module_names) - {"twinrun", "pytest"}  # pytest itself imports the plugin
 
 
 def test_what_is_imported_is_declared() -> None:

@@ -110,7 +110,8 @@ def serve() -> dict | None:
                     continue
                 if not loaded:
                     for module in SLOW:
-                        importlib.import_module(module)
+                        with suppress(ModuleNotFoundError):  # the core has no torchvision
+                            importlib.import_module(module)
                     gc.freeze()  # the collector would copy the pages of all that it looks at
                     loaded = True
                 child = os.fork()

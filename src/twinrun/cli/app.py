@@ -73,9 +73,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
     except ModuleNotFoundError as error:
-        if error.name not in _STUDY_PACKAGES:
+        if (package := _STUDY_PACKAGES.get(error.name or "")) is None:
             raise
-        _fail(InputError(f"this command needs {_STUDY_PACKAGES[error.name]}, which is not installed here", _INSTALL))
+        _fail(InputError(f"this command needs {package}, which is not installed here", _INSTALL))
     except OSError as error:
         from twinrun.study.files import explain_os_error
 
