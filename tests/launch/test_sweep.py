@@ -23,6 +23,8 @@ from twinrun.launch.status import states
 from twinrun.study.errors import BusyError, IncompleteError
 from twinrun.study.layout import LOCK, Layout
 from twinrun.study.params import Params, read_params
+from twinrun.study.pins import JOBS
+from twinrun.study.records import read_measured
 
 
 @pytest.fixture
@@ -46,7 +48,9 @@ def test_a_failed_run_is_named_and_the_others_are_kept(small: Params, study: Lay
     assert "a file stands where a folder should be" in err
     assert list(states(small, study).values()) == ["missing", "complete", "complete", "complete"]
     (blocked / "det_1").unlink()
-    assert cli("sweep")[1] == "1 run trained, 3 were there already\n"
+    assert cli("sweep", "--jobs", "1")[1] == "1 run trained, 3 were there already\n"
+    jobs = [read_measured(study.run(run)).environment[JOBS] for run in small.runs]
+    assert jobs == ["1", "2", "2", "2"]
 
 
 def test_every_run_gets_its_own_environment(small: Params, study: Layout) -> None:

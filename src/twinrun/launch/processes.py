@@ -12,6 +12,7 @@ from pathlib import Path
 from twinrun.launch.workers import NOT_STARTED, Workers
 from twinrun.study.files import write_text
 from twinrun.study.grid import Run
+from twinrun.study.pins import JOBS
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def train_processes(
     def train(run: Run) -> Finished:
         gpu = free.get() if gpus else None  # there are as many as threads: nobody waits
         try:
-            variables = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+            variables = {JOBS: str(jobs)} | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
             ended = workers.run(["train", run.id, *arguments(run)], variables)
         finally:
             if gpu is not None:

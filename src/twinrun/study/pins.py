@@ -20,6 +20,7 @@ PINNED = {
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 CUBLAS_DETERMINISTIC = ":4096:8"
 SEED, ARM = "TWINRUN_SEED", "TWINRUN_ARM"  # set by `twinrun twins`, read by `twinrun.controlled`
+JOBS = "TWINRUN_JOBS"  # set by a sweep, noted by its runs: how many share the machine, beside which autotuning is timed
 # Variables that would override the numerics from outside. numerics.py decides about cuBLAS's workspaces.
 REMOVED = (
     "NVIDIA_TF32_OVERRIDE",

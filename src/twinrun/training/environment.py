@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from twinrun.study.pins import CUBLAS, PINNED
+from twinrun.study.pins import CUBLAS, JOBS, PINNED
 from twinrun.training.gpu import Gpu
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydicom", "safetensors", "timm")
@@ -81,6 +81,6 @@ def cublas_version() -> str | None:
 
 
 def environment_variables() -> dict[str, str]:
-    """The controlled variables and those that choose devices, as they are."""
-    names = (*PINNED, CUBLAS, "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID")
+    """The controlled variables, those that choose devices, and how many runs a sweep has at a time, as they are."""
+    names = (*PINNED, CUBLAS, JOBS, "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID")
     return {name: os.environ[name] for name in names if name in os.environ}
