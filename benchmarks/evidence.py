@@ -41,6 +41,9 @@ def main() -> None:
         arguments.epochs = begun
     epochs = arguments.epochs or (1 if small else EPOCHS[arguments.task])
     task = TASKS[arguments.task](arguments.data.resolve(), arguments.folder, epochs)
+    if small and arguments.task == "cifar10":
+        few(arguments.folder / "data" / "few.csv")
+        task["data"]["table"] = "data/few.csv"
     task["model"]["width"] = 0.125 if small else 1.0
     task["recipe"] |= {"epochs": epochs, "heads_every": max(1, epochs // 5), "features": 256}
     study = {
@@ -84,6 +87,14 @@ def linked(data: Path, folder: Path, name: str) -> str:
     link.unlink(missing_ok=True)
     link.symlink_to(data / name)
     return f"data/{name}"
+
+
+def few(table: Path) -> None:
+    """Writes the first 30 training and 10 test images of each class of CIFAR-10."""
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    rows = [f"{split}/{name}/{number:04d}.jpg,{name},{split}" for name in names
+            for split, count in (("train", 30), ("test", 10)) for number in range(count)]  # fmt: skip
+    table.write_text("\n".join(["path,label,split", *rows]) + "\n")
 
 
 def cifar10(data: Path, folder: Path, epochs: int) -> dict[str, Any]:
