@@ -45,11 +45,12 @@ def test_everything_is_put_back(deterministic: bool, monkeypatch: pytest.MonkeyP
             draw()
             assert held.flags["deterministic_algorithms"] is deterministic
             assert held.flags["cpu_threads"] == (1 if deterministic else 2)
+            assert os.environ.get("NCCL_ALGO") == ("Ring" if deterministic else None)
             raise ZeroDivisionError("a mistake of the user's own")
         assert draw() == expected
         assert read_flags() == flags
         assert torch.is_deterministic_algorithms_warn_only_enabled()
-        assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+        assert not {"CUBLAS_WORKSPACE_CONFIG", "NCCL_ALGO", "NCCL_PROTO"} & set(os.environ)
     finally:
         torch.use_deterministic_algorithms(False)
         torch.set_num_threads(1)

@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import REPOSITORY
 
 from twinrun.cli.app import main
+from twinrun.inspect.nccl import NCCL
 from twinrun.study.errors import InputError
 from twinrun.study.pins import PINNED
 from twinrun.twins import folders
@@ -132,6 +133,8 @@ def test_what_each_arm_sets() -> None:
     foreign = {"PYTHONNOUSERSITE", "PYTHONSAFEPATH"}
     assert all(det[name] == value for name, value in PINNED.items() if name not in foreign)
     assert "NVIDIA_TF32_OVERRIDE" not in det
+    assert det.items() >= NCCL.items()
+    assert environment("det", 5, {"NCCL_ALGO": "Tree"})["NCCL_ALGO"] == "Tree"
     assert det["PYTHONSAFEPATH"] == "1"  # the user's own
     assert "PYTHONSAFEPATH" not in environment("det", 5, {})
     assert environment("nd", 5, base) == base | {"TWINRUN_SEED": "5", "TWINRUN_ARM": "nd"}

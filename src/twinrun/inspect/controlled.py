@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from twinrun.inspect.nccl import NCCL
 from twinrun.study.errors import InputError
 from twinrun.study.pins import ARM, CUBLAS, CUBLAS_DETERMINISTIC, PINNED, SEED
 from twinrun.training.numerics import Flags, flags_kept, read_flags, set_flags
@@ -59,7 +60,7 @@ def controlled(seed: int | None = None, *, deterministic: bool | None = None) ->
             f"without {' '.join(missing)}; `twinrun twins --arm det -- python ...` sets them, or your shell",
             stacklevel=3,
         )
-    with flags_kept(), _generators_kept():
+    with flags_kept(), _generators_kept(), _set_variables(NCCL if fixed else {}):
         set_flags(_mode(fixed))
         random.seed(chosen)
         np.random.seed(chosen)  # noqa: NPY002 - the legacy generator is the one that a user's code may use
@@ -89,6 +90,17 @@ def _mode(deterministic: bool) -> Flags:
         workspace = os.environ.get(CUBLAS, CUBLAS_DETERMINISTIC)
         flags |= {"cpu_threads": 1, "fill_uninitialized_memory": False, "cublas_workspace_config": workspace}
     return flags
+
+
+@contextmanager
+def _set_variables(wanted: Mapping[str, str]) -> Iterator[None]:
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @contextmanager

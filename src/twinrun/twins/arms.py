@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 
+from twinrun.inspect.nccl import NCCL
 from twinrun.study.errors import InputError
 from twinrun.study.pins import ARM, CUBLAS, CUBLAS_DETERMINISTIC, PINNED, SEED, clean_environment
 
@@ -21,7 +22,8 @@ _FOREIGN = ("PYTHONNOUSERSITE", "PYTHONSAFEPATH")
 def environment(arm: str, seed: int, base: Mapping[str, str]) -> dict[str, str]:
     """The environment of one twin, made of `base`: the seed in TWINRUN_SEED, the arm in TWINRUN_ARM, and for
 
-    det the variables of `study/pins.py` but the two that choose packages, with CUBLAS_WORKSPACE_CONFIG=:4096:8.
+    det the variables of `study/pins.py` but the two that choose packages, CUBLAS_WORKSPACE_CONFIG=:4096:8, and those of
+    `inspect/nccl.py` where `base` has none.
     """
     variables = dict(base)
     if arm == "det":
@@ -29,7 +31,7 @@ def environment(arm: str, seed: int, base: Mapping[str, str]) -> dict[str, str]:
         for name in _FOREIGN:
             variables.pop(name)
             variables |= {name: base[name]} if name in base else {}
-        variables[CUBLAS] = CUBLAS_DETERMINISTIC
+        variables = NCCL | variables | {CUBLAS: CUBLAS_DETERMINISTIC}
     return variables | {SEED: str(seed), ARM: arm}
 
 
@@ -51,5 +53,5 @@ def described(arm: str) -> str:
     """In words what the arm sets."""
     if arm == "det":
         pins = " ".join(f"{name}={value}" for name, value in PINNED.items() if name not in _FOREIGN)
-        return f"{ARMS[arm]}: {pins} {CUBLAS}={CUBLAS_DETERMINISTIC}"
+        return f"{ARMS[arm]}: {pins} {CUBLAS}={CUBLAS_DETERMINISTIC}; NCCL's ring, protocol and channels"
     return ARMS[arm]
