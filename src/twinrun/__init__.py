@@ -55,6 +55,7 @@ def assert_same_bits(first: Any, second: Any) -> None:
 
     Works without torch for anything but tensors and modules.
     """
+    __tracebackhide__ = True
     from twinrun.twins.nested import assert_same_bits as check
 
     check(first, second)

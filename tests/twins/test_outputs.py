@@ -78,6 +78,24 @@ def test_without_a_choice_everything_that_was_written_and_printed_is_compared(tw
     assert twins("print('acc 0.5')", "--out again --metric log:acc --no-log")[0] == 0
 
 
+CLOCKS = """
+import json, os, time
+print(f"W1128 14:09:0{time.time_ns() % 10}.773000 {os.getpid()} torch/run.py:851] begun, {time.time_ns() % 999} ms")
+json.dump({"acc": 0.5, "train_runtime": time.time()}, open("state.json", "w"))
+if "loss" in os.environ: print("epoch 1 loss", os.urandom(2).hex())
+"""
+
+
+def test_clocks_in_what_a_program_prints_and_writes_are_told(twins: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, said = twins(CLOCKS)
+    assert (
+        "what it printed: the same contents in all 2; they differ in dates, times, durations and speeds alone" in said
+    )
+    assert "1 of 2 entries differ, the first is a clock: ['train_runtime']: " in said
+    monkeypatch.setenv("loss", "1")
+    assert "what it printed: twin 1 against twin 2: 2 of 2 entries differ" in twins(CLOCKS, "--out again")[1]
+
+
 def test_the_environment_of_nd_is_left_as_it_is(twins: Cli) -> None:
     script = "open('a', 'w').write(str(list({'crack', 'spall', 'rust', 'clean', 'stain', 'spot'})))"
     code, said = twins(script, "--arm nd", count=5)  # the same order five times: once in 720^4

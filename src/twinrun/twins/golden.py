@@ -48,6 +48,7 @@ def check(file: Path, name: str, value: Any, *, update: bool) -> None:
 
     A text is a fingerprint itself, of anything else `nested.digest` is taken. With `update` it is recorded instead.
     """
+    __tracebackhide__ = True
     here, found = this_platform(), value if isinstance(value, str) else digest(value)
     if update:
         with hold(file.with_suffix(".lock"), f"{file} is being written", patience=PATIENCE_SECONDS):
@@ -59,11 +60,13 @@ def check(file: Path, name: str, value: Any, *, update: bool) -> None:
     known = _read(file).get(name, {})
     if here not in known:
         there = "; ".join(known) or "none"
-        raise AssertionError(f"{name}: no golden fingerprint of this platform ({here}; there is: {there}): {UPDATE}")
+        raise AssertionError(
+            f"{name}: no golden fingerprint of this platform ({here}; there is: {there}); {UPDATE} records it"
+        )
     if known[here] != found:
         raise AssertionError(
-            f"{name}: fingerprint {found[:16]}... instead of {known[here][:16]}... on {here}; if it should be another "
-            f"one: {UPDATE}"
+            f"{name}: fingerprint {found[:16]}... instead of {known[here][:16]}... on {here}; if that is "
+            f"meant: {UPDATE}"
         )
 
 

@@ -46,6 +46,7 @@ def assert_same_bits(first: Any, second: Any) -> None:
     AssertionError: not the same bits: 1 of 1 elements differ, by at most 0 ulps or 0: 0.0 against -0.0; \
 1 are 0.0 in one and -0.0 in the other
     """
+    __tracebackhide__ = True
     found = list(differences(first, second))
     if not found:
         return

@@ -1,0 +1,94 @@
+"""What docs/twins.md, resume.md and notice.md show is what the commands answer; the Action ends as they do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.conftest import REPOSITORY
+from tests.twins.conftest import Twins, warm
+
+WITH_TORCH = ("resumable.py",)
+
+
+def sessions(page: str, program: str) -> list[tuple[str, list[str]]]:
+    """The command lines of a page that begin with `$ program`, and the shown pieces of their answers."""
+    blocks = re.findall(r"((?:^    .*\n|^\n)+)", (REPOSITORY / "docs" / page).read_text(), re.M)
+    parts = [part for block in blocks for part in block.split("    $ ")[1:] if part.startswith(program)]
+    lines = [part.partition("\n") for part in parts]
+    return [(command, [plain(piece) for piece in text.split("    ...\n")]) for command, _, text in lines]
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\d+\.\d s\b", "N s", " ".join(text.split()))
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    for name in ("resumable.py", "class_order.py", "test_training.py"):
+        shutil.copy(REPOSITORY / "examples" / name, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("page", "place", "code"), [("twins.md", 0, 4), ("resume.md", 0, 0), ("resume.md", 1, 4), ("notice.md", 0, 0)]
+)
+def test_twins_are_shown_as_they_are_answered(
+    examples: Path, run_twins: Twins, monkeypatch: pytest.MonkeyPatch, page: str, place: int, code: int
+) -> None:
+    monkeypatch.delenv("PYTHONHASHSEED") if page == "twins.md" else None
+    command, pieces = sessions(page, "twinrun twins")[place]
+    options, _, shown = command.removeprefix("twinrun twins ").partition(" -- ")
+    _, script, *words = shlex.split(shown)
+    used = warm(script, *words) if script in WITH_TORCH else [sys.executable, script, *words]
+    given, said = run_twins(options, used)
+    assert given == code, said
+    said = plain(said.replace(shlex.join(used), shown))
+    for piece in pieces:
+        assert piece in said
+
+
+def test_tests_are_shown_as_they_end(examples: Path) -> None:
+    shown = sessions("notice.md", "pytest")
+    assert len(shown) == 2
+    for command, pieces in shown:
+        words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *shlex.split(command)[1:]]
+        environment = os.environ | {"COLUMNS": "120"}
+        done = subprocess.run(words, cwd=examples, env=environment, capture_output=True, text=True, check=False)
+        for piece in pieces:
+            assert piece in plain(done.stdout), done.stdout
+    assert [path.name for path in (examples / "fingerprints").iterdir()] == ["test_training.json"]
+
+
+@pytest.mark.parametrize(
+    ("script", "inputs", "code", "verdict"),
+    [
+        ("open('a b', 'w').write('x')", {"OUTPUTS": "a b\n*.none"}, 2, "bad input"),
+        ("open('a b', 'w').write('x')", {"OUTPUTS": "a b", "METRICS": ""}, 0, "identical"),
+        ("import os; open('a', 'w').write(os.urandom(4).hex())", {}, 4, "different"),
+    ],
+)
+def test_the_action_ends_as_the_twins_do(
+    tmp_path: Path, script: str, inputs: dict[str, str], code: int, verdict: str
+) -> None:
+    action = yaml.safe_load((REPOSITORY / "action.yml").read_text())
+    step = action["runs"]["steps"][-1]
+    assert action["outputs"]["result"]["value"] == f"${{{{ steps.{step['id']}.outputs.result }}}}"
+    values = {name: action["inputs"][text[11:-3]].get("default", "") for name, text in step["env"].items()}
+    values |= {"COMMAND": f'{sys.executable} -c "{script}"', "COUNT": "2", **inputs}
+    out = tmp_path / "github"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | values | {"GITHUB_OUTPUT": str(out), "PATH": path}
+    done = subprocess.run(
+        ["bash", "-e", "-c", step["run"]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert json.loads(out.read_text().removeprefix("result="))["verdict"] == verdict
