@@ -105,3 +105,23 @@ def test_one_line_of_json_for_scripts(run_twins: Twins, capsys: pytest.CaptureFi
     assert (line["verdict"], line["first"], line["twins"], line["finished"]) == ("different", "a", 2, 2)
     assert (line["arm"], line["compared"], line["folder"]) == ("det", 2, "twins")
     assert line["said"] == "different, first in a"
+
+
+def test_a_program_that_writes_elsewhere_is_not_called_identical_in_silence(run_twins: Twins) -> None:
+    Path("train.py").write_text("import os; os.chdir('/'); print('acc 0.5')")
+    code, said = run_twins("-n 2", [sys.executable, "train.py"])
+    assert code == 0
+    assert "no file was written into the folders that the twins ran in: only what they printed was compared" in said
+
+
+def test_a_program_that_leaves_nothing_has_no_verdict(run_twins: Twins) -> None:
+    code, said = run_twins("-n 2", ["true"])
+    assert code == 2
+    assert "nothing to compare: the twins wrote no file into their folder and printed nothing" in said
+
+
+def test_a_program_that_needs_a_terminal_says_so(run_twins: Twins) -> None:
+    Path("train.py").write_text("input('which data? ')")
+    code, said = run_twins("-n 2", [sys.executable, "train.py"])
+    assert code == 3
+    assert "EOFError: EOF when reading a line" in said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -86,16 +85,18 @@ def _pairs(matches: dict[str, dict[str, Path]], pattern: str) -> dict[str, dict[
     pairs = {name: {twin: names[name] for twin, names in matches.items()} for name in labels if name in everywhere}
     rest = {twin: [name for name in names if name not in everywhere] for twin, names in matches.items()}
     for key in (lambda name: _DIGITS.sub("*", name), lambda name: pattern):
-        groups = {twin: Counter(map(key, names)) for twin, names in rest.items()}
-        alike = [label for label in dict.fromkeys(label for group in groups.values() for label in group)
-                 if all(group[label] == 1 for group in groups.values())]  # fmt: skip
-        for label in alike:
-            pairs[label] = {
-                twin: matches[twin][name] for twin, names in rest.items() for name in names if key(name) == label
-            }
+        groups: dict[str, dict[str, list[str]]] = {}  # label -> twin -> names
+        for twin, names in rest.items():
+            for name in names:
+                groups.setdefault(key(name), {}).setdefault(twin, []).append(name)
+        alike = {label: twins for label, twins in groups.items()
+                 if len(twins) == len(matches) and all(len(names) == 1 for names in twins.values())}  # fmt: skip
+        for label, twins in alike.items():
+            pairs[label] = {twin: matches[twin][name] for twin, (name,) in twins.items()}
         rest = {twin: [name for name in names if key(name) not in alike] for twin, names in rest.items()}
-    for name in dict.fromkeys(name for names in rest.values() for name in names):
-        pairs[name] = {twin: matches[twin][name] for twin, names in rest.items() if name in names}
+    for twin, names in rest.items():
+        for name in names:
+            pairs.setdefault(name, {})[twin] = matches[twin][name]
     return pairs
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from twinrun.study.errors import InputError
 from twinrun.twins import arms
-from twinrun.twins.comparing import ABSENT, FileResult, compare_files, self_test
+from twinrun.twins.comparing import ABSENT, PRINTED, FileResult, compare_files, self_test
 from twinrun.twins.metrics import MetricResult, compare_metric
 from twinrun.twins.reporting import Result
 from twinrun.twins.running import Plan, Twin, run_twins
@@ -74,5 +74,11 @@ def _judge(
             bad += problems
         if not (files or found or bad):
             bad.append("nothing to compare: the twins wrote no file")
+        elif [file.name for file in files] == [PRINTED] and not found:
+            if not any(twin.log.stat().st_size for twin in compared):
+                bad.append("nothing to compare: the twins wrote no file into their folder and printed nothing")
+            notes.append(
+                "no file was written into the folders that the twins ran in: only what they printed was compared"
+            )
         tested = self_test(compared, files) if with_self_test else []
     return Result(plan, arm, twins, files, found, bad, tested, notes)

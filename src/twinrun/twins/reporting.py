@@ -19,7 +19,8 @@ from twinrun.twins.parts import PARTS, explained
 from twinrun.twins.running import Plan, Twin
 
 SCHEMA = 1
-SAME_SHOWN = 20  # files with the same bytes that are named on the terminal
+SHOWN = 20  # files with the same bytes, and as many others, that are named on the terminal
+ON_THE_PAGE = 1000
 IDENTICAL, DIFFERS, UNFINISHED, BAD = "identical", "different", "incomplete", "bad input"
 NO_EFFECT = "identical in spite of different seeds"
 SEED_HINT = (
@@ -94,15 +95,23 @@ def sentences(result: Result) -> list[str]:
     lines = [f"{count} twins of `{shlex.join(result.plan.command)}`, arm {result.arm} ({arms.described(result.arm)})"]
     lines += [f"{twin.name}: {twin.problem or twin.interrupted}" for twin in result.twins
               if twin.problem or twin.interrupted]  # fmt: skip
-    same = [file for file in result.files if file.verdict == SAME]
-    hidden = {file.name for file in same[SAME_SHOWN:]}
-    lines += [f"{file.name}: {file.what}" for file in result.files if file.name not in hidden]
-    lines += [f"and {len(hidden)} more files with the same bytes in all (twins.json lists them)"] if hidden else []
+    lines += _file_lines(result.files)
     lines += [metric_words(one) for one in result.metrics]
     lines += result.remarks
     loaded = sum(twin.loaded for twin in result.twins)
     lines += [f"{loaded} of {count} twins ran while every core was kept busy"] if loaded else []
     return [*lines, f"verdict: {_verdict_words(result)}"]
+
+
+def _file_lines(files: Sequence[FileResult]) -> list[str]:
+    same = [file for file in files if file.verdict == SAME]
+    others = [file for file in files if file.verdict != SAME]
+    shown = {file.name for file in (*same[:SHOWN], *others[:SHOWN])}
+    hidden = ((len(same), "the same bytes in all"), (len(others), "other verdicts"))
+    return [
+        *(f"{file.name}: {file.what}" for file in files if file.name in shown),
+        *(f"and {n - SHOWN} more files with {what} (twins.json lists them)" for n, what in hidden if n > SHOWN),
+    ]
 
 
 def metric_words(one: MetricResult) -> str:
@@ -202,7 +211,11 @@ def write_result(result: Result) -> Path:
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     page = environment.get_template("twins.html.j2").render(
-        result=result, lines=sentences(result), metric_words=metric_words, command=shlex.join(result.plan.command)
+        result=result,
+        shown=result.files[:ON_THE_PAGE],
+        lines=sentences(result),
+        metric_words=metric_words,
+        command=shlex.join(result.plan.command),
     )
     write_text(out / "index.html", page)
     return out / "index.html"
