@@ -80,7 +80,9 @@ def test_large_images_are_made_smaller(tmp_path: Path) -> None:
     assert small.shape == (1, 3, 100, 100)
     assert max(small.shape[2:]) <= LARGEST
     assert small[0, 1, 2, 3] == np.rint(image[1, 1, 6:9, 9:12].mean())
-    assert pictures(tmp_path / "images.npy", 1, []).shape[0] == 0
+    assert pictures(tmp_path / "images.npy", 2, []).shape[0] == 0
+    with pytest.raises(MismatchError, match="not the packed images"):
+        pictures(tmp_path / "images.npy", 3, [])
 
 
 def test_what_flips_is_counted_within_cells() -> None:
