@@ -153,7 +153,11 @@ def draw(packages: list[str], a_module: int, count: int, seed: int) -> list[Muta
         for module in sorted((ROOT / "src/twinrun" / package).rglob("*.py")):
             there = len(list(sites(ast.parse(module.read_text()))))
             places += [(module.relative_to(ROOT), n) for n in chance.sample(range(there), min(a_module, there))]
-    return [Mutant(*place) for place in sorted(chance.sample(places, min(count, len(places))))]
+    chosen = sorted(chance.sample(places, min(count, len(places))))
+    # One of each module, then a second: a campaign that is broken off has looked everywhere.
+    modules = [module for module, _ in chosen]
+    turn = {place: number - modules.index(place[0]) for number, place in enumerate(chosen)}
+    return [Mutant(*place) for place in sorted(chosen, key=lambda place: turn[place])]
 
 
 Reach = dict[str, dict[str, Any]]
