@@ -61,6 +61,7 @@ def test_steps_agree_with_the_plain_implementation(settings, plain) -> None:
     ours, theirs = nn.Linear(6, 4), nn.Linear(6, 4)
     theirs.load_state_dict(ours.state_dict())
     optimizer, reference = build_optimizer(settings, ours), plain(theirs.parameters())
+    assert optimizer.defaults["fused"], "the same bits on every processor"
     set_learning_rate(optimizer, 0.05)
     for step in range(5):
         x = torch.rand(8, 6, generator=torch.Generator().manual_seed(step))
