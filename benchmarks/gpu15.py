@@ -1,8 +1,8 @@
 """Runs the parts of benchmarks/gpu15.sh in order: each with its own limit and log, packed after each, resumable.
 
 Its state is in a folder that a second call finds again: what each part leaves, and which parts are done. After each
-part everything that the parts left is packed into at most eight files of at most 15 MiB, so that nothing is lost when
-the machine goes. Standard library only.
+part everything that the parts left is packed into at most eight files of at most 15 MiB, 60 together, so that nothing
+is lost when the machine goes. Standard library only.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-FILES, FILE_BYTES = 8, 15 << 20  # that may come back from the machine; one of them is the table
+FILES, FILE_BYTES, ALL_BYTES = 8, 15 << 20, 60 << 20  # that may come back from the machine; one file is the table
 GRACE = 5.0  # seconds that a command has to end by itself before it is killed; part of its limit
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Part:
-    """`commands` one after the other, within `seconds` together; `then`: only when all before are done.
+    """`commands` one after the other, within `seconds` together.
 
     A command that starts with & goes on in the background; `waits`: for it. `keeps`: patterns of files in the state
     that are packed, too, whether the part is done or not. `answers`: exit codes that are no failure.
@@ -35,7 +35,6 @@ class Part:
     name: str
     seconds: float
     commands: list[list[str]]
-    then: bool = False
     waits: bool = False
     keeps: tuple[str, ...] = ()
     answers: tuple[int, ...] = (0,)
@@ -53,7 +52,7 @@ class Parts:
         self.small = device == "cpu"
 
     def short(self) -> list[Part]:
-        """A quarter of an hour: what must be known, within 470 seconds, then what a second call has time for."""
+        """A quarter of an hour: what must be known, within 470 seconds, then what there is still time for."""
         cifar, jobs, prepare = self.state / "cifar10", "2" if self.small else "4", []
         if self.data:
             # What was packed before the last call's end costs a moment.
@@ -79,7 +78,7 @@ class Parts:
             seeds = self.cifar10("0", "42", "314", "3407", "180698")
             rest.insert(1, Part("locate", 60, [pair], answers=DIFFERS, keeps=keeps))
             rest.append(Part("seeds", 120, [seeds, twinrun(cifar, "prepare"), *sweep], keeps=keeps))
-        listed += [replace(part, then=True) for part in rest]
+        listed += rest
         # A machine without a card is slow, and its limits are not what is tried.
         return [replace(part, seconds=8 * part.seconds) for part in listed] if self.small else listed
 
@@ -188,10 +187,12 @@ class Session:
         return self.end - time.monotonic()
 
     def run(self, chosen: Sequence[Part], listed: Sequence[Part]) -> None:
-        """Do what is chosen of all that is listed and not done; what `then` says waits for the rest of the chosen."""
+        """Do what is chosen of all that is listed and not done, as long as there is time.
+
+        What fails or is stopped does not hold up what follows: the next call tries it again.
+        """
         for part in chosen:
-            waiting = [p.name for p in chosen if not p.then and not self.done(p.name)] if part.then else []
-            if self.done(part.name) or waiting or self.left() < 2 * GRACE:
+            if self.done(part.name) or self.left() < 2 * GRACE:
                 continue
             self.do(part)
             self.pack(listed)
@@ -258,7 +259,7 @@ class Session:
         for pattern in (pattern for part in listed for pattern in part.keeps):
             whole += sorted(self.state.glob(pattern))
         files = sorted((path for path in whole if path.is_file()), key=lambda path: path.stat().st_size)
-        room, left_out = (FILES - 1) * FILE_BYTES - (1 << 20), []
+        room, left_out = min((FILES - 1) * FILE_BYTES, ALL_BYTES) - (1 << 20), []
         with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
             for path in files:  # small ones first: what does not fit is large, and is named
                 if archive.stat().st_size + path.stat().st_size > room:

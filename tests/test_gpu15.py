@@ -51,7 +51,6 @@ def test_each_part_ends_by_its_limit_and_the_next_one_begins(gpu15: ModuleType, 
         ),
         gpu15.Part("wrong", 3, [shell("echo no such thing; exit 5"), shell(f"touch {state}/after")]),
         gpu15.Part("right", 3, [shell(f"echo 12 of 12 agree; echo x > {state}/out/right/made.txt")]),
-        gpu15.Part("extra", 3, [shell("echo more")], then=True),
     ]
     begin = time.monotonic()
     gpu15.Session(state, out, 100, "abc").run(listed, listed)
@@ -63,17 +62,16 @@ def test_each_part_ends_by_its_limit_and_the_next_one_begins(gpu15: ModuleType, 
     assert "stopped at its limit" in rows["stubborn"]
     assert "failed with exit code 5" in rows["wrong"]
     assert rows["right"].endswith("done                   12 of 12 agree")
-    assert "not begun" in rows["extra"]  # while anything before it is missing
     assert unpacked(out)["out/right/made.txt"] == b"x\n"
 
 
-def test_a_second_call_does_what_is_missing_and_then_the_rest(gpu15: ModuleType, tmp_path: Path) -> None:
+def test_what_fails_holds_up_nothing_and_a_second_call_does_what_is_missing(gpu15: ModuleType, tmp_path: Path) -> None:
     gpu15.GRACE = 1.0
     state, out = tmp_path / "state", tmp_path / "out"
     listed = [
         gpu15.Part("first", 5, [shell(f"echo run >> {state}/first")]),
         gpu15.Part("second", 5, [shell(f"echo run >> {state}/second; test -e {state}/mended")]),
-        gpu15.Part("extra", 5, [shell(f"echo run >> {state}/extra")], then=True),
+        gpu15.Part("extra", 5, [shell(f"echo run >> {state}/extra")]),
     ]
     for _ in range(2):
         gpu15.Session(state, out, 100, "abc").run(listed, listed)
@@ -94,21 +92,24 @@ def test_no_part_begins_when_the_time_is_over(gpu15: ModuleType, tmp_path: Path)
     assert "not begun" in (tmp_path / "out" / "table.txt").read_text().splitlines()[2]
 
 
-def test_what_comes_back_keeps_within_the_limits_and_names_what_does_not(gpu15: ModuleType, tmp_path: Path) -> None:
-    gpu15.FILE_BYTES = 1 << 20
+@pytest.mark.parametrize(("together", "left"), [(60 << 20, {"c"}), (3 << 20, {"b", "c"})])
+def test_what_comes_back_keeps_within_the_limits_and_names_what_does_not(
+    together: int, left: set[str], gpu15: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (gpu15.FILES, gpu15.FILE_BYTES, gpu15.ALL_BYTES) == (8, 15 << 20, 60 << 20)
+    monkeypatch.setattr(gpu15, "FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(gpu15, "ALL_BYTES", together)
     state, out = tmp_path / "state", tmp_path / "out"
     fill = "head -c {} /dev/urandom > {}/out/big/{}"
     listed = [gpu15.Part("big", 20, [shell(fill.format(size, state, name)) for name, size in
                                      (("a", 900_000), ("b", 2_500_000), ("c", 9_000_000))])]  # fmt: skip
-    try:
-        gpu15.Session(state, out, 100, "abc").run(listed, listed)
-    finally:
-        gpu15.FILE_BYTES = 15 << 20
+    gpu15.Session(state, out, 100, "abc").run(listed, listed)
     files = list(out.iterdir())
-    assert len(files) <= gpu15.FILES == 8
+    assert len(files) <= gpu15.FILES
     assert all(file.stat().st_size <= 1 << 20 for file in files)
-    assert {"out/big/a", "out/big/b", "logs/big.txt"} <= set(unpacked(out))
-    assert "left out, for want of room: out/big/c" in (out / "table.txt").read_text()
+    assert {f"out/big/{name}" for name in {"a", "b", "c"} - left} | {"logs/big.txt"} <= set(unpacked(out))
+    named = ", ".join(f"out/big/{name}" for name in sorted(left))
+    assert f"left out, for want of room: {named}" in (out / "table.txt").read_text()
 
 
 def test_background_work_is_waited_for_by_the_part_that_needs_it(gpu15: ModuleType, tmp_path: Path) -> None:
@@ -124,14 +125,14 @@ def test_background_work_is_waited_for_by_the_part_that_needs_it(gpu15: ModuleTy
 
 def test_the_parts_fit_into_the_time(gpu15: ModuleType, tmp_path: Path) -> None:
     parts = gpu15.Parts("cuda", tmp_path, tmp_path)
-    first = [part for part in parts.short() if not part.then]
-    assert sum(part.seconds for part in first) == 470
-    assert [part.name for part in first] == [
+    listed = parts.short()
+    first = [
         "machine", "prepare", "determinism", "resume", "throughput", "ladder_preactresnet18", "energy", "cifar10",
     ]  # fmt: skip
-    assert [part.name for part in parts.short() if part.then] == [
-        "ladder_mobilenet_v3_large", "locate", "engines", "audit", "seeds",
+    assert [part.name for part in listed] == [
+        *first, "ladder_mobilenet_v3_large", "locate", "engines", "audit", "seeds",
     ]  # fmt: skip
+    assert sum(part.seconds for part in listed[: len(first)]) == 470
     commands = [command for part in (*parts.short(), *parts.long()) for command in part.commands]
     scripts = {Path(command[1]) for command in commands if command[0] == sys.executable and command[1].endswith(".py")}
     assert {script.name for script in scripts} == {
