@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -85,6 +86,15 @@ def test_a_path_that_leaves_the_copy_is_explained(run_twins: Twins) -> None:
     code, said = run_twins("-n 2", [sys.executable, "train.py"])
     assert code == 3
     assert "it looked for a file above its folder, which is a copy of yours elsewhere: give absolute paths" in said
+
+
+def test_a_program_above_the_folder_is_found(run_twins: Twins, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("work").mkdir()
+    Path("work/train.py").write_text("open('out', 'w').write('1')")
+    python = os.path.relpath(sys.executable, "work")
+    monkeypatch.chdir("work")
+    code, said = run_twins("-n 2", [python, "train.py"])
+    assert code == 0, said
 
 
 def test_many_files_are_counted_and_what_differs_is_shown(run_twins: Twins) -> None:

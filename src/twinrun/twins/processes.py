@@ -36,12 +36,14 @@ def started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The command in a session of its own, which ends with the block; what it prints is added to `log`.
 
+    A program above the current folder, such as `../env/bin/python`, is that one: it was not copied with the folder.
     Raises InputError when it cannot be started.
     """
+    program = os.path.abspath(command[0]) if ".." in Path(command[0]).parts else command[0]  # noqa: PTH100 - links stay
     with log.open("ab") as stream:
         try:
             process = subprocess.Popen(
-                command,
+                [program, *command[1:]],
                 cwd=folder,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
