@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from subprocess import run
 
@@ -12,6 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from twinrun.cli.app import app
+from twinrun.report.compare_page import draw, write_page
+from twinrun.report.comparison import compare_runs
+from twinrun.report.evidence import table_runs
+from twinrun.stats.intervals import PooledSd
 
 LONG = """model,seed,f1,lr
 sgd,1,0.900,x
@@ -49,7 +54,7 @@ BY = ("--metric", "f1", "--by", "model")
 
 def test_the_first_line_is_the_verdict(table: str) -> None:
     lines = said(table, "sgd", "adam", *BY, "--pair", "seed").splitlines()
-    assert lines[0].startswith("adam is better than sgd: difference +0.05067, 95 % interval +0.04")
+    assert lines[0].startswith("adam is better than sgd: adam - sgd = +0.05067, 95 % interval +0.04")
     assert "p = 0.25 by sign permutation; with 3 pairs it cannot be below 0.25" in lines
     text = said(table, "sgd", "adam", *BY)
     assert "p = 0.1 by permutation; with 3 against 3 runs it cannot be below 0.1" in text
@@ -109,7 +114,7 @@ def test_runs_may_be_added_until_it_decides(tmp_path: Path) -> None:
 
 def test_two_published_numbers() -> None:
     text = said("0.912", "0.921", "--images", "2000")
-    assert text.startswith("cannot tell: true difference -0.0082 to +0.0260 with 95 %")
+    assert text.startswith("cannot tell: true difference B - A -0.0082 to +0.0260 with 95 %")
     assert "test images alone: 15.2 %" in text
     assert "training noise is not counted" in text
     assert "from both: " in said("0.912", "0.921", "--images", "2000", "--sd", "0.004")
@@ -138,6 +143,10 @@ def test_two_folders_of_twins(tmp_path: Path) -> None:
         (["sgd", "adam", "--metric", "lr", "--by", "model"], "line 2: lr is 'x', no number"),
         (["sgd", "adam", *BY, "--pair", "lr"], "sgd has two rows with lr 'x'"),
         (["sgd", *BY], "one group, model 'sgd'"),
+        (["0.93", "0.94", "sgd", *BY], "two published numbers, 0.93 and 0.94, beside runs"),
+        (["sgd", "0.94", *BY, "--pair", "seed"], "--pair with the published number 0.94"),
+        (["sgd", "0.94", *BY, "--sequential"], "--sequential with one run"),
+        (["--metric", "f1", "--by", "f1"], "f1 has another value in each row: 9 groups of one run each"),
         (["--by", "model"], "--by model without --metric"),
         (["sgd", "adam", "--metric", "f1"], "--metric without --by"),
         (["sgd", "adam", *BY, "--margin", "0"], "--margin is 0"),
@@ -231,3 +240,75 @@ def test_an_undecided_sequence_promises_no_number_of_runs(tmp_path: Path) -> Non
     text = said(str(tmp_path / "r.csv"), *BY, "--sequential")
     assert text.startswith("cannot tell A and B apart: add runs until it decides")
     assert "note: pairs are made in the order of the runs; --pair makes them by a column" in text
+
+
+def test_runs_against_a_published_number(table: str) -> None:
+    text = said(table, "sgd", "0.93", *BY)
+    assert text.startswith("published 0.93 is better than sgd: published 0.93 - sgd = +0.025, 95 % interval +0.0001586")
+    assert "(one new run, t)" in text  # 0.005 sqrt(1 + 1/3) 4.303
+    assert "note: the published number is taken for one run with the SD of these" in text
+    assert "0.92 is one run, and more of the other would hardly help" in said(table, "sgd", "0.92", *BY)
+
+
+def test_a_wide_table_may_have_columns_of_unequal_length(tmp_path: Path) -> None:
+    wide = tmp_path / "wide.csv"
+    wide.write_text("seed,a,b\n1,0.5,0.7\n2,0.6,0.8\n3,0.55,\n")
+    text = said(str(wide), "a", "b")
+    assert "a  n 3" in text
+    assert "b  n 2" in text
+    assert "note: 1 of 3 values of seed left out" in said(str(wide), "a", "b", "--pair", "seed")
+    wide.write_text("seed,a,b\n1,0.5,0.7\n2,,0.8\n3,0.55,0.9\n")
+    assert "line 3: a is '', no number" in refused(str(wide), "a", "b")
+    assert said(str(wide), "b", "0.9").startswith("cannot tell b and published 0.9 apart")
+
+
+@pytest.mark.parametrize(("text", "mark"), [("a;b\n0,5;0,6\n", "semicolons"), ("a\tb\n0.5\t0.6\n", "tabs")])
+def test_columns_that_are_not_parted_by_commas_are_named(tmp_path: Path, text: str, mark: str) -> None:
+    (tmp_path / "runs.csv").write_text(text)
+    message = refused(str(tmp_path / "runs.csv"), "a", "b")
+    assert f"its columns are parted by {mark}" in message
+    assert "save it with commas" in message
+
+
+def test_many_groups_are_no_flood(tmp_path: Path) -> None:
+    rows = [f"m{place % 40},{place}" for place in range(80)]
+    (tmp_path / "runs.csv").write_text("\n".join(["model,f1", *rows]))
+    message = refused(str(tmp_path / "runs.csv"), *BY)
+    assert "40 groups make 780 pairs" in message
+    assert "name up to 10 of them: m0, m1, m2, m3, m4, m5, m6, m7, m8, m9, ..." in message
+    assert said(str(tmp_path / "runs.csv"), "m1", "m3", *BY).startswith("cannot tell m1 and m3 apart")
+
+
+def test_the_page_shows_runs_differences_and_the_noise_floor(table: str, tmp_path: Path) -> None:
+    runs = table_runs(Path(table), ["sgd", "adam"], metric="f1", by="model", pair=None)
+    right = {name: np.tile([1.0, 0.0, 1.0], (3, 1)) for name in runs.values}
+    right["adam"][0] = 1
+    runs = replace(runs, floor=PooledSd(0.002, 4), right=right)
+    compared = compare_runs(runs, margin=0.01)
+    drawn = draw(compared)
+    above, below = drawn.figure.axes
+    dots = sorted(float(x) for line in above.lines if len(line.get_xdata()) == 3 for x in line.get_xdata())
+    assert dots == sorted([0.900, 0.910, 0.905, 0.950, 0.962, 0.955])
+    interval = compared.comparisons["sgd", "adam"].interval
+    assert any(list(line.get_xdata()) == [interval.low, interval.high] for line in below.lines)
+    band = below.patches[0].get_extents().transformed(below.transData.inverted())
+    assert band.x1 == pytest.approx(PooledSd(0.002, 4).gap_of_two())
+    wider = compared.over_images["sgd", "adam"]
+    assert wider.low <= interval.low
+    assert interval.high <= wider.high
+    pages = [write_page(compared, tmp_path / name) for name in ("a", "b")]
+    assert [p.read_bytes() for p in sorted(pages[0].parent.iterdir())] == [
+        p.read_bytes() for p in sorted(pages[1].parent.iterdir())
+    ]
+    text = pages[0].read_text()
+    assert "<h1>adam is better than sgd: adam - sgd = +0.05067" in text
+    assert "what two identical runs stay within" in text
+    assert json.loads((pages[0].parent / "compare.json").read_text())["pairs"][0]["verdict"] == "better"
+
+
+def test_out_writes_the_page_and_leaves_a_foreign_folder_alone(table: str, tmp_path: Path) -> None:
+    out = tmp_path / "page"
+    assert f"{out}/index.html" in said(table, "sgd", "adam", *BY, "--out", str(out))
+    (out / "mine.txt").write_text("kept")
+    assert "holds mine.txt" in refused(table, "sgd", "adam", *BY, "--out", str(out))
+    assert "--out is for runs" in refused("0.91", "0.92", "--images", "100", "--out", str(out))

@@ -59,8 +59,9 @@ def frames(**changes: Any) -> dict[str, pd.DataFrame]:
     for name, row in values.items():
         mine = {key: value for key, value in changes.items() if key in row}
         found[name] = pd.DataFrame([row] * len(SEEDS)).assign(seed=list(SEEDS), **mine)
-    control = changes.get("control", 0.14)
-    found["churn_arms"] = pd.DataFrame([{**keys, "comparison": "nd, other seeds", "churn": control}])
+    low, high = changes.get("ratio", (0.6, 0.9))
+    same = {"comparison": "nd, same seed", "over_seeds_low": low, "over_seeds_high": high}
+    found["churn_arms"] = pd.DataFrame([{**keys, **same}])
     return found
 
 
@@ -110,13 +111,13 @@ RULES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], str]] = {
         "at least 5.0 %",
     ),
     "as large as the seed": (
-        {"churn": [0.1, 0.11, 0.09, 0.1, 0.1, 0.1], "control": 0.1},
-        [{"churn": [0.1, 0.3, 0.01, 0.1, 0.1, 0.1], "control": 0.1}, {"control": None}, {"control": 0.0}],
+        {"ratio": (0.93, 1.07)},
+        [{"ratio": (0.79, 1.2)}, {"ratio": (None, None)}],
         "0.93 to 1.07",
     ),
     "the seed": (
-        {"churn": [0.1, 0.11, 0.09, 0.1, 0.1, 0.1], "control": 0.4},
-        [{"churn": [0.1, 0.4, 0.01, 0.1, 0.1, 0.1], "control": 0.25}],
+        {"ratio": (0.23, 0.27)},
+        [{"ratio": (0.23, 0.51)}],
         "0.23 to 0.27",
     ),
     "average the runs' probabilities": (

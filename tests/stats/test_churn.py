@@ -12,6 +12,7 @@ from scipy import stats
 
 from twinrun.stats import churn as p
 from twinrun.stats import weights as w
+from twinrun.stats.pairs import churn_over_seeds
 
 classes = st.integers(0, 3)
 several = arrays.arrays(np.int64, st.tuples(st.integers(2, 7), st.integers(1, 20)), elements=classes)
@@ -129,3 +130,50 @@ def test_component_sd() -> None:
     assert w.mean_component_sd(heads) == pytest.approx(heads.astype(float).std(axis=0).mean())
     assert w.mean_component_sd(np.full((3, 4), 0.1, np.float32)) == 0
     assert math.isnan(w.mean_component_sd(np.empty((0, 4))))
+
+
+def seeds(rng: np.random.Generator, count: int, runs: int, shift: float) -> list[np.ndarray]:
+    """Class counts of a binary network; seeds differ on images, and runs as a whole by `shift`."""
+    common = rng.normal(size=400)
+    own = common + 0.3 * rng.normal(size=(count, 1, 400)) + shift * rng.normal(size=(count, runs, 1))
+    drawn = (own + 0.1 * rng.normal(size=(count, runs, 400)) > 0).astype(int)
+    return [p.class_counts(iter(part), 400, 2) for part in drawn]
+
+
+def test_churn_over_seeds_is_that_of_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    counts = seeds(rng, 4, 3, 0.2)
+    found = churn_over_seeds(counts, [3] * 4)
+    assert found.same.value == pytest.approx(np.mean([p.mean_churn(part, 3) for part in counts]))
+    assert found.other.value == pytest.approx(p.churn_between(counts, [3] * 4))
+    assert found.ratio.value == pytest.approx(found.same.value / found.other.value)
+    other_arm = [p.flip_shares(part, 2) for part in seeds(rng, 4, 2, 0.2)]
+    assert churn_over_seeds(counts, [3] * 4, other_arm).same.value == pytest.approx(np.mean(other_arm))
+    # The jackknife by brute force: the rows of each seed left out in turn.
+    left = [churn_over_seeds(counts[:j] + counts[j + 1 :], [3] * 3).ratio.value for j in range(4)]
+    assert np.std(left) > 0
+    assert found.ratio.low < min(left)
+    assert max(left) < found.ratio.high
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.15])
+def test_eight_seeds_of_two_runs_have_an_interval_that_covers(shift: float) -> None:
+    rng = np.random.default_rng(1)
+    truths = [
+        churn_over_seeds(seeds(rng, 40, 4, shift), [4] * 40) for _ in range(30)
+    ]  # many seeds, runs and images: the truth
+    same, other = (float(np.mean([getattr(large, name).value for large in truths])) for name in ("same", "other"))
+    held = []
+    for _ in range(250):
+        found = churn_over_seeds(seeds(rng, 8, 2, shift), [2] * 8)
+        ends = ((found.same, same), (found.other, other), (found.ratio, same / other))
+        held.append([interval.low <= truth <= interval.high for interval, truth in ends])
+    assert (np.mean(held, axis=0) >= 0.92).all()
+
+
+def test_two_seeds_have_no_interval_over_seeds() -> None:
+    counts = seeds(np.random.default_rng(2), 2, 2, 0.0)
+    found = churn_over_seeds(counts, [2, 2])
+    assert found.same.value == pytest.approx(np.mean([p.mean_churn(part, 2) for part in counts]))
+    assert found.same.low is None
+    assert found.ratio.reason == "not defined: three seeds with two runs that differ are needed"

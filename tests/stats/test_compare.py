@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from twinrun.stats import effects
-from twinrun.stats.compare import Verdict, all_pairs, compare
+from twinrun.stats.compare import Error, Verdict, all_pairs, compare, two_way_error, unpaired_error
 from twinrun.stats.power import power_of_t, power_of_tost, smallest_detectable
 from twinrun.stats.sequential import confidence_sequence
 
@@ -22,7 +22,8 @@ def test_the_unpaired_interval_is_welchs() -> None:
     low, high = expected.confidence_interval(0.95)
     assert (item.interval.low, item.interval.high) == pytest.approx((low, high))
     assert (item.test.statistic, item.test.p) == pytest.approx((expected.statistic, expected.pvalue))
-    assert item.one_sided.low == pytest.approx(expected.confidence_interval(0.90).low)
+    assert item.not_worse
+    assert compare(A, B, RNG, margin=0.02).not_worse == (low > -0.02)
     assert item.superiority.value == pytest.approx(stats.mannwhitneyu(B, A).statistic / 20)
 
 
@@ -116,6 +117,41 @@ def test_pairs_have_one_length() -> None:
     with pytest.raises(ValueError, match="no pairs"):
         compare([1.0, 2.0], [1.0], RNG, paired=True)
     assert len(all_pairs(["a", "b", "c", "d"])) == 6
+
+
+def test_the_two_way_error_is_runs_plus_images_less_what_both_make() -> None:
+    rng = np.random.default_rng(6)
+    a, b = rng.random((4, 30)) < 0.7, rng.random((6, 30)) < 0.8
+    a, b = a.astype(float), b.astype(float)
+    found = two_way_error(a, b)
+    runs = a.mean(axis=1).var(ddof=1) / 4 + b.mean(axis=1).var(ddof=1) / 6
+    images = (b.mean(axis=0) - a.mean(axis=0)).var(ddof=1) / 30
+    both = sum(part.var(axis=0, ddof=1).sum() / len(part) for part in (a, b)) / 30**2
+    assert isinstance(found, Error)
+    assert found.difference == pytest.approx(b.mean() - a.mean())
+    assert found.standard_error**2 == pytest.approx(max(runs + images - both, runs, images))
+    pairs = two_way_error(a, b[:4], paired=True)
+    gaps = b[:4] - a
+    within = gaps.var(axis=0, ddof=1).sum() / 4 / 30**2
+    runs, images = gaps.mean(axis=1).var(ddof=1) / 4, gaps.mean(axis=0).var(ddof=1) / 30
+    assert isinstance(pairs, Error)
+    assert pairs.standard_error**2 == pytest.approx(max(runs + images - within, runs, images))
+    assert two_way_error(a[:1], b) == "not defined: two runs of each and two images are needed"
+    assert "no run differs" in str(two_way_error(np.ones((2, 5)), np.ones((3, 5))))
+
+
+def test_the_two_way_interval_holds_on_other_images() -> None:
+    rng, held, alone = np.random.default_rng(7), [], []
+    for _ in range(500):
+        hard = rng.normal(size=(2, 1, 300))  # the models find other images hard, equally often
+        a, b = ((part + 0.3 * rng.normal(size=(5, 300)) > -1).astype(float) for part in hard)
+        error, over_runs = two_way_error(a, b), unpaired_error(*(np.sort(part.mean(axis=1)) for part in (a, b)))
+        assert isinstance(error, Error)
+        assert isinstance(over_runs, Error)
+        held.append(abs(error.difference) <= stats.t.ppf(0.975, error.df) * error.standard_error)
+        alone.append(abs(over_runs.difference) <= stats.t.ppf(0.975, over_runs.df) * over_runs.standard_error)
+    assert 0.92 <= np.mean(held) <= 0.98
+    assert np.mean(alone) < 0.75  # an interval over runs alone is for these images
 
 
 def test_superiority_is_u_and_its_interval_holds() -> None:

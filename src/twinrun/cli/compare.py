@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -25,8 +26,8 @@ def compare(
         list[str],
         typer.Argument(
             help="A and B: a CSV table and two of its columns or groups (results.csv sgd adam --metric f1 --by model); "
-            "two folders of `twinrun twins`; two sets of runs of collected/ (cifar10/sgd cifar10/adam); or two "
-            "published numbers (0.912 0.921 --images 2000)."
+            "two folders of `twinrun twins`; two sets of runs of collected/ (cifar10/sgd cifar10/adam); one of these "
+            "and a published number; or two published numbers (0.912 0.921 --images 2000)."
         ),
     ],
     metric: Annotated[str | None, typer.Option(help="The column, or the metric of twins or study.")] = None,
@@ -46,6 +47,9 @@ def compare(
     sd: Annotated[float | None, typer.Option(help="Published numbers: SD over trainings, in their unit.")] = None,
     expect: Annotated[Expected | None, typer.Option(help="Exit 4 unless B is so.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All numbers as JSON.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for a page with a picture of runs and differences (SVG, PNG).")
+    ] = None,
 ) -> None:
     """Say whether B is better than A, they are equivalent, or nobody can tell yet."""
     if margin is not None and not margin > 0:
@@ -58,7 +62,14 @@ def compare(
     if len(numbers) == 2 and None not in numbers:
         if lower_is_better:
             raise InputError("--lower-is-better with published numbers", "give the shares that are right")
-        for name, given in (("--metric", metric), ("--by", by), ("--pair", pair), ("--sequential", sequential or None)):
+        options = (
+            ("--metric", metric),
+            ("--by", by),
+            ("--pair", pair),
+            ("--sequential", sequential or None),
+            ("--out", out),
+        )
+        for name, given in options:
             if given is not None:
                 raise InputError(f"{name} is for runs", "two published numbers have none")
         _published([float(word) for word in what], images, both_right, sd, margin, expect, as_json=as_json)
@@ -77,11 +88,12 @@ def compare(
                 raise InputError(f"{name} is for a CSV table", f"{what[0]} is none")
         if len(what) < 2:
             raise InputError(f"{what[0]} alone", "name A and B: see `twinrun compare --help`")
-        if all((Path(word) / "twins.json").is_file() for word in what):
-            runs = evidence.twins_runs([Path(word) for word in what], metric)
+        named, published = evidence.published_of(what, ())
+        if all((Path(word) / "twins.json").is_file() for word in named):
+            runs = evidence.with_published(evidence.twins_runs([Path(word) for word in named], metric), published)
         else:
-            absent = [word for word in what if not (Path(word) / "twins.json").is_file()]
-            if len(absent) < len(what):
+            absent = [word for word in named if not (Path(word) / "twins.json").is_file()]
+            if len(absent) < len(named):
                 raise InputError(f"{absent[0]}: no folder of `twinrun twins`", "the other one is")
             collected = Layout().collected
             if not collected.exists():
@@ -91,6 +103,8 @@ def compare(
                 )
             runs, lines = evidence.study_runs(collected, what, metric)
             lower_is_better = lower_is_better or runs.metric == "loss"
+    if sequential and min(map(len, runs.values.values())) == 1:
+        raise InputError("--sequential with one run", "it is for pairs of runs that are added")
     compared = comparison.compare_runs(
         runs, lines, margin=margin, higher_is_better=not lower_is_better, sequential=sequential
     )
@@ -99,6 +113,11 @@ def compare(
         if as_json
         else "\n".join(comparison.sentences(compared))
     )
+    if out is not None:
+        from twinrun.report.compare_page import write_page
+
+        page = write_page(compared, out)
+        print(page, file=sys.stderr if as_json else sys.stdout)
     if expect is not None:
         pairs = list(compared.comparisons)
         if len(pairs) > 1:

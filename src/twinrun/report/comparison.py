@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from twinrun.report.evidence import Runs, in_order
-from twinrun.stats.compare import Comparison, Verdict, all_pairs, compare
+from twinrun.stats.compare import Comparison, Verdict, all_pairs, compare, t_interval, two_way_error
 from twinrun.stats.coverage import coverage_words
 from twinrun.stats.multiplicity import holm
 from twinrun.stats.published import Published, agreement_range, published, sd_that_undoes
+from twinrun.stats.samples import Interval
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Compared:
     comparisons: Mapping[tuple[str, str], Comparison]
     corrected: Mapping[tuple[str, str], float | None]
     lines: tuple[str, ...] = ()
+    over_images: Mapping[tuple[str, str], Interval] = field(default_factory=dict)  # for other runs and test images
 
     def verdict(self, pair: tuple[str, str]) -> Verdict:
         """The verdict of a pair; with several pairs a difference must stand after Holm's correction."""
@@ -55,8 +57,24 @@ def compare_runs(
         )
         for a, b in pairs
     }  # fmt: skip
+    over_images = {}
+    if not sequential:  # it is for a fixed number of runs
+        for a, b in pairs:
+            if a in runs.right and b in runs.right:
+                first, second = runs.right[a], runs.right[b]
+                error = two_way_error(first, second, paired=runs.paired)
+                wider = t_interval(error, first.mean(axis=1), second.mean(axis=1), 0.05)
+                over_images[a, b] = _not_within(wider, comparisons[a, b].interval)
     known = holm([None if sequential else item.test.p for item in comparisons.values()])
-    return Compared(runs, comparisons, dict(zip(comparisons, known, strict=True)), tuple(lines))
+    return Compared(runs, comparisons, dict(zip(comparisons, known, strict=True)), tuple(lines), over_images)
+
+
+def _not_within(wider: Interval, narrow: Interval) -> Interval:
+    """`wider` where it is: with two runs its degrees of freedom may make it the shorter one."""
+    if None in (wider.low, wider.high, narrow.low, narrow.high):
+        return wider
+    low, high = (end or 0.0 for end in (narrow.low, narrow.high))
+    return replace(wider, low=min(wider.low or 0.0, low), high=max(wider.high or 0.0, high))
 
 
 def sentences(compared: Compared) -> list[str]:
@@ -72,8 +90,7 @@ def sentences(compared: Compared) -> list[str]:
         spread = f"SD {np.std(values, ddof=1):.4g}" if len(values) > 1 else "no SD"
         lines.append(f"{name:<{width}}  n {len(values)}, mean {np.mean(values):.6g}, {spread}")
     for pair in compared.comparisons:
-        lines += ["", f"{pair[1]} - {pair[0]}:"] if several else [""]
-        lines += pair_words(compared, pair)
+        lines += ["", *pair_words(compared, pair)]
     return [*lines, *compared.lines, *(f"note: {note}" for note in compared.runs.notes)]
 
 
@@ -84,14 +101,18 @@ def verdict_words(compared: Compared, pair: tuple[str, str]) -> str:
         better, other = (b, a) if verdict is Verdict.BETTER else (a, b)
         tost = None if item.sequential else item.equivalence
         within = tost is not None and tost.p is not None and tost.p < 0.05
-        return f"{better} is better than {other}{', by less than the margin' if within else ''}: {_difference(item)}"
+        return (
+            f"{better} is better than {other}{', by less than the margin' if within else ''}: {_difference(item, pair)}"
+        )
     if verdict is Verdict.EQUIVALENT and item.equivalence is not None:
-        return f"equivalent within the margin of {item.equivalence.margin:g}: {_difference(item)}"
+        return f"equivalent within the margin of {item.equivalence.margin:g}: {_difference(item, pair)}"
     if item.interval.low is None:
         return f"cannot tell {a} and {b} apart: {item.interval.reason}"
     more = item.more
     if item.sequential:
         need = "add runs until it decides"
+    elif min(item.n) == 1:
+        need = f"{a if item.n[0] == 1 else b} is one run, and more of the other would hardly help"
     elif more is None:
         need = "the difference does not stand among so many pairs"
     elif more.n is None:
@@ -99,24 +120,32 @@ def verdict_words(compared: Compared, pair: tuple[str, str]) -> str:
     else:
         noun = f"{'pair' if item.paired else 'run'}{'' if more.n == 1 else 's'}{'' if item.paired else ' each'}"
         need = f"about {more.n:,} more {noun} would, if this difference and these SDs are the true ones"
-    return f"cannot tell {a} and {b} apart: {need} ({_difference(item)})"
+    return f"cannot tell {a} and {b} apart: {need} ({_difference(item, pair)})"
 
 
-def _difference(item: Comparison) -> str:
-    interval = item.interval
+def _difference(item: Comparison, pair: tuple[str, str]) -> str:
+    return _interval_words(item.interval, pair)
+
+
+def _interval_words(interval: Interval, pair: tuple[str, str]) -> str:
     if interval.value is None or interval.low is None or interval.high is None:
         return interval.reason
     kind = f"{100 * interval.confidence:.3g} % interval"
-    return f"difference {interval.value:+.4g}, {kind} {interval.low:+.4g} to {interval.high:+.4g}"
+    return f"{pair[1]} - {pair[0]} = {interval.value:+.4g}, {kind} {interval.low:+.4g} to {interval.high:+.4g}"
 
 
 def pair_words(compared: Compared, pair: tuple[str, str]) -> list[str]:
     """The numbers behind one verdict, a line each."""
     (a, b), item = pair, compared.comparisons[pair]
-    lines = [f"{_difference(item)} ({item.interval.method})"]
+    lines = [f"{_difference(item, pair)} ({item.interval.method})"]
     named = "sequential" if item.sequential else "paired t" if item.paired else "Welch"
-    if (held := coverage_words(f"difference, {named}", min(item.n))) and item.interval.low is not None:
-        lines.append(f"  this interval {held}")
+    name = "difference to one new run" if min(item.n) == 1 else f"difference, {named}"
+    if item.interval.low is not None:
+        lines.append(f"  this interval {coverage_words(name, max(item.n) if min(item.n) == 1 else min(item.n))}")
+    wider = compared.over_images.get(pair)
+    if wider is not None and wider.low is not None:
+        lines.append(f"on other test images of this kind, too: {_interval_words(wider, pair)} (over runs and images)")
+        lines.append(f"  this interval {coverage_words('difference, over runs and images', min(item.n))}")
     if item.sequential:  # nothing of a fixed number of runs beside it: it would not hold for who looks again
         lines.append("the interval holds however often you look, so runs may be added until it decides")
         return lines
@@ -145,8 +174,9 @@ def pair_words(compared: Compared, pair: tuple[str, str]) -> list[str]:
         lines.append(f"smallest true difference that {sizes} show with a power of 80 %: {item.detectable:.4g}")
     if item.paired and item.correlation is not None and item.width_unpaired:
         ratio = ((item.interval.high or 0.0) - (item.interval.low or 0.0)) / item.width_unpaired
-        gained = "nothing" if ratio >= 1 else f"an interval shorter by {100 * (1 - ratio):.0f} %"
-        lines.append(f"correlation of pairs by {compared.runs.pair_name} {item.correlation:+.2f}: it gained {gained}")
+        gained = f"shorter by {100 * (1 - ratio):.0f} %" if ratio < 1 else f"longer by {100 * (ratio - 1):.0f} %"
+        by = compared.runs.pair_name
+        lines.append(f"correlation of pairs by {by} {item.correlation:+.2f}: pairing made the interval {gained}")
     return lines
 
 
@@ -156,6 +186,8 @@ def compared_json(compared: Compared) -> dict[str, Any]:
     for (a, b), item in compared.comparisons.items():
         entry = {"a": a, "b": b, **asdict(item)}
         entry.update(verdict=str(compared.verdict((a, b))), not_worse=item.not_worse, p_holm=compared.corrected[(a, b)])
+        wider = compared.over_images.get((a, b))
+        entry["over_runs_and_images"] = asdict(wider) if wider is not None else None
         pairs.append(entry)
     values = {name: list(group) for name, group in compared.runs.values.items()}
     return {"metric": compared.runs.metric, "paired": compared.runs.paired, "groups": values, "pairs": pairs,
@@ -182,7 +214,7 @@ def _plain(content: Any) -> Any:
 def published_words(item: Published, margin: float | None = None) -> list[str]:
     """Verdict on two published numbers and what it rests on."""
     verdict = published_verdict(item, margin)
-    ends = f"true difference {item.low:+.4f} to {item.high:+.4f} with 95 %"
+    ends = f"true difference B - A {item.low:+.4f} to {item.high:+.4f} with 95 %"
     if verdict in (Verdict.BETTER, Verdict.WORSE):
         first = f"{'B' if verdict is Verdict.BETTER else 'A'} is better: {ends}"
     elif verdict is Verdict.EQUIVALENT:

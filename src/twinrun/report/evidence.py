@@ -5,28 +5,69 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twinrun.stats import churn
 from twinrun.stats.intervals import PooledSd
 from twinrun.study.errors import InputError
 from twinrun.study.files import read_json
 
+MOST_GROUPS = 10  # all pairs of more are a flood
+
 
 @dataclass(frozen=True)
 class Runs:
-    """The values of each group by name; with `paired`, values at one place belong together."""
+    """The values of each group by name; with `paired`, values at one place belong together.
+
+    `right` is (runs, images) for each group in the order of its values: whether, or how often, an image is right.
+    `floor` is the SD of identical runs.
+    """
 
     values: Mapping[str, Sequence[float]]
     metric: str
     paired: bool = False
     pair_name: str = ""
     notes: tuple[str, ...] = ()
+    right: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    floor: PooledSd | None = None
+
+
+def published_of(names: Sequence[str], known: Collection[str]) -> tuple[list[str], list[str]]:
+    """The words that name something, and those that are no name but a published number.
+
+    >>> published_of(["sgd", "0.921"], ["sgd", "adam"])
+    (['sgd'], ['0.921'])
+    """
+    numbers = [name for name in names if name not in known and _is_number(name)]
+    if len(numbers) > 1:
+        raise InputError(
+            f"two published numbers, {numbers[0]} and {numbers[1]}, beside runs", "compare them one by one"
+        )
+    return [name for name in names if name not in numbers], numbers
+
+
+def with_published(runs: Runs, numbers: Sequence[str]) -> Runs:
+    """The runs and, as a group of one, a published number."""
+    if not numbers:
+        return runs
+    if runs.paired:
+        raise InputError(f"--pair with the published number {numbers[0]}", "it has no partner: leave --pair out")
+    note = "the published number is taken for one run with the SD of these; a mean of several would be known better"
+    values = {**runs.values, f"published {numbers[0]}": [float(numbers[0])]}
+    return replace(runs, values=values, notes=(*runs.notes, note))
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False
 
 
 def table_runs(path: Path, names: Sequence[str], *, metric: str | None, by: str | None, pair: str | None) -> Runs:
@@ -37,15 +78,19 @@ def table_runs(path: Path, names: Sequence[str], *, metric: str | None, by: str 
     """
     columns, rows = _read_csv(path)
     if by is None:
-        wanted = list(names)
-        if len(wanted) < 2:
+        wanted, published = published_of(names, columns)
+        if len(wanted) + len(published) < 2:
             raise InputError(
                 f"{path}: which values are to be compared?",
                 f"name two columns, or --metric and --by; columns: {', '.join(columns)}",
             )
         if metric is not None:
             raise InputError("--metric without --by", "name the column that says which group a row is of: --by model")
-        metric, cells = "", {name: [(row, name) for row in rows] for name in wanted}
+        _require(path, columns, wanted)
+        metric, cells = (
+            "",
+            {name: [(row, name) for row in _filled(rows, name, anywhere=pair is not None)] for name in wanted},
+        )
     else:
         if metric is None:
             raise InputError(f"--by {by} without --metric", f"which column holds the numbers? {', '.join(columns)}")
@@ -53,16 +98,25 @@ def table_runs(path: Path, names: Sequence[str], *, metric: str | None, by: str 
         groups: dict[str, list[tuple[dict[str, str], str]]] = {}
         for row in rows:
             groups.setdefault(row[by], []).append((row, metric))
-        absent = [name for name in names if name not in groups]
+        wanted, published = published_of(names, groups)
+        absent = [name for name in wanted if name not in groups]
         if absent:
-            raise InputError(f"{path}: no row has {by} {absent[0]!r}", f"there are: {', '.join(sorted(groups))}")
-        cells = {name: groups[name] for name in (names or groups)}
-    _require(path, columns, [*([metric] if metric else cells), *([pair] if pair else [])])
-    if len(cells) < 2:
+            raise InputError(f"{path}: no row has {by} {absent[0]!r}", f"there are: {_few(sorted(groups))}")
+        cells = {name: groups[name] for name in (wanted or groups)}
+        if len(cells) > 1 and max(map(len, cells.values())) == 1 and pair is None:
+            raise InputError(
+                f"{path}: {by} has another value in each row: {len(cells)} groups of one run each",
+                f"name the column that several runs share, such as the model; columns: {', '.join(columns)}",
+            )
+    if len(cells) > MOST_GROUPS:
+        raise InputError(f"{path}: {len(cells)} groups make {math.comb(len(cells), 2):,} pairs",
+                         f"name up to {MOST_GROUPS} of them: {_few(list(cells))}")  # fmt: skip
+    _require(path, columns, [*([metric] if metric else []), *([pair] if pair else [])])
+    if len(cells) + len(published) < 2:
         raise InputError(f"{path}: one group, {by} {next(iter(cells))!r}", "a comparison needs two")
     values = {name: [_number(path, row, column) for row, column in group] for name, group in cells.items()}
     if pair is None:
-        return Runs(values, metric)
+        return with_published(Runs(values, metric), published)
     keyed: dict[str, dict[str, float]] = {}
     for name, group in cells.items():
         keyed[name] = {}
@@ -72,7 +126,17 @@ def table_runs(path: Path, names: Sequence[str], *, metric: str | None, by: str 
                     f"{path}: {name} has two rows with {pair} {row[pair]!r}", "a pair has one run of each group"
                 )
             keyed[name][row[pair]] = value
-    return paired_runs(keyed, metric, pair)
+    return with_published(paired_runs(keyed, metric, pair), published)
+
+
+def _filled(rows: Sequence[dict[str, str]], column: str, *, anywhere: bool) -> list[dict[str, str]]:
+    """The rows in which a column of a wide table has a value: without the empty ones at its end, or `anywhere`."""
+    filled = [place for place, row in enumerate(rows) if row[column].strip()]
+    return [rows[place] for place in filled] if anywhere else list(rows[: filled[-1] + 1 if filled else 0])
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_GROUPS]) + (", ..." if len(names) > MOST_GROUPS else "")
 
 
 def paired_runs(keyed: Mapping[str, Mapping[str, float]], metric: str, pair: str) -> Runs:
@@ -113,13 +177,19 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
             if twice:
                 raise InputError(f"{path}: two columns are called {twice[0]!r}", "give each column a name of its own")
             longer = next((row for row in rows if None in row), None)
-            if longer:
+            if longer and not (len(columns) == 1 and ";" in columns[0]):
                 raise InputError(
                     f"{path}, line {longer['']}: more cells than the {len(columns)} columns of the first line",
                     "write decimals with a point, and quote a text that holds a comma",
                 )
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: no CSV table in UTF-8 ({error})") from error
+    parted = next((mark for mark in (";", "\t") if len(columns) == 1 and mark in columns[0]), None)
+    if parted:
+        raise InputError(
+            f"{path}: its columns are parted by {'semicolons' if parted == ';' else 'tabs'}",
+            "save it with commas between the columns and points in the decimals",
+        )
     if not rows:
         raise InputError(f"{path}: no rows", "the first line names the columns, one row a run follows")
     return columns, rows
@@ -145,7 +215,7 @@ def _number(path: Path, row: Mapping[str, str], column: str) -> float:
 
 
 def study_runs(folder: Path, names: Sequence[str], metric: str | None) -> tuple[Runs, list[str]]:
-    """Two sets of runs of a collected study, TASK/OPTIMIZER each, and what their predictions say.
+    """Sets of runs of a collected study, TASK/OPTIMIZER each, and what their predictions say.
 
     With an arm `all` its runs are the draws; else the mean of each seed's nd runs is one, paired by seed; with one seed
     its nd runs are, which know nothing about other seeds.
@@ -154,6 +224,7 @@ def study_runs(folder: Path, names: Sequence[str], metric: str | None) -> tuple[
 
     study = load_study(folder)
     sets = [f"{task}/{optimizer}" for task in study.tasks for optimizer in study.optimizers]
+    names, published = published_of(names, sets)
     for name in names:
         if name not in sets:
             raise InputError(f"{name!r} is no set of runs of {folder}", f"there are: {', '.join(sets)}")
@@ -165,51 +236,80 @@ def study_runs(folder: Path, names: Sequence[str], metric: str | None) -> tuple[
     frame = frame[frame["set"].isin(names) & frame[metric].notna()]
     arm = "all" if "all" in study.arms else "nd"
     chosen = frame[frame["arm"] == arm]
-    runs = {name: chosen[chosen["set"] == name] for name in names}
-    for name, rows in runs.items():
-        if rows.empty:
+    rows = {name: chosen[chosen["set"] == name] for name in names}
+    for name, part in rows.items():
+        if part.empty:
             raise InputError(f"{name} has no complete {arm} run with {metric}", f"runs of {folder} are needed")
-    seeds = {name: rows.groupby("seed", sort=False)[metric].mean() for name, rows in runs.items()}
+    seeds = {name: part.groupby("seed", sort=False)[metric].mean() for name, part in rows.items()}
     if arm == "all":
-        found = Runs({name: rows[metric].tolist() for name, rows in runs.items()}, metric,
-                     notes=("runs of the arm all: everything free, the total SD",))  # fmt: skip
+        runs = Runs({name: part[metric].tolist() for name, part in rows.items()}, metric,
+                    notes=("runs of the arm all: everything free, the total SD",))  # fmt: skip
     elif min(map(len, seeds.values())) > 1:
         keyed = {name: {str(seed): float(value) for seed, value in means.items()} for name, means in seeds.items()}
-        found = paired_runs(keyed, metric, "seed")
-        found = Runs(found.values, metric, True, "seed", (*found.notes, "each value is the mean of a seed's nd runs"))
+        if published:  # no pairs
+            runs = Runs({name: list(means.values()) for name, means in keyed.items()}, metric)
+        else:
+            runs = paired_runs(keyed, metric, "seed")
+        runs = replace(runs, notes=(*runs.notes, "each value is the mean of a seed's nd runs"))
     else:
         note = "runs of one seed: their SD is that of identical runs, and another seed may turn the result round"
-        found = Runs({name: rows[metric].tolist() for name, rows in runs.items()}, metric, notes=(note,))
-    lines = []
+        runs = Runs({name: part[metric].tolist() for name, part in rows.items()}, metric, notes=(note,))
+    lines, floors = [], []
     identical = frame[frame["arm"] == "nd"]
     for name in names:
         cells = identical[identical["set"] == name].groupby("seed")[metric]
         pooled = PooledSd.of(values.to_numpy() for _, values in cells)
         if pooled.df:
+            floors.append(pooled)
             lines.append(f"noise floor of {name}: identical runs have an SD of {pooled.value:.4g}")
+    runs = replace(runs, floor=PooledSd.together(floors) if floors else None)
     tasks = {name.split("/")[0] for name in names}
     if len(tasks) == 1 or all(np.array_equal(study.labels(names[0].split("/")[0]), study.labels(t)) for t in tasks):
-        lines += _churn_words(study, runs, names)
-    return found, lines
+        predicted = {name: _predicted(study, name, part) for name, part in rows.items()}
+        lines += _churn_words(study, predicted)
+        if metric == "accuracy":
+            labels = study.labels(names[0].split("/")[0])
+            by_seed = None if arm == "all" or min(map(len, seeds.values())) == 1 else runs.paired
+            right = {name: _right(predicted[name] == labels, rows[name], by_seed, rows) for name in names}
+            runs = replace(runs, right=right)
+    return with_published(runs, published), lines
 
 
-def _churn_words(study: Any, runs: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    counts, sizes = [], []
-    for name in names:
-        task = name.split("/")[0]
-        classes, labels = len(study.info["tasks"][task]["classes"]), study.labels(task)
-        predicted = (churn.predicted_classes(one) for one in study.stream(task, runs[name]["row"].tolist()))
-        counts.append(churn.class_counts(predicted, len(labels), classes))
-        sizes.append(len(runs[name]))
+def _predicted(study: Any, name: str, rows: Any) -> NDArray[np.integer]:
+    """The classes that the runs of a set predict, (runs, images), a byte each where there are few classes."""
+    task = name.split("/")[0]
+    small = np.min_scalar_type(len(study.info["tasks"][task]["classes"]))
+    stream = study.stream(task, rows["row"].tolist())
+    return np.stack([churn.predicted_classes(run).astype(small) for run in stream])
+
+
+def _right(right: NDArray[np.bool_], rows: Any, by_seed: bool | None, sets: Mapping[str, Any]) -> NDArray[np.float64]:
+    """How often each image is right, (values, images), a row for each value of `Runs.values`.
+
+    `by_seed`: a value is the mean of a seed's runs, True for those seeds alone that every set has; None: one a run.
+    """
+    if by_seed is None:
+        return right.astype(np.float64)
+    own, common = rows["seed"].to_numpy(), set.intersection(*(set(part["seed"]) for part in sets.values()))
+    kept = [seed for seed in dict.fromkeys(own) if not by_seed or seed in common]
+    return np.stack([right[own == seed].mean(axis=0) for seed in kept])
+
+
+def _churn_words(study: Any, predicted: Mapping[str, NDArray[np.integer]]) -> list[str]:
+    sizes = [len(runs) for runs in predicted.values()]
+    counts = [
+        churn.class_counts(runs, runs.shape[1], len(study.info["tasks"][name.split("/")[0]]["classes"]))
+        for name, runs in predicted.items()
+    ]
     if len({part.shape for part in counts}) > 1:
         return []
     words = [
         f"{name} {100 * churn.mean_churn(part, size):.2f} %"
-        for name, part, size in zip(names, counts, sizes, strict=True)
+        for name, part, size in zip(predicted, counts, sizes, strict=True)
         if size > 1
     ]
-    between = f"between the models {100 * churn.churn_between(counts, sizes):.2f} %"
-    return [f"churn of two runs: {', '.join([*words, between])} of {len(counts[0])} test images"]
+    between = f"between the models {100 * churn.churn_between(counts, sizes):.2f} %" if len(sizes) > 1 else ""
+    return [f"churn of two runs: {', '.join(filter(None, [*words, between]))} of {len(counts[0])} test images"]
 
 
 def twins_runs(folders: Sequence[Path], metric: str | None) -> Runs:
@@ -229,6 +329,6 @@ def twins_runs(folders: Sequence[Path], metric: str | None) -> Runs:
         arms.add(content["arm"])
     if len(values) < len(folders):
         raise InputError(f"{folders[0]} is named twice", "a comparison needs two folders")
-    same_seed = arms - {"all"}
     note = "twins of one seed: another seed may turn the result round (run `twins --arm all` for the total SD)"
-    return Runs(values, name or "", notes=(note,) if same_seed else ())
+    floor = None if "all" in arms else PooledSd.of(values.values())
+    return Runs(values, name or "", notes=(note,) if arms - {"all"} else (), floor=floor)

@@ -15,11 +15,6 @@ Classes = NDArray[np.intp]
 
 FEW_RUNS = 5  # below, whether runs differ as a whole cannot be told: the interval always allows for it,
 # with one degree of freedom more, for a t with one has no use
-SCHEME = (
-    "95 % t interval of log churn. Its variance is that over the test images plus the jackknife variance over the "
-    "runs, less what both count; in simulations it covers 94 to 97 % with 5 and with 30 runs, 92 to 97 % with 10, and "
-    "93 to 99 % with 3; of two runs only the images vary"
-)
 
 
 def predicted_classes(probabilities: NDArray[np.floating]) -> Classes:
@@ -140,26 +135,28 @@ def churn_interval(predicted: NDArray[np.integer], counts: NDArray[np.int64], co
     """Interval of the mean pairwise churn U of `predicted` (runs, examples), for other images and other runs.
 
     `counts` is `class_counts` of the same predictions. With g_i the share of pairs that disagree on image i, of N,
-    Var U = Var(g) / N + max(J(U) - sum J(g_i) / N^2, 0), J being the jackknife variance over the runs: what images and
-    runs make together is in the first two terms and is taken off once (two-way clustering: Cameron, Gelbach & Miller
-    2011; Owen 2007). Student's t of log U has Satterthwaite's degrees of freedom, N - 1 for the images and, because
-    a pair holds two runs, R - 2 for J(U) (R - 1 below five runs). Simulated with runs that are alike and runs whose
-    churn differs by up to a third, 300 and 2,000 images, 3 to 20 % churn, it covers 92.8 to 99 % at R = 3, 93.6 to
-    97.2 % at R = 5, 92.2 to 96.8 % at R = 10, 93.2 to 96.3 % at R = 30; a percentile bootstrap over images and runs
-    covers 89 to 99 %.
+    Var U = Var(g) / N + (R + 3) / (R - 1) max(J(U) - sum J(g_i) / N^2, 0), J being the jackknife variance over the
+    runs: what images and runs make together is in the first two terms and is taken off once (two-way clustering:
+    Cameron, Gelbach & Miller 2011; Owen 2007). The factor is for few runs that differ as a whole: churn is then the
+    scale of few values, whose logarithm is skewed; without it such runs are covered in 91 to 92 % at R = 3 to 10.
+    Student's t of log U has Satterthwaite's degrees of freedom, N - 1 for the images and, because a pair holds two
+    runs, R - 2 for J(U) (R - 1 below five runs). Two runs are one pair, which says nothing of how runs differ, so they
+    have no interval; `pairs.churn_over_seeds` has one over several seeds. What it covers: `coverage.table()`.
 
     >>> three = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1]])
     >>> found = churn_interval(three, np.array([[3, 0], [3, 0], [2, 1], [0, 3]]))
     >>> found.low < found.value < found.high
     True
-    >>> churn_interval(three[:1], np.array([[1, 0], [1, 0], [1, 0], [0, 1]])).reason
-    'not defined: 1 of the 2 runs that it needs'
+    >>> churn_interval(three[:2], np.array([[2, 0], [2, 0], [1, 1], [0, 2]])).reason
+    'not defined: 2 of the 3 runs that it needs; one pair says nothing of how runs differ'
     """
     runs, images = predicted.shape
     method = "two-way t"
-    if runs < 2 or images < 2:
-        few = f"{runs} of the 2 runs" if runs < 2 else f"{images} of the 2 images"
-        return Interval(None, None, None, runs, confidence, method, f"{UNDEFINED}{few} that it needs")
+    if runs < 3 or images < 2:
+        few = f"{runs} of the 3 runs" if runs < 3 else f"{images} of the 2 images"
+        pair = "; one pair says nothing of how runs differ" if runs == 2 else ""
+        known = mean_churn(counts, runs) if runs == 2 and images else None
+        return Interval(known, None, None, runs, confidence, method, f"{UNDEFINED}{few} that it needs{pair}")
     pairs = runs * (runs - 1) / 2
     # Sums by fsum: the same bits in any order of images and runs.
     disagreeing = (runs * runs - np.square(counts).sum(axis=1)) / 2
@@ -167,7 +164,8 @@ def churn_interval(predicted: NDArray[np.integer], counts: NDArray[np.int64], co
     if churn == 0:
         return Interval(0.0, None, None, runs, confidence, method, f"{UNDEFINED}no two runs disagree on any image")
     over_images = math.fsum(np.square(disagreeing / pairs - churn)) / (images - 1) / images
-    jackknife, over_runs = _over_runs(predicted, counts) if runs > 2 else (0.0, 0.0)
+    scale = (runs + 3) / (runs - 1)
+    jackknife, over_runs = (scale * part for part in _over_runs(predicted, counts))
     variance = over_images + over_runs
     if variance == 0:
         why = f"{UNDEFINED}all images flip alike"

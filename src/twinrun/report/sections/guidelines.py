@@ -132,18 +132,15 @@ def _churn(draft: Draft, task: str) -> Iterator[Guideline]:
 def _seeds(draft: Draft, task: str) -> Iterator[Guideline]:
     title, ends = draft.study.title(task), []
     for optimizer in draft.study.optimizers:
-        arms = chosen(draft.frame("churn_arms"), task=task, optimizer=optimizer)
-        control = arms.loc[arms["comparison"].str.endswith("other seeds"), "churn"].dropna()
-        cells = chosen(draft.frame("churn"), task=task, optimizer=optimizer, arm="nd")["churn"].dropna()
-        interval = mean_interval(cells)
-        if control.empty or not control.iloc[0] > 0 or interval.low is None or interval.high is None:
+        arms = chosen(draft.frame("churn_arms"), task=task, optimizer=optimizer, comparison="nd, same seed")
+        known = arms[["over_seeds_low", "over_seeds_high"]].dropna()
+        if known.empty:
             return
-        ends.append((interval.low / control.iloc[0], interval.high / control.iloc[0]))
+        ends.append(tuple(known.iloc[0]))
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     ground = (
-        f"Churn of identical runs is {max(low, 0):.2f} to {high:.2f} of that between other seeds (95 % t intervals "
-        f'over the cells, {plural(len(ends), "optimizer")}; tables "Churn of identical runs", '
-        '"Churn of twins beside churn of seeds").'
+        f"Churn of identical runs is {low:.2f} to {high:.2f} of that between other seeds (95 % intervals over seeds "
+        f'and images, {plural(len(ends), "optimizer")}; table "Churn of twins beside churn of seeds").'
     )
     if low >= ALIKE:
         yield Guideline(

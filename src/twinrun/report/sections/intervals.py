@@ -15,6 +15,7 @@ from twinrun.report.section import Draft, Section, generator
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, plural, remarks
 from twinrun.stats import describe
+from twinrun.stats.coverage import coverage_words
 from twinrun.stats.intervals import mean_interval, sd_bootstrap, sd_chi_square
 from twinrun.stats.normality import normal_scores, plot_positions, shapiro_wilk
 
@@ -40,6 +41,7 @@ FRAME = 3.6  # scores beyond it are not drawn
 def tables(draft: Draft) -> list[Table]:
     """Per cell and metric of the figures: mean, SD, their intervals, Shapiro-Wilk."""
     study = draft.study
+    runs = max((group.n for group in study.groups("nd")), default=0)
     table = Table(
         name="intervals",
         title="How well mean and SD are known",
@@ -47,8 +49,9 @@ def tables(draft: Draft) -> list[Table]:
             f"The n {nd_phrase(study)} of each cell, 95 % intervals. Mean: mean +- t s / sqrt(n). SD: s sqrt((n-1) "
             "/ q) with chi-square quantiles q, exact for normal values; and a studentized bootstrap of log s^2, which "
             "does not assume them and needs five runs (percentile and BCa bootstraps of an SD cover 64 and 65 % "
-            "instead of 95 % at n = 5). W and p of the Shapiro-Wilk test: with 3 to 5 runs it finds only gross "
-            "departures, so a large p is no evidence of normality."
+            f"instead of 95 % at n = 5). The first {coverage_words('SD, chi-square', runs)}; the second "
+            f"{coverage_words('SD, bootstrap', runs)}. W and p of the Shapiro-Wilk test: with 3 to 5 runs it finds "
+            "only gross departures, so a large p is no evidence of normality."
         ),
         columns=COLUMNS,
         rows=[_row(group, metric) for group in study.groups("nd") for metric in study.metric_pair(group.cell.task)],

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from twinrun.collect.study import Group, Setting, Study
 from twinrun.report import style as drawing
@@ -18,6 +20,8 @@ from twinrun.report.style import Drawn
 from twinrun.report.table import Table, counts, plural, remarks, span
 from twinrun.stats import churn, describe
 from twinrun.stats.agreement import Agreement
+from twinrun.stats.coverage import coverage_words
+from twinrun.stats.pairs import churn_over_seeds
 
 CHURN = Column("churn", "Churn", ".4f", "share of test examples on which two runs disagree, mean over all pairs")
 ERROR = Column("error", "Error", ".4f", "share of test examples classified wrongly, mean over the runs")
@@ -39,9 +43,13 @@ ARM_COLUMNS = (
     CELLS,
     PAIRS,
     CHURN,
+    Column("churn_low", "Churn from", ".4f", "lower end of the 95 % interval of churn, over seeds and images"),
+    Column("churn_high", "Churn to", ".4f", "upper end of the 95 % interval of churn, over seeds and images"),
     ERROR,
     OVER_ERROR,
     Column("churn_over_seeds", "Churn / churn of seeds", ".2f", "churn divided by that between other seeds"),
+    Column("over_seeds_low", "Ratio from", ".2f", "lower end of that ratio's 95 % interval, over seeds and images"),
+    Column("over_seeds_high", "Ratio to", ".2f", "upper end of that ratio's 95 % interval, over seeds and images"),
     REMARK,
 )
 
@@ -49,13 +57,15 @@ ARM_COLUMNS = (
 def tables(draft: Draft) -> list[Table]:
     """Churn of twins beside that of seeds, then cell by cell."""
     study = draft.study
+    seeds, runs = len(study.seeds), max((found.n for _, found in draft.agreements), default=0)
     arms = Table(
         name="churn_arms",
         title="Churn of twins beside churn of seeds",
         caption=(
             "`same seed`: churn within cells, mean over the cells; `other seeds`: mean over all pairs of runs of two "
             "seeds, so that the noise is in both. A last column near 1 means that the noise alone makes as much "
-            "difference as new seeds do; of few seeds the ratio is uncertain, however many the pairs."
+            "difference as new seeds do. Intervals, from three seeds on: t of the logarithm, its variance the "
+            f"jackknife's over the seeds and that over the images; {coverage_words('churn, over seeds', seeds)}."
         ),
         columns=ARM_COLUMNS,
         rows=[row for setting in study.settings() for row in _arm_rows(draft, setting)],
@@ -67,7 +77,10 @@ def tables(draft: Draft) -> list[Table]:
         caption=(
             "Churn is the share of test examples whose predicted class differs between two runs, averaged over all "
             "n(n-1)/2 pairs of the n complete runs of a cell and arm; error is their mean test error. A ratio near 1 "
-            f"means that twins differ about as often as they err. Interval: {churn.SCHEME}. nd: {nd_noise(study)}."
+            "means that twins differ about as often as they err. Interval: t of log churn, its variance the "
+            "jackknife's over the runs and that over the images; two runs have none, for one pair says nothing of "
+            "how runs differ (over several seeds they have: table above). It "
+            f"{coverage_words('churn', runs)}. nd: {nd_noise(study)}."
         ),
         columns=CELL_COLUMNS,
         rows=[_cell_row(group, found) for group, found in draft.agreements],
@@ -78,7 +91,6 @@ def tables(draft: Draft) -> list[Table]:
 
 def _cell_row(group: Group, found: Agreement) -> dict[str, Any]:
     interval = f"interval {found.interval.reason}" if found.n > 1 and found.interval.reason else ""
-    two = "of two runs only the images vary in the interval" if found.n == 2 else ""
     return {
         **group.identity,
         "n": found.n,
@@ -88,7 +100,7 @@ def _cell_row(group: Group, found: Agreement) -> dict[str, Any]:
         "churn_high": found.interval.high,
         "error": found.error,
         "churn_over_error": found.churn_over_error,
-        "remark": remarks(group.why(2), "no errors: no ratio" if found.error == 0 else "", interval or two),
+        "remark": remarks(group.why(2), "no errors: no ratio" if found.error == 0 else "", interval),
     }
 
 
@@ -96,41 +108,53 @@ def _arm_rows(draft: Draft, setting: Setting) -> Iterator[dict[str, Any]]:
     """Churn per arm, averaged over the cells, and that between the seeds of the free arm."""
     study = setting.study
     free = "nd" if "nd" in study.arms else study.arms[0]
-    control = _between_seeds(setting.groups(free))
+    control, counts = _between_seeds(setting.groups(free))
     few = "fewer than two seeds" if control["cells"] < 2 else ""
     no_ratio = few or ("seeds do not differ: no ratio" if control["churn"] == 0 else "")
+    sizes = [group.n for group in setting.groups(free)]
+    over_seeds = churn_over_seeds(counts, sizes)
     for arm in study.paired_arms:
-        known = [
+        of_arm = [
             (group.pairs, found)
             for group, found in draft.agreements
             if (group.cell.task, group.cell.optimizer, group.arm) == (setting.task, setting.optimizer, arm)
-            and not math.isnan(found.churn)
         ]
+        known = [(pairs, found) for pairs, found in of_arm if not math.isnan(found.churn)]
         mean_churn, error = (describe.mean([getattr(found, name) for _, found in known]) for name in ("churn", "error"))
+        ends = churn_over_seeds(counts, sizes, [found.flips for _, found in of_arm])
         yield {
             **setting.identity,
             "comparison": f"{arm}, same seed",
             "cells": len(known),
             "pairs": sum(pairs for pairs, _ in known),
             "churn": mean_churn,
+            "churn_low": ends.same.low,
+            "churn_high": ends.same.high,
             "error": error,
             "churn_over_error": churn.churn_over_error(mean_churn, error),
             "churn_over_seeds": churn.churn_over_error(mean_churn, control["churn"]),
+            "over_seeds_low": ends.ratio.low,
+            "over_seeds_high": ends.ratio.high,
             "remark": remarks(
-                "" if known else "no cell with two complete runs", "no errors: no ratio" if error == 0 else "", no_ratio
+                "" if known else "no cell with two complete runs",
+                "no errors: no ratio" if error == 0 else "",
+                no_ratio,
+                f"interval {ends.ratio.reason}" if known and ends.ratio.reason else "",
             ),
         }
     yield {
         **setting.identity,
         "comparison": f"{free}, other seeds",
         **control,
+        "churn_low": over_seeds.other.low,
+        "churn_high": over_seeds.other.high,
         "churn_over_seeds": 1.0 if control["churn"] > 0 else None,
-        "remark": no_ratio,
+        "remark": remarks(no_ratio, f"interval {over_seeds.other.reason}" if over_seeds.other.reason else ""),
     }
 
 
-def _between_seeds(groups: list[Group]) -> dict[str, Any]:
-    """Mean churn over the pairs of runs that have different seeds, and the mean error of these runs."""
+def _between_seeds(groups: list[Group]) -> tuple[dict[str, Any], list[NDArray[np.int64]]]:
+    """Mean churn over the pairs of runs that have different seeds, the mean error of these runs, and their counts."""
     study, task = groups[0].study, groups[0].cell.task
     labels, classes = study.labels(task), len(study.classes(task))
     errors: list[float] = []
@@ -143,13 +167,14 @@ def _between_seeds(groups: list[Group]) -> dict[str, Any]:
     class_counts = [churn.class_counts(watched(group.rows), len(labels), classes) for group in groups]
     sizes = [group.n for group in groups]
     between, error = churn.churn_between(class_counts, sizes), describe.mean(errors)
-    return {
+    row = {
         "cells": sum(size > 0 for size in sizes),
         "pairs": churn.pairs_between(sizes),
         "churn": between,
         "error": error,
         "churn_over_error": churn.churn_over_error(between, error),
     }
+    return row, class_counts
 
 
 def figures(draft: Draft) -> list[Drawn]:

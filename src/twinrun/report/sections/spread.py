@@ -14,6 +14,7 @@ from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, counts, remarks, span
 from twinrun.stats import describe
+from twinrun.stats.coverage import coverage_words
 from twinrun.stats.intervals import robust_spread, sd_chi_square
 
 COLUMNS = (
@@ -37,15 +38,17 @@ def tables(draft: Draft) -> list[Table]:
     """SD of two metrics per cell, for every arm in which something is free."""
     study = draft.study
     arms = [arm for arm in study.arms if arm != "det"] or ["nd"]
+    runs = max((group.n for group in study.groups(*arms)), default=0)
     table = Table(
         name="spread",
         title="Spread of identical runs",
         caption=(
             "SD over the n complete runs of a cell and arm: with 1/n as in the thesis's figures (eq. 5.1), with "
             "1/(n-1), and the 95 % chi-square interval of the latter, s sqrt((n-1)/q), which supposes a normal "
-            "distribution. Robust: the median absolute deviation times 1.4826, which is the SD of normal values and "
-            "which single bad runs do not move (of few values too small, by a fifth at n = 5); where it is far below "
-            f"the SD, the runs beyond 3 of it make the SD. nd: {nd_noise(study)}. Metrics in [0, 1]: 0.01 is one point."
+            f"distribution: it {coverage_words('SD, chi-square', runs)}. Robust: the median absolute deviation times "
+            "1.4826, which is the SD of normal values and which single bad runs do not move (of few values too small, "
+            "by a fifth at n = 5); where it is far below the SD, the runs beyond 3 of it make the SD. nd: "
+            f"{nd_noise(study)}. Metrics in [0, 1]: 0.01 is one point."
         ),
         columns=COLUMNS,
         rows=[_row(group, metric) for group in study.groups(*arms) for metric in study.metric_pair(group.cell.task)],
