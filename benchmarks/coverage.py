@@ -152,7 +152,7 @@ def of_published(shape: str, n: int, rng: np.random.Generator) -> Held:
     draw, mean, sd = SHAPES[shape]
     if shape == "effects":
         return
-    a, b = (0.90 + gap + 0.01 * float((draw(rng, 1)[0] - mean) / sd) for gap in (0.0, 0.01))
+    a, b = (float(np.clip(0.8 + gap + 0.01 * (draw(rng, 1)[0] - mean) / sd, 0.1, 0.96)) for gap in (0.0, 0.01))
     both = min(a, b) - 0.03  # twins agree more than independent models do
     cells = rng.multinomial(n, np.clip([both, a - both, b - both, 1 - a - b + both], 0, 1))
     found = [float(cells[0] + cells[place]) / n for place in (1, 2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -39,11 +40,32 @@ def analyze() -> None:
     print(f"tables and figures in {layout.analysis}")
 
 
-def report() -> None:
-    """Write report/index.html from analysis/ and collected/."""
+class Checklist(StrEnum):
+    """Whose paragraph --statement prints."""
+
+    NEURIPS = "neurips"
+    CLAIM = "claim"
+
+
+def report(
+    statement: Annotated[
+        Checklist | None,
+        typer.Option(
+            help="Print the paragraph for a paper instead: NeurIPS's error bars, CLAIM's robustness and size."
+        ),
+    ] = None,
+) -> None:
+    """Write report/index.html from analysis/ and collected/, or print the words that a checklist asks for."""
+    layout = Layout()
+    if statement is not None:
+        from twinrun.collect.study import load_study
+        from twinrun.report.section import Draft
+        from twinrun.report.sections.statement import statement as words
+
+        print("\n\n".join(words(Draft(load_study(layout.collected)), statement.value)))
+        return
     from twinrun.report.page import write_report
 
     require_same_analysis()
     note_other_study()
-    layout = Layout()
     print(write_report(layout.analysis, layout.collected, layout.report))

@@ -29,6 +29,7 @@ from twinrun.report.sections import (
     seeds,
     sources,
     spread,
+    statement,
     tests,
     thesis,
     weights,
@@ -60,6 +61,7 @@ SECTIONS: tuple[Section, ...] = (
     sources.SECTION,
     runtime.SECTION,
     energy.SECTION,
+    statement.SECTION,
     provenance.SECTION,
     thesis.SECTION,
 )
