@@ -68,6 +68,10 @@ SHAPES: dict[str, tuple[Draw, float, float]] = {  # with the true mean and SD
 }
 
 
+CHURN = ("normal", "whole", "skewed", "heavy", "bad")
+PARTS = (*SHAPES, *(f"churn, {shape}" for shape in CHURN))
+
+
 def inside(name: str, interval: Interval, truth: float) -> Held:
     """Whether the interval holds the truth; nothing where there is no interval."""
     if interval.low is not None and interval.high is not None:
@@ -228,31 +232,39 @@ def repeated(
     return {name: (float(np.mean(values)), len(values)) for name, values in held.items()}
 
 
-def main(studies: int) -> None:
+def rows_of(part: str, studies: int) -> list[tuple[str, str, int, int, str]]:
+    """The rows of one shape of runs, or of "churn, SHAPE"; the same ones whatever else is simulated."""
     rows = []
 
     def add(shape: str, n: int, study: Callable[[np.random.Generator], Held], times: int) -> None:
         found = repeated(study, [n, *map(ord, shape)], times)
         rows.extend((name, shape, n, count, f"{share:.3f}") for name, (share, count) in found.items())
 
-    for shape in SHAPES:
-        for n in SIZES:
-            add(shape, n, lambda rng, shape=shape, n=n: of_runs(shape, n, rng), studies)
-            add(shape, n, lambda rng, shape=shape, n=n: of_bootstrap(shape, n, rng), studies // 4)
-            add(shape, n, lambda rng, shape=shape, n=n: of_images(shape, n, rng), studies // 2)
-        for n in (6, 10, 30):
-            add(shape, n, lambda rng, shape=shape, n=n: of_cost(shape, n, rng), studies // 2)
-        for n in (500, 2000, 10_000):
-            add(shape, n, lambda rng, shape=shape, n=n: of_published(shape, n, rng), studies // 4)
-        add(shape, 100, lambda rng, shape=shape: of_looking(shape, 100, rng), studies)
-        print(shape, flush=True)
-    for shape in ("normal", "whole", "skewed", "heavy", "bad"):
+    kind, _, shape = part.rpartition(", ")
+    if kind:
         truth = true_churn(shape), true_churn(shape, 400)
         for n in SIZES:
-            add(shape, n, lambda rng, shape=shape, n=n, truth=truth: of_churn(shape, n, rng, truth[0]), studies)
+            add(shape, n, lambda rng, n=n: of_churn(shape, n, rng, truth[0]), 2 * studies)
         for n in (3, 5, 8):
-            add(shape, n, lambda rng, shape=shape, n=n, truth=truth: of_seeds(shape, n, rng, truth), studies // 2)
-        print(f"churn, {shape}", flush=True)
+            add(shape, n, lambda rng, n=n: of_seeds(shape, n, rng, truth), studies)
+        return rows
+    for n in SIZES:
+        add(shape, n, lambda rng, n=n: of_runs(shape, n, rng), studies)
+        add(shape, n, lambda rng, n=n: of_bootstrap(shape, n, rng), studies // 4)
+        add(shape, n, lambda rng, n=n: of_images(shape, n, rng), studies // 2)
+    for n in (6, 10, 30):
+        add(shape, n, lambda rng, n=n: of_cost(shape, n, rng), studies // 2)
+    for n in (500, 2000):
+        add(shape, n, lambda rng, n=n: of_published(shape, n, rng), studies // 4)
+    add(shape, 100, lambda rng: of_looking(shape, 100, rng), studies // 2)
+    return rows
+
+
+def main(studies: int) -> None:
+    rows = []
+    for part in PARTS:
+        rows += rows_of(part, studies)
+        print(part, flush=True)
     with OUT.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(("interval", "shape", "n", "studies", "holds"))
@@ -262,4 +274,4 @@ def main(studies: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)

@@ -166,22 +166,20 @@ def test_what_is_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "empty.csv: no rows" in refused("empty.csv", "a", "b")
 
 
-def test_two_thousand_runs_take_less_than_two_seconds_and_no_torch(tmp_path: Path) -> None:
+def test_two_thousand_runs_need_nothing_heavy(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     lines = [f"{name},{rng.normal():.6f}" for name in "ab" for _ in range(1000)]
     (tmp_path / "many.csv").write_text("\n".join(["model,score", *lines]))
     code = (
-        "import sys, time; sys.argv = ['twinrun', 'compare', 'many.csv', '--metric', 'score', '--by', 'model']\n"
+        "import sys; sys.argv = ['twinrun', 'compare', 'many.csv', '--metric', 'score', '--by', 'model']\n"
         "from twinrun.cli.app import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = [m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules]\n"
-        "print(time.process_time(), heavy)"
+        "print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
     )
     done = run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    seconds, heavy = done.stdout.splitlines()[-1].split(" ", 1)
-    assert heavy == "[]"
-    assert float(seconds) < 4  # 1.3 s of processor time on an idle machine; room for a busy one
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "1000 against 1000 runs" in done.stdout
 
 
 def test_looking_again_prints_nothing_that_holds_for_one_look_only(table: str) -> None:

@@ -259,16 +259,16 @@ def test_distance_of_heads_is_that_of_all_pairs(found: np.ndarray, factor: float
         np.linalg.norm(a - b) / ((np.linalg.norm(a) + np.linalg.norm(b)) / 2)
         for a, b in itertools.combinations(found, 2)
     ]
-    assert w.mean_relative_distance(found) == pytest.approx(np.mean(brute), abs=1e-7)
-    assert w.mean_relative_distance(factor * found) == pytest.approx(w.mean_relative_distance(found), abs=1e-7)
+    assert w.mean_relative_distance(found).value == pytest.approx(np.mean(brute), abs=1e-7)
+    assert w.mean_relative_distance(factor * found).value == pytest.approx(np.mean(brute), abs=1e-7)
 
 
 def test_heads_without_distance_or_way_are_defined() -> None:
     same = np.array([[0.1, 0.7, -0.3]] * 3, np.float32)
-    assert w.mean_relative_distance(same) == 0
-    assert math.isnan(w.mean_relative_distance(same[:1]))
-    assert math.isnan(w.mean_relative_distance(np.zeros((2, 2))))
-    assert math.isnan(w.mean_relative_distance(np.array([[np.nan], [1.0]])))
+    assert w.mean_relative_distance(same).value == 0
+    assert w.mean_relative_distance(same[:1]).reason == "not defined: a pair needs two runs"
+    assert w.mean_relative_distance(np.zeros((2, 2))).reason == "not defined: two heads are all zeros"
+    assert w.mean_relative_distance(np.array([[np.nan], [1.0]])).reason == "not defined: a weight is not finite"
     assert "moved" in w.displacement_cosine(same, same).reason
     assert w.displacement_cosine(same + np.eye(3), same)[0] == pytest.approx(0, abs=1e-6)
     assert "not moved" in w.displacement_cosine(same + np.diag([1, 1, 0]), same).reason

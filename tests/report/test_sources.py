@@ -45,7 +45,7 @@ def test_the_values_are_those_of_the_runs(study: Study) -> None:
         variances.append(np.var(runs.values("accuracy"), ddof=1))
         classes = [p.argmax(axis=1) for p in study.stream("digits", runs.rows)]
         churns.append(np.mean([(classes[i] != classes[j]).mean() for i in range(3) for j in range(i)]))
-        distances.append(mean_relative_distance(np.array(study.heads("digits")[runs.rows, -1])))
+        distances.append(mean_relative_distance(np.array(study.heads("digits")[runs.rows, -1])).value)
     assert row["SD of accuracy"] == pytest.approx(math.sqrt(np.mean(variances)))
     assert row["churn"] == pytest.approx(np.mean(churns))
     assert row["head distance"] == pytest.approx(np.mean(distances))
@@ -92,11 +92,11 @@ def _heads(rng: np.random.Generator, cells: int = 3, runs: int = 5) -> np.ndarra
 
 
 def _pair_mean(heads: np.ndarray) -> PairMean:
-    return pair_mean([5] * 3, lambda cell, runs: mean_relative_distance(heads[cell][runs]))
+    return pair_mean([5] * 3, lambda cell, runs: mean_relative_distance(heads[cell][runs]).value)
 
 
 def _distance(rng: np.random.Generator) -> float:
-    return mean_relative_distance(_heads(rng, 1, 2)[0])
+    return mean_relative_distance(_heads(rng, 1, 2)[0]).value
 
 
 def test_churn_varies_with_the_images_too(study: Study) -> None:
@@ -109,7 +109,10 @@ def test_churn_varies_with_the_images_too(study: Study) -> None:
 
 
 def test_too_few_or_equal_runs_have_a_defined_result(tmp_path: Path) -> None:
-    study = study_of(tmp_path / "a", Synthetic(runs=("init_1", "init_2", "all_1"), epochs=2))
+    runs = ("init_1", "init_2", "all_1")
+    pooled = sources_table(study_of(tmp_path / "pooled", Synthetic(tasks=("digits",), runs=runs, epochs=2))).frame
+    assert pooled["value_low"].notna().all()  # three seeds of two runs
+    study = study_of(tmp_path / "a", Synthetic(runs=runs, seeds=(0, 42), epochs=2))
     frame = sources_table(study).frame
     assert set(frame["source"]) == {"init"}
     assert frame["over_all"].isna().all()

@@ -1,7 +1,6 @@
 """Churn and weight similarity: brute force, closed forms and properties."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from scipy import stats
 from twinrun.stats import churn as p
 from twinrun.stats import weights as w
 from twinrun.stats.pairs import churn_over_seeds
+from twinrun.stats.samples import Estimate
 
 classes = st.integers(0, 3)
 several = arrays.arrays(np.int64, st.tuples(st.integers(2, 7), st.integers(1, 20)), elements=classes)
@@ -22,7 +22,7 @@ several = arrays.arrays(np.int64, st.tuples(st.integers(2, 7), st.integers(1, 20
 def test_mean_churn_is_that_of_all_pairs(predicted: np.ndarray) -> None:
     brute = np.mean([p.churn(a, b) for a, b in itertools.combinations(predicted, 2)])
     counts = p.class_counts(iter(predicted), predicted.shape[1], 4)
-    assert p.mean_churn(counts, len(predicted)) == pytest.approx(brute, abs=1e-12)
+    assert p.mean_churn(counts, len(predicted)).value == pytest.approx(brute, abs=1e-12)
     again = p.class_counts(iter(predicted[::-1]), predicted.shape[1], 4)
     assert p.mean_churn(again, len(predicted)) == p.mean_churn(counts, len(predicted))
 
@@ -35,7 +35,8 @@ def test_churn_between_groups_is_that_of_their_pairs(predicted: np.ndarray, data
     counts, sizes = [p.class_counts(iter(part), predicted.shape[1], 4) for part in parts], [len(part) for part in parts]
     assert p.pairs_between(sizes) == len(pairs)
     found = p.churn_between(counts, sizes)
-    assert found == pytest.approx(np.mean(pairs), abs=1e-12) if pairs else math.isnan(found)
+    assert found.value == (pytest.approx(np.mean(pairs), abs=1e-12) if pairs else None)
+    assert found.reason == ("" if pairs else "not defined: 1 of the 2 groups that it needs")
 
 
 @given(arrays.arrays(np.int64, st.tuples(st.just(3), st.integers(1, 30)), elements=classes))
@@ -48,12 +49,15 @@ def test_churn_is_symmetric_and_between_its_bounds(rows: np.ndarray) -> None:
 
 
 def test_degenerate_churn_is_defined() -> None:
-    empty = np.empty(0, np.int64)
-    assert math.isnan(p.churn(empty, empty))
-    assert math.isnan(p.mean_churn(np.ones((4, 2), np.int64), 1))
-    assert math.isnan(p.churn_between([np.ones((4, 2), np.int64)], [2]))
-    assert math.isnan(p.mean_churn(np.empty((0, 2), np.int64), 3))
-    assert math.isnan(p.churn_over_error(0.0, 0.0))
+    two, none = "not defined: 1 of the 2 ", "not defined: no examples"
+    assert p.mean_churn(np.ones((4, 2), np.int64), 1) == Estimate(None, f"{two}runs that it needs")
+    assert p.mean_churn(np.empty((0, 2), np.int64), 3) == Estimate(None, none)
+    assert p.churn_between([np.ones((4, 2), np.int64)], [2]) == Estimate(None, f"{two}groups that it needs")
+    assert p.churn_between([np.empty((0, 2), np.int64)] * 2, [2, 1]) == Estimate(None, none)
+    assert p.churn_ratio(0.0, 0.0) == Estimate(None, "not defined: there is nothing to divide by")
+    assert p.churn_ratio(None, 0.1) == Estimate(None, "not defined: a churn or error is missing")
+    with pytest.raises(ValueError, match="no examples"):
+        p.churn(np.empty(0, np.int64), np.empty(0, np.int64))
     assert p.predicted_classes(np.array([[0.5, 0.5], [0.1, 0.9]])).tolist() == [0, 1]
     with pytest.raises(ValueError, match="shapes"):
         p.churn(np.zeros(3, int), np.zeros(4, int))
@@ -121,15 +125,16 @@ def test_cosine_of_known_angles() -> None:
 )
 def test_cosine_that_is_not_defined_says_why(heads: np.ndarray, reason: str) -> None:
     found = w.pairwise_cosine(heads)
-    assert math.isnan(found.mean)
+    assert found[:3] == (None, None, None)
     assert reason in found.reason
 
 
 def test_component_sd() -> None:
     heads = np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32)
-    assert w.mean_component_sd(heads) == pytest.approx(heads.astype(float).std(axis=0).mean())
-    assert w.mean_component_sd(np.full((3, 4), 0.1, np.float32)) == 0
-    assert math.isnan(w.mean_component_sd(np.empty((0, 4))))
+    assert w.mean_component_sd(heads).value == pytest.approx(heads.astype(float).std(axis=0).mean())
+    assert w.mean_component_sd(np.full((3, 4), 0.1, np.float32)).value == 0
+    assert w.mean_component_sd(np.empty((0, 4))).reason == "not defined: no runs or no components"
+    assert w.mean_component_sd(np.array([[np.nan], [1.0]])).reason == "not defined: a weight is not finite"
 
 
 def seeds(rng: np.random.Generator, count: int, runs: int, shift: float) -> list[np.ndarray]:
@@ -144,8 +149,8 @@ def test_churn_over_seeds_is_that_of_all_pairs() -> None:
     rng = np.random.default_rng(0)
     counts = seeds(rng, 4, 3, 0.2)
     found = churn_over_seeds(counts, [3] * 4)
-    assert found.same.value == pytest.approx(np.mean([p.mean_churn(part, 3) for part in counts]))
-    assert found.other.value == pytest.approx(p.churn_between(counts, [3] * 4))
+    assert found.same.value == pytest.approx(np.mean([p.mean_churn(part, 3).value for part in counts]))
+    assert found.other.value == pytest.approx(p.churn_between(counts, [3] * 4).value)
     assert found.ratio.value == pytest.approx(found.same.value / found.other.value)
     other_arm = [p.flip_shares(part, 2) for part in seeds(rng, 4, 2, 0.2)]
     assert churn_over_seeds(counts, [3] * 4, other_arm).same.value == pytest.approx(np.mean(other_arm))
@@ -174,6 +179,6 @@ def test_eight_seeds_of_two_runs_have_an_interval_that_covers(shift: float) -> N
 def test_two_seeds_have_no_interval_over_seeds() -> None:
     counts = seeds(np.random.default_rng(2), 2, 2, 0.0)
     found = churn_over_seeds(counts, [2, 2])
-    assert found.same.value == pytest.approx(np.mean([p.mean_churn(part, 2) for part in counts]))
+    assert found.same.value == pytest.approx(np.mean([p.mean_churn(part, 2).value for part in counts]))
     assert found.same.low is None
     assert found.ratio.reason == "not defined: three seeds with two runs that differ are needed"

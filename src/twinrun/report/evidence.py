@@ -217,8 +217,8 @@ def _number(path: Path, row: Mapping[str, str], column: str) -> float:
 def study_runs(folder: Path, names: Sequence[str], metric: str | None) -> tuple[Runs, list[str]]:
     """Sets of runs of a collected study, TASK/OPTIMIZER each, and what their predictions say.
 
-    With an arm `all` its runs are the draws; else the mean of each seed's nd runs is one, paired by seed; with one seed
-    its nd runs are, which know nothing about other seeds.
+    With an arm `all` its runs are the draws; else the mean of each seed's nd runs (of its first arm, in a study without
+    them) is one, paired by seed; with one seed its runs are, which know nothing about other seeds.
     """
     from twinrun.collect.study import load_study  # pandas takes half a second, which a table does not need
 
@@ -234,7 +234,7 @@ def study_runs(folder: Path, names: Sequence[str], metric: str | None) -> tuple[
     frame = study.results[study.results["status"] == "complete"]
     frame = frame.assign(set=frame["task"] + "/" + frame["optimizer"])
     frame = frame[frame["set"].isin(names) & frame[metric].notna()]
-    arm = "all" if "all" in study.arms else "nd"
+    arm = next((name for name in ("all", "nd") if name in study.arms), study.arms[0])
     chosen = frame[frame["arm"] == arm]
     rows = {name: chosen[chosen["set"] == name] for name in names}
     for name, part in rows.items():
@@ -250,7 +250,7 @@ def study_runs(folder: Path, names: Sequence[str], metric: str | None) -> tuple[
             runs = Runs({name: list(means.values()) for name, means in keyed.items()}, metric)
         else:
             runs = paired_runs(keyed, metric, "seed")
-        runs = replace(runs, notes=(*runs.notes, "each value is the mean of a seed's nd runs"))
+        runs = replace(runs, notes=(*runs.notes, f"each value is the mean of a seed's {arm} runs"))
     else:
         note = "runs of one seed: their SD is that of identical runs, and another seed may turn the result round"
         runs = Runs({name: part[metric].tolist() for name, part in rows.items()}, metric, notes=(note,))
@@ -304,11 +304,12 @@ def _churn_words(study: Any, predicted: Mapping[str, NDArray[np.integer]]) -> li
     if len({part.shape for part in counts}) > 1:
         return []
     words = [
-        f"{name} {100 * churn.mean_churn(part, size):.2f} %"
+        f"{name} {100 * (churn.mean_churn(part, size).value or 0):.2f} %"
         for name, part, size in zip(predicted, counts, sizes, strict=True)
         if size > 1
     ]
-    between = f"between the models {100 * churn.churn_between(counts, sizes):.2f} %" if len(sizes) > 1 else ""
+    apart = churn.churn_between(counts, sizes).value
+    between = f"between the models {100 * apart:.2f} %" if apart is not None else ""
     return [f"churn of two runs: {', '.join(filter(None, [*words, between]))} of {len(counts[0])} test images"]
 
 

@@ -13,7 +13,7 @@ from scipy.special import entr
 from twinrun.stats import describe
 from twinrun.stats.churn import (
     churn_interval,
-    churn_over_error,
+    churn_ratio,
     class_counts,
     error,
     flip_shares,
@@ -29,10 +29,10 @@ Stream = Callable[[list[int]], Iterator[NDArray[np.floating]]]  # of class proba
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of some runs that should agree; NaN is what they are too few for."""
+    """Of some runs that should agree; None or NaN is what they are too few for."""
 
     n: int
-    churn: float
+    churn: float | None
     interval: Interval  # of churn, over images and runs
     error: float
     js_distance: float  # mean over pairs and images
@@ -44,9 +44,9 @@ class Agreement:
     recalls: NDArray[np.float64]  # (runs, classes); NaN for a class without examples
 
     @property
-    def churn_over_error(self) -> float:
-        """NaN when there is no error."""
-        return churn_over_error(self.churn, self.error)
+    def churn_over_error(self) -> float | None:
+        """None when there is no error."""
+        return churn_ratio(self.churn, self.error).value
 
 
 def agreement(
@@ -64,7 +64,7 @@ def agreement(
     js_distance, js_pairs = mean_js_distance(stream, rows, examples, rng)
     return Agreement(
         n=n,
-        churn=mean_churn(counts, n),
+        churn=mean_churn(counts, n).value,
         interval=churn_interval(predicted, counts),
         error=mean_error,
         js_distance=js_distance,

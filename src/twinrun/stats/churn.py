@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from twinrun.stats.samples import UNDEFINED, Interval
+from twinrun.stats.samples import UNDEFINED, Estimate, Interval
 
 Classes = NDArray[np.intp]
 
@@ -28,14 +28,16 @@ def predicted_classes(probabilities: NDArray[np.floating]) -> Classes:
 
 
 def churn(first: NDArray[np.integer], second: NDArray[np.integer]) -> float:
-    """Share of examples whose predicted class differs between two runs; NaN without examples.
+    """Share of examples whose predicted class differs between two runs; raises ValueError without examples.
 
     >>> churn(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2]))
     0.25
     """
     if first.shape != second.shape:
         raise ValueError(f"predictions of shapes {first.shape} and {second.shape}")
-    return float(np.mean(first != second)) if first.size else math.nan
+    if not first.size:
+        raise ValueError("predictions of no examples")
+    return float(np.mean(first != second))
 
 
 def error(predicted: NDArray[np.integer], labels: NDArray[np.integer]) -> float:
@@ -60,37 +62,39 @@ def class_counts(predictions: Iterable[NDArray[np.integer]], examples: int, clas
     return counts
 
 
-def mean_churn(counts: NDArray[np.int64], runs: int) -> float:
-    """Churn averaged over all pairs of `runs` runs, from `class_counts`; NaN for fewer than two runs or no examples.
+def mean_churn(counts: NDArray[np.int64], runs: int) -> Estimate:
+    """Churn averaged over all pairs of `runs` runs, from `class_counts`; it takes two runs and an example.
 
     Of R runs, (R^2 - sum_c counts_c^2) / 2 pairs disagree on an example: O(R) where pairs would be O(R^2), and exact,
     because everything before the division is a whole number.
 
-    >>> mean_churn(np.array([[2, 0], [1, 1]]), 2)
+    >>> mean_churn(np.array([[2, 0], [1, 1]]), 2).value
     0.5
     """
     if runs < 2 or not len(counts):
-        return math.nan
+        few = f"{runs} of the 2 runs that it needs" if runs < 2 else "no examples"
+        return Estimate(None, f"{UNDEFINED}{few}")
     disagreeing = (len(counts) * runs * runs - int(np.square(counts).sum())) // 2
-    return disagreeing / (len(counts) * runs * (runs - 1) // 2)
+    return Estimate(disagreeing / (len(counts) * runs * (runs - 1) // 2))
 
 
-def churn_between(counts: Sequence[NDArray[np.int64]], runs: Sequence[int]) -> float:
+def churn_between(counts: Sequence[NDArray[np.int64]], runs: Sequence[int]) -> Estimate:
     """Churn averaged over all pairs of runs of two different groups, from each group's `class_counts` and its size.
 
-    >>> churn_between([np.array([[2, 0], [1, 1]]), np.array([[1, 0], [0, 1]])], [2, 1])
+    >>> churn_between([np.array([[2, 0], [1, 1]]), np.array([[1, 0], [0, 1]])], [2, 1]).value
     0.25
     """
     groups = [(part, size) for part, size in zip(counts, runs, strict=True) if size]
     if len(groups) < 2 or not len(groups[0][0]):
-        return math.nan
+        few = f"{len(groups)} of the 2 groups that it needs" if len(groups) < 2 else "no examples"
+        return Estimate(None, f"{UNDEFINED}{few}")
 
     def disagreeing(part: NDArray[np.int64], size: int) -> int:
         return (len(part) * size * size - int(np.square(part).sum())) // 2
 
     together, total = np.sum([part for part, _ in groups], axis=0), sum(size for _, size in groups)
     apart = disagreeing(together, total) - sum(disagreeing(part, size) for part, size in groups)
-    return apart / (len(together) * pairs_between(runs))
+    return Estimate(apart / (len(together) * pairs_between(runs)))
 
 
 def pairs_between(runs: Sequence[int]) -> int:
@@ -122,13 +126,17 @@ def most_flipping(shares: list[NDArray[np.float64]], most: int) -> tuple[list[in
     return [int(place) for place in order if means[place] > 0], means
 
 
-def churn_over_error(churn_value: float, error_value: float) -> float:
-    """Churn divided by test error, about 1 when twins differ as much as they err; NaN when there is no error.
+def churn_ratio(churn_value: float | None, by: float | None) -> Estimate:
+    """Churn divided by the test error, about 1 when twins differ as much as they err, or by another churn.
 
-    >>> churn_over_error(0.1, 0.05)
+    >>> churn_ratio(0.1, 0.05).value
     2.0
+    >>> churn_ratio(0.1, 0.0).reason
+    'not defined: there is nothing to divide by'
     """
-    return churn_value / error_value if error_value > 0 else math.nan
+    if churn_value is None or by is None:
+        return Estimate(None, f"{UNDEFINED}a churn or error is missing")
+    return Estimate(churn_value / by) if by > 0 else Estimate(None, f"{UNDEFINED}there is nothing to divide by")
 
 
 def churn_interval(predicted: NDArray[np.integer], counts: NDArray[np.int64], confidence: float = 0.95) -> Interval:
@@ -155,8 +163,8 @@ def churn_interval(predicted: NDArray[np.integer], counts: NDArray[np.int64], co
     if runs < 3 or images < 2:
         few = f"{runs} of the 3 runs" if runs < 3 else f"{images} of the 2 images"
         pair = "; one pair says nothing of how runs differ" if runs == 2 else ""
-        known = mean_churn(counts, runs) if runs == 2 and images else None
-        return Interval(known, None, None, runs, confidence, method, f"{UNDEFINED}{few} that it needs{pair}")
+        known = mean_churn(counts, runs)
+        return Interval(known.value, None, None, runs, confidence, method, f"{UNDEFINED}{few} that it needs{pair}")
     pairs = runs * (runs - 1) / 2
     # Sums by fsum: the same bits in any order of images and runs.
     disagreeing = (runs * runs - np.square(counts).sum(axis=1)) / 2

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from twinrun.stats.samples import UNDEFINED, Estimate
+
 
 def _values(values: ArrayLike) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
@@ -73,12 +75,14 @@ def sd_factors(n: float, confidence: float = 0.95) -> tuple[float, float]:
     return (math.sqrt((n - 1) / upper), math.sqrt((n - 1) / lower))
 
 
-def difference_percent(deterministic: float, free_mean: float) -> float:
-    """100 (det - nd) / nd, as in Tables 5.1-5.3; NaN when the mean of the free runs is 0 or either is missing.
+def difference_percent(deterministic: float, free_mean: float) -> Estimate:
+    """100 (det - nd) / nd, as in Tables 5.1-5.3.
 
-    >>> difference_percent(99.0, 100.0)
+    >>> difference_percent(99.0, 100.0).value
     -1.0
     """
-    if free_mean == 0 or math.isnan(free_mean) or math.isnan(deterministic):
-        return math.nan
-    return 100 * (deterministic - free_mean) / free_mean
+    if math.isnan(free_mean) or math.isnan(deterministic):
+        return Estimate(None, f"{UNDEFINED}a mean is missing")
+    if free_mean == 0:
+        return Estimate(None, f"{UNDEFINED}the mean of the free runs is 0")
+    return Estimate(100 * (deterministic - free_mean) / free_mean)

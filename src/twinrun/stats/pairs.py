@@ -105,7 +105,7 @@ def churn_of_cells(predicted: Sequence[Sequence[NDArray[np.integer]]], examples:
         counts = full[cell].copy()
         for left in set(range(sizes[cell])) - set(runs):
             counts[np.arange(examples), predicted[cell][left]] -= 1
-        return mean_churn(counts, len(runs))
+        return mean_churn(counts, len(runs)).value or 0.0  # of two runs or more
 
     shares = [flip_shares(counts, size) for counts, size in zip(full, sizes, strict=True) if size > 1]
     return pair_mean(sizes, churn, np.mean(shares, axis=0) if shares else None)
@@ -113,7 +113,12 @@ def churn_of_cells(predicted: Sequence[Sequence[NDArray[np.integer]]], examples:
 
 def distance_of_cells(vectors: Sequence[NDArray[np.floating]]) -> PairMean:
     """Relative distance of the weights (runs, components) of each cell."""
-    return pair_mean([len(cell) for cell in vectors], lambda cell, runs: mean_relative_distance(vectors[cell][runs]))
+
+    def distance(cell: int, runs: list[int]) -> float:
+        value = mean_relative_distance(vectors[cell][runs]).value
+        return math.nan if value is None else value
+
+    return pair_mean([len(cell) for cell in vectors], distance)
 
 
 @dataclass(frozen=True)

@@ -8,43 +8,51 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from twinrun.stats.samples import UNDEFINED, Estimate
+
 PARTS = 32  # of the coordinates, left out one after the other for the sampling error
 
 
 class CosineSummary(NamedTuple):
-    """Cosine similarity over all pairs of runs; all three NaN and a reason where it is not defined."""
+    """Cosine similarity over all pairs of runs; all three None and a reason where it is not defined."""
 
-    mean: float
-    minimum: float
-    maximum: float
+    mean: float | None
+    minimum: float | None
+    maximum: float | None
     reason: str = ""
 
+    @classmethod
+    def undefined(cls, reason: str) -> CosineSummary:
+        """No result."""
+        return cls(None, None, None, reason)
 
-def mean_component_sd(weights: NDArray[np.floating]) -> float:
+
+def mean_component_sd(weights: NDArray[np.floating]) -> Estimate:
     """SD of each component over the runs with 1/n, averaged over the components (thesis, Figure 5.10).
 
-    `weights` is (runs, components); NaN without runs or components, 0 for one run.
+    `weights` is (runs, components); 0 for one run.
     """
     if not weights.size:
-        return math.nan
+        return Estimate(None, f"{UNDEFINED}no runs or no components")
     # Runs with the same bits have no spread; the rounding of their mean would show as one.
     if (weights == weights[0]).all():
-        return 0.0
-    return float(np.std(weights.astype(np.float64), axis=0).mean())
+        return Estimate(0.0)
+    value = float(np.std(weights.astype(np.float64), axis=0).mean())
+    return Estimate(value) if math.isfinite(value) else Estimate(None, f"{UNDEFINED}a weight is not finite")
 
 
 def pairwise_cosine(weights: NDArray[np.floating]) -> CosineSummary:
     """Mean, minimum and maximum cosine similarity of all pairs of rows of (runs, components) (thesis, 5.11-5.12)."""
     runs = len(weights)
     if runs < 2:
-        return CosineSummary(math.nan, math.nan, math.nan, "a pair needs two runs")
+        return CosineSummary.undefined("a pair needs two runs")
     wide = weights.astype(np.float64)
     # Scaled by the largest component first, so that squares of tiny weights do not vanish.
     largest = np.abs(wide).max(axis=1, initial=0.0, keepdims=True)
     if not np.isfinite(largest).all():
-        return CosineSummary(math.nan, math.nan, math.nan, "a weight is not finite")
+        return CosineSummary.undefined("a weight is not finite")
     if (largest == 0).any():
-        return CosineSummary(math.nan, math.nan, math.nan, "a head is all zeros and has no direction")
+        return CosineSummary.undefined("a head is all zeros and has no direction")
     wide = wide / largest
     unit = wide / np.linalg.norm(wide, axis=1, keepdims=True)
     pairs = (unit @ unit.T)[np.triu_indices(runs, 1)]
@@ -53,36 +61,37 @@ def pairwise_cosine(weights: NDArray[np.floating]) -> CosineSummary:
     return CosineSummary(float(pairs.mean().round(12)), float(pairs.min()), float(pairs.max()))
 
 
-def mean_relative_distance(weights: NDArray[np.floating]) -> float:
+def mean_relative_distance(weights: NDArray[np.floating]) -> Estimate:
     """Mean of |w1 - w2| / ((|w1| + |w2|) / 2) over all pairs of rows of (runs, components); 0 for equal bits.
 
-    NaN for fewer than two runs, weights that are not finite, or a pair of zero heads.
+    It takes two runs, finite weights, and no pair of zero heads.
 
-    >>> mean_relative_distance(np.array([[3.0, 4.0], [0.0, 5.0]]))  # lengths 5, distance sqrt(10)
+    >>> mean_relative_distance(np.array([[3.0, 4.0], [0.0, 5.0]])).value  # lengths 5, distance sqrt(10)
     0.632455532034
     """
     wide = weights.astype(np.float64)
     if len(wide) < 2 or not np.isfinite(wide).all():
-        return math.nan
+        why = "a pair needs two runs" if len(wide) < 2 else "a weight is not finite"
+        return Estimate(None, f"{UNDEFINED}{why}")
     first, second = np.triu_indices(len(wide), 1)
     lengths = np.linalg.norm(wide, axis=1)
     scale = (lengths[first] + lengths[second]) / 2
     if (scale == 0).any():
-        return math.nan
+        return Estimate(None, f"{UNDEFINED}two heads are all zeros")
     # Seen from the first run, not from the origin: equal bits are at 0, and close heads keep their digits.
     seen = wide - wide[0]
     gram = seen @ seen.T
     squares = np.diag(gram)[first] + np.diag(gram)[second] - 2 * gram[first, second]
-    return round(float((np.sqrt(np.maximum(squares, 0.0)) / scale).mean()), 12)
+    return Estimate(round(float((np.sqrt(np.maximum(squares, 0.0)) / scale).mean()), 12))
 
 
 def displacement_cosine(weights: NDArray[np.floating], start: NDArray[np.floating]) -> CosineSummary:
     """`pairwise_cosine` of the ways from each run's initialization, both (runs, components)."""
     moved = weights.astype(np.float64) - start.astype(np.float64)
     if len(moved) and np.isfinite(moved).all() and not moved.any():
-        return CosineSummary(math.nan, math.nan, math.nan, "nothing has moved from the initialization")
-    found = pairwise_cosine(moved)
-    return found if "zeros" not in found.reason else found._replace(reason="a head has not moved")
+        return CosineSummary.undefined("nothing has moved from the initialization")
+    summary = pairwise_cosine(moved)
+    return summary if "zeros" not in summary.reason else CosineSummary.undefined("a head has not moved")
 
 
 class Measures(NamedTuple):
@@ -189,11 +198,11 @@ def debiased_cka(features: NDArray[np.floating]) -> CosineSummary:
     negative. It is the cosine of two U-centered kernels.
     """
     if len(features) < 2:
-        return CosineSummary(math.nan, math.nan, math.nan, "a pair needs two runs")
+        return CosineSummary.undefined("a pair needs two runs")
     if features.shape[1] < 4:
-        return CosineSummary(math.nan, math.nan, math.nan, "CKA without bias needs four images")
+        return CosineSummary.undefined("CKA without bias needs four images")
     if not np.isfinite(features).all():
-        return CosineSummary(math.nan, math.nan, math.nan, "a feature is not finite")
-    if any((one == one[0]).all() for one in features):
-        return CosineSummary(math.nan, math.nan, math.nan, "the features of a run are the same for all images")
-    return pairwise_cosine(np.stack([u_centered(one).ravel() for one in features]))
+        return CosineSummary.undefined("a feature is not finite")
+    if any((run == run[0]).all() for run in features):
+        return CosineSummary.undefined("the features of a run are the same for all images")
+    return pairwise_cosine(np.stack([u_centered(run).ravel() for run in features]))

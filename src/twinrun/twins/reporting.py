@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from twinrun.stats.coverage import coverage_words
 from twinrun.study.files import write_json, write_text
 from twinrun.twins import arms
 from twinrun.twins.comparing import ABSENT, DIFFERENT, SAME, FileResult
@@ -216,6 +217,7 @@ def write_result(result: Result) -> Path:
         lines=sentences(result),
         metric_words=metric_words,
         command=shlex.join(result.plan.command),
+        held=coverage_words("SD, chi-square", len(result.twins)),
     )
     write_text(out / "index.html", page)
     return out / "index.html"

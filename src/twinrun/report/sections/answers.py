@@ -158,7 +158,7 @@ def _churn_and_error(draft: Draft, task: str) -> tuple[float, float] | None:
     found = [
         (agreement.churn, agreement.error)
         for group, agreement in draft.agreements
-        if group.cell.task == task and group.arm == "nd" and not math.isnan(agreement.churn)
+        if group.cell.task == task and group.arm == "nd" and agreement.churn is not None
     ]
     return (100 * float(np.mean([c for c, _ in found])), 100 * float(np.mean([e for _, e in found]))) if found else None
 

@@ -64,12 +64,15 @@ def _rows(setting: Setting) -> Iterator[dict[str, Any]]:
         return len(kept), debiased_cka(np.array(study.features(task)[kept]))
 
     def row(comparison: str, cells: int, pairs: int, summaries: list[CosineSummary], why: str) -> dict[str, Any]:
-        known = [summary for summary in summaries if not summary.reason]
+        means, least, most = (
+            [value for summary in summaries if (value := getattr(summary, name)) is not None]
+            for name in ("mean", "minimum", "maximum")
+        )
         return {
             **{**setting.identity, "comparison": comparison, "images_recorded": shape[0], "features": shape[1]},
-            **{"cells": cells, "pairs": pairs, "cka_mean": describe.mean([summary.mean for summary in known])},
-            "cka_min": min((summary.minimum for summary in known), default=None),
-            "cka_max": max((summary.maximum for summary in known), default=None),
+            **{"cells": cells, "pairs": pairs, "cka_mean": describe.mean(means)},
+            "cka_min": min(least, default=None),
+            "cka_max": max(most, default=None),
             "remark": why or remarks(*(summary.reason for summary in summaries)),
         }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -119,7 +118,7 @@ def _arm_rows(draft: Draft, setting: Setting) -> Iterator[dict[str, Any]]:
             for group, found in draft.agreements
             if (group.cell.task, group.cell.optimizer, group.arm) == (setting.task, setting.optimizer, arm)
         ]
-        known = [(pairs, found) for pairs, found in of_arm if not math.isnan(found.churn)]
+        known = [(pairs, found) for pairs, found in of_arm if found.churn is not None]
         mean_churn, error = (describe.mean([getattr(found, name) for _, found in known]) for name in ("churn", "error"))
         ends = churn_over_seeds(counts, sizes, [found.flips for _, found in of_arm])
         yield {
@@ -131,8 +130,8 @@ def _arm_rows(draft: Draft, setting: Setting) -> Iterator[dict[str, Any]]:
             "churn_low": ends.same.low,
             "churn_high": ends.same.high,
             "error": error,
-            "churn_over_error": churn.churn_over_error(mean_churn, error),
-            "churn_over_seeds": churn.churn_over_error(mean_churn, control["churn"]),
+            "churn_over_error": churn.churn_ratio(mean_churn, error).value,
+            "churn_over_seeds": churn.churn_ratio(mean_churn, control["churn"]).value,
             "over_seeds_low": ends.ratio.low,
             "over_seeds_high": ends.ratio.high,
             "remark": remarks(
@@ -148,7 +147,7 @@ def _arm_rows(draft: Draft, setting: Setting) -> Iterator[dict[str, Any]]:
         **control,
         "churn_low": over_seeds.other.low,
         "churn_high": over_seeds.other.high,
-        "churn_over_seeds": 1.0 if control["churn"] > 0 else None,
+        "churn_over_seeds": 1.0 if (control["churn"] or 0) > 0 else None,
         "remark": remarks(no_ratio, f"interval {over_seeds.other.reason}" if over_seeds.other.reason else ""),
     }
 
@@ -166,13 +165,13 @@ def _between_seeds(groups: list[Group]) -> tuple[dict[str, Any], list[NDArray[np
 
     class_counts = [churn.class_counts(watched(group.rows), len(labels), classes) for group in groups]
     sizes = [group.n for group in groups]
-    between, error = churn.churn_between(class_counts, sizes), describe.mean(errors)
+    between, error = churn.churn_between(class_counts, sizes).value, describe.mean(errors)
     row = {
         "cells": sum(size > 0 for size in sizes),
         "pairs": churn.pairs_between(sizes),
         "churn": between,
         "error": error,
-        "churn_over_error": churn.churn_over_error(between, error),
+        "churn_over_error": churn.churn_ratio(between, error).value,
     }
     return row, class_counts
 

@@ -97,7 +97,7 @@ def _performance_row(metric: str, free: Group, fixed: Group) -> dict[str, Any]:
         "n_det": fixed.n,
         "det": det,
         "det_equal": equal if fixed.n > 1 else "one run" if fixed.n else "no run",
-        "difference_percent": describe.difference_percent(det, mean_nd),
+        "difference_percent": describe.difference_percent(det, mean_nd).value,
         "remark": remarks(
             free.why(2),
             fixed.why(),

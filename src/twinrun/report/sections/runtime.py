@@ -82,7 +82,7 @@ def _row(sides: dict[str, Group]) -> dict[str, int]:
         "seconds_sd_nd": describe.sample_sd(seconds["nd"]),
         "n_det": len(seconds["det"]),
         "seconds_det": mean_det,
-        "overhead_percent": describe.difference_percent(mean_det, mean_nd),
+        "overhead_percent": describe.difference_percent(mean_det, mean_nd).value,
         "resumed": int(resumed.sum()),
         "shared": int(shared.sum()),
         "cost_claim": "no: shared" if shared.any() else "no: resumed" if resumed.any() else "no: confounded",

@@ -71,8 +71,9 @@ def tables(draft: Draft) -> list[Table]:
             "In each arm one source is free and everything else is fixed; in all everything is free. SD: of the task's "
             "main metric within cells, pooled over the cells, with the chi-square interval; ratio with the F interval. "
             "Churn, and the relative distance of the heads at the last checkpoint: mean over the pairs of runs of a "
-            "cell and over the cells; t interval of the logarithm, its variance from the jackknife over the runs and, "
-            "of churn, from the test images. Ratios near 1: the source alone makes as much as everything together. "
+            "cell and over the cells; t interval of the logarithm, its variance from the jackknife over the runs (from "
+            "the cells, where one has two runs) and, of churn, from the test images. Ratios near 1: the source alone "
+            "makes as much as everything together. "
             "95 % intervals, over runs and images and within the seeds at hand: of other seeds they say nothing, least "
             "of all with one seed, and they are not widened for the number of ratios. (The interval of the table "
             '"Churn of identical runs" takes off what images and runs make together, and is somewhat narrower.) '
@@ -161,7 +162,7 @@ def _remark(value: Interval, ratios: dict[str, Interval], by_arm: dict[str, Any]
     if value.value == 0:
         alike = "all runs are alike (of dropout: where the network has none): no interval and no ratio"
         return remarks(alike, *reasons)
-    few = "fewer than three runs in a cell, or no variation between them: no interval"
+    few = "fewer than three runs in a cell and fewer than three cells, or no variation between them: no interval"
     reasons += [few] if value.low is None else []
     for name, ratio in ratios.items():
         if name in by_arm and ratio.value is None:

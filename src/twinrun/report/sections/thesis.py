@@ -82,7 +82,7 @@ def _row(task: str, theirs: dict[Any, Any], ours: dict[Any, Any]) -> dict[str, A
     nd, det, printed = (
         float(theirs[name]) for name in ("nondeterministic_mean", "deterministic", "difference_percent")
     )
-    own, recomputed = ours.get((metric, optimizer, seed)), difference_percent(det, nd)
+    own, recomputed = ours.get((metric, optimizer, seed)), difference_percent(det, nd).value
     return {
         "task": task,
         "metric": metric,
@@ -94,7 +94,9 @@ def _row(task: str, theirs: dict[Any, Any], ours: dict[Any, Any]) -> dict[str, A
         **{name: own[name] for name in ("mean_nd", "det", "difference_percent") if own},
         "remark": remarks(
             "" if own else "this cell is not in this study",
-            f"the printed means give {recomputed:+.3f} %" if abs(recomputed - printed) > 0.02 else "",
+            f"the printed means give {recomputed:+.3f} %"
+            if recomputed is not None and abs(recomputed - printed) > 0.02
+            else "",
         ),
     }
 

@@ -102,11 +102,11 @@ def _compared(study: Study, task: str, rows: list[int], *keys: object) -> list[d
             {
                 "epoch": epoch,
                 "n": len(rows),
-                "head_sd": weights.mean_component_sd(vectors) if len(rows) > 1 else None,
+                "head_sd": weights.mean_component_sd(vectors).value if len(rows) > 1 else None,
                 "cosine_mean": cosine.mean,
                 "cosine_min": cosine.minimum,
                 "cosine_max": cosine.maximum,
-                "distance": weights.mean_relative_distance(pairs),
+                "distance": weights.mean_relative_distance(pairs).value,
                 "displacement_cosine": None if moved is None else moved.mean,
                 "remark": "" if len(rows) < 2 else remarks(cosine.reason, no_way),
             }

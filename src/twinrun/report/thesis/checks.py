@@ -45,7 +45,7 @@ def differences(cells: list[PublishedCell]) -> list[Check]:
             TABLES[cell.task],
             f"{cell.name}: difference in %",
             cell.difference_percent,
-            statistics.difference_percent,
+            lambda det, nd: statistics.difference_percent(det, nd).value or 0.0,
             cell.deterministic,
             cell.free_mean,
         )
