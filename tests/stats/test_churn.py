@@ -1,6 +1,7 @@
 """Churn and weight similarity: brute force, closed forms and properties."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_degenerate_churn_is_defined() -> None:
         p.churn(np.zeros(3, int), np.zeros(4, int))
 
 
-@pytest.mark.parametrize("runs", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("runs", [3, 4, 5, 6])
 @pytest.mark.parametrize("bad", [0.0, 0.6])
 def test_the_interval_is_that_of_its_definition(runs: int, bad: float) -> None:
     """By pairs and by runs that are left out, one after the other: with and without a last run that is bad."""
@@ -80,12 +81,11 @@ def test_the_interval_is_that_of_its_definition(runs: int, bad: float) -> None:
 
     images = shares(list(range(runs)))
     variance = images.var(ddof=1) / 40
-    pairs_of_runs = apart = 0.0
-    if runs > 2:
-        without = np.array([shares([r for r in range(runs) if r != out]) for out in range(runs)])
-        pairs_of_runs = float(jackknife(without.mean(axis=1)))
-        apart = max(pairs_of_runs - float(jackknife(without).sum()) / 40**2, 0.0)
-        assert (apart > 0) == (bad > 0)
+    without = np.array([shares([r for r in range(runs) if r != out]) for out in range(runs)])
+    pairs_of_runs = float(jackknife(without.mean(axis=1)))
+    apart = max(pairs_of_runs - float(jackknife(without).sum()) / 40**2, 0.0)
+    assert (apart > 0) == (bad > 0)
+    pairs_of_runs, apart = ((runs + 3) / (runs - 1) * part for part in (pairs_of_runs, apart))
     allowed, freedom = (pairs_of_runs, runs - 1) if runs < 5 else (pairs_of_runs if apart else 0.0, runs - 2)
     df = max((variance + apart) ** 2 / (variance**2 / 39 + allowed**2 / freedom), 1.0)
     half = stats.t.ppf(0.975, df) * math.sqrt(variance + apart) / images.mean()

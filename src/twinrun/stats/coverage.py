@@ -30,11 +30,11 @@ def coverage_words(interval: str, n: int) -> str:
     >>> coverage_words("difference, Welch", 7).split(":")[0]
     'holds in simulations at n = 5'
     >>> coverage_words("no such interval", 7)
-    ''
+    'was not simulated'
     """
     sizes = sorted({size for name, _, size in table() if name == interval})
     if not sizes:
-        return ""
+        return "was not simulated"
     size = max((size for size in sizes if size <= n), default=sizes[0])
     shares = [
         f"{100 * table()[interval, shape, size]:.0f} % {words}"

@@ -147,7 +147,7 @@ def _arm_rows(draft: Draft, setting: Setting) -> Iterator[dict[str, Any]]:
         **control,
         "churn_low": over_seeds.other.low,
         "churn_high": over_seeds.other.high,
-        "churn_over_seeds": 1.0 if (control["churn"] or 0) > 0 else None,
+        **dict.fromkeys(("churn_over_seeds", "over_seeds_low", "over_seeds_high"), 1.0 if control["churn"] else None),
         "remark": remarks(no_ratio, f"interval {over_seeds.other.reason}" if over_seeds.other.reason else ""),
     }
 

@@ -126,7 +126,7 @@ def _seed_rows(setting: Setting, measured: list[tuple[Group, list[dict[str, Any]
             checkpoints[-1]
             for group, checkpoints in measured
             if (group.cell.task, group.cell.optimizer, group.arm) == (setting.task, setting.optimizer, arm)
-            and not np.isnan(checkpoints[-1]["cosine_mean"])
+            and checkpoints[-1]["cosine_mean"] is not None
         ]
         means = pd.DataFrame(ends, columns=list(_SHARED)).astype(float)
         yield {
