@@ -122,6 +122,9 @@ def probe(
     run, where = params.find(run_id), device or params.execution.device
     _enter_environment(rung, where, tf32=params.execution.precision == "tf32")
     answers = sys.stdout
+    if serve:  # what a library prints is not an answer
+        answers = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
 
     def answer(facts: dict[str, Any]) -> None:
         print(json.dumps(facts, sort_keys=True), file=answers, flush=True)
