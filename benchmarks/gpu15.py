@@ -144,7 +144,7 @@ class Parts:
         study = self.state / f"ladder_{model}"
         options = ("--seconds", "0", "--warmup", "0") if self.small else options
         blocks = [
-            twinrun(study, "cost", model, *options, "--blocks", n) for n in (("1", "2") if self.small else ("3", "6"))
+            twinrun(study, "cost", model, *options, "--blocks", n) for n in (("1",) if self.small else ("3", "6"))
         ]
         make = bench("gpu_study.py", str(study), "--device", self.device, "--task", model)
         return Part(f"ladder_{model}", seconds, [make, *blocks], keeps=(f"ladder_{model}/cost/*",))
@@ -191,14 +191,16 @@ class Session:
 
         What fails or is stopped does not hold up what follows: the next call tries it again.
         """
-        for part in chosen:
-            if self.done(part.name) or self.left() < 2 * GRACE:
-                continue
-            self.do(part)
+        try:
+            for part in chosen:
+                if self.done(part.name) or self.left() < 2 * GRACE:
+                    continue
+                self.do(part)
+                self.pack(listed)
+        finally:  # an interrupt, too
+            for process in self.background:
+                stop(process)
             self.pack(listed)
-        for process in self.background:
-            stop(process)
-        self.pack(listed)
 
     def done(self, name: str) -> bool:
         """Whether the part has ended well, in this call or before."""
@@ -236,9 +238,9 @@ class Session:
         try:
             code = process.wait(max(0.1, end - GRACE - time.monotonic()))
         except subprocess.TimeoutExpired:
-            stop(process)
             return "stopped at its limit"
-        stop(process)  # children that it left
+        finally:
+            stop(process)  # and the children that it left
         return "done" if code in answers else f"failed with exit code {code}"
 
     def wait_for_background(self, end: float) -> str:
@@ -334,9 +336,13 @@ def main() -> None:
         sys.exit(f"gpu15.sh: no part {', '.join(sorted(unknown))}; parts: {' '.join(part.name for part in listed)}")
     chosen = [part for part in listed if not arguments.part or part.name in arguments.part]
     limit = arguments.limit or (24 * HOUR if arguments.long else 470)
-    session = Session(arguments.state, arguments.out, limit, commit)
-    session.run(chosen, listed)
-    print((arguments.out / "table.txt").read_text(), end="")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        Session(arguments.state, arguments.out, limit, commit).run(chosen, listed)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        print((arguments.out / "table.txt").read_text(), end="")
 
 
 if __name__ == "__main__":

@@ -145,6 +145,30 @@ def test_the_parts_fit_into_the_time(gpu15: ModuleType, tmp_path: Path) -> None:
     assert not [p for p in (*without.short(), *without.long()) if "cifar10" in repr(p) or "evidence" in repr(p)]
 
 
+def test_an_interrupt_ends_what_is_running_and_packs_what_there_is(
+    gpu15: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, out = tmp_path / "state", tmp_path / "out"
+    listed = [gpu15.Part("before", 5, [shell("echo 3 of 3")]),
+              gpu15.Part("long", 50, [shell(f"echo $$ > {state}/pid; exec sleep 60")])]  # fmt: skip
+    wait = subprocess.Popen.wait
+
+    def interrupted(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        if timeout and timeout > 20:
+            while not (state / "pid").exists() or not (state / "pid").read_text():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+        return wait(process, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gpu15.Session(state, out, 100, "abc").run(listed, listed)
+    assert not Path("/proc", (state / "pid").read_text().strip()).exists()
+    rows = (out / "table.txt").read_text().splitlines()
+    assert rows[1].endswith("3 of 3")
+    assert "not begun" in rows[2]
+
+
 def test_a_difference_that_is_found_is_an_answer(gpu15: ModuleType, tmp_path: Path) -> None:
     listed = [gpu15.Part("locate", 5, [shell("echo they part; exit 4")], answers=gpu15.DIFFERS),
               gpu15.Part("check", 5, [shell("echo they part; exit 4")])]  # fmt: skip
