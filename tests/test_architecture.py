@@ -114,6 +114,18 @@ def test_modules_say_what_they_are_and_stay_readable() -> None:
         assert text.count("\n") <= 420, module
 
 
+def test_no_variable_is_called_one_found_or_mine() -> None:
+    """A name says what the value is."""
+    for module in MODULES:
+        for node in ast.walk(ast.parse(module.read_text())):
+            names = {
+                node.arg if isinstance(node, ast.arg) else None,
+                node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else None,
+                node.name if isinstance(node, ast.FunctionDef) else None,
+            }
+            assert not names & {"one", "found", "mine"}, f"{module}:{getattr(node, 'lineno', '')}"
+
+
 def test_no_pickle_but_the_restricted_one_of_cifar() -> None:
     users = {m.name for m in MODULES if "pickle" in {name.split(".")[0] for name in imports(m)}}
     assert users <= {"cifar10.py"}

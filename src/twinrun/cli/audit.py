@@ -34,20 +34,22 @@ def audit(
 
     with named_torch_errors(f"audit of {subject}"):
         if ":" in subject:
-            found = audit_function(subject, Path(), repeats)
+            result = audit_function(subject, Path(), repeats)
         else:
             params = load_params(params_file)
-            found = audit_task(params, subject, Layout(), device or params.execution.device, repeats)
-    _print(found)
+            result = audit_task(params, subject, Layout(), device or params.execution.device, repeats)
+    _print(result)
     if out:
-        write_json(out, found.facts())
-    bad = sum(finding.level == "bad" for finding in found.findings)
+        write_json(out, result.facts())
+    bad = sum(finding.level == "bad" for finding in result.findings)
     if bad:
         raise MismatchError(f"{subject}: {bad} findings of operations that may give other bits from run to run")
-    print(f"{subject}: no operation that may give other bits from run to run, of {found.operations} in a training step")
+    print(
+        f"{subject}: no operation that may give other bits from run to run, of {result.operations} in a training step"
+    )
 
 
-def _print(found: Audit) -> None:
+def _print(result: Audit) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -55,9 +57,9 @@ def _print(found: Audit) -> None:
     for name in ("level", "phase", "operation", "modules", "finding", "instead"):
         table.add_column(name, overflow="fold")
     rows: dict[tuple[str, str, str, str, str], list[str]] = {}
-    for one in found.findings:
-        modules = rows.setdefault((one.level, one.phase, one.operation, one.what, one.instead), [])
-        modules += [one.module] if one.module and one.module not in modules else []
+    for finding in result.findings:
+        modules = rows.setdefault((finding.level, finding.phase, finding.operation, finding.what, finding.instead), [])
+        modules += [finding.module] if finding.module and finding.module not in modules else []
     for (level, phase, operation, what, instead), modules in rows.items():
         shown = ", ".join(modules[:4]) + (f" and {len(modules) - 4} more" if len(modules) > 4 else "")
         table.add_row(level, phase, operation, shown, what, instead)

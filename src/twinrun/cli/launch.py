@@ -61,15 +61,15 @@ def status(
     if watch:
         follow(looker.look, every, FINISHED)
         return
-    found = looker.look()
-    unnamed = [run for run, state in found.items() if state == "missing"][SHOWN:]
-    for run, state in found.items():
+    states = looker.look()
+    unnamed = [run for run, state in states.items() if state == "missing"][SHOWN:]
+    for run, state in states.items():
         if state != "complete" and run not in unnamed:
             print(f"{run.id}\t{state}")
     if unnamed:
         print(f"and {len(unnamed)} more missing")
-    print(count(found))
-    open_runs = sum(state not in FINISHED for state in found.values())
+    print(count(states))
+    open_runs = sum(state not in FINISHED for state in states.values())
     if open_runs:
         raise IncompleteError(f"still to be trained: {open_runs}", "`twinrun sweep` trains what is missing")
 

@@ -36,7 +36,7 @@ def locate(
     require_same_locating()
     params, layout = load_params(params_file), Layout()
 
-    def one(a: str, b: str) -> FirstDifference:
+    def locate_pair(a: str, b: str) -> FirstDifference:
         chosen = resolve(params, layout, a, b)
         names = f"{chosen[0].run.id} and {chosen[1].run.id}"
         return locating.locate(
@@ -51,14 +51,14 @@ def locate(
     if every:
         if first or second:
             raise InputError("--all takes no runs", "it chooses a det and an nd run of the first cell of each task")
-        _locate_all(first_pairs(params), layout, one)
+        _locate_all(first_pairs(params), layout, locate_pair)
         return
     if not (first and second):
         raise InputError("which two runs?", "such as `twinrun locate digits/sgd/42/det_1 nd_1`, or --all")
-    _show(one(first, second), layout, resolve(params, layout, first, second))
+    _show(locate_pair(first, second), layout, resolve(params, layout, first, second))
 
 
-def _locate_all(pairs: dict[str, tuple[str, str] | None], layout: Layout, one: Any) -> None:
+def _locate_all(pairs: dict[str, tuple[str, str] | None], layout: Layout, locate_pair: Any) -> None:
     from twinrun.collect.first_difference import sentences, write_first_difference
     from twinrun.study.folders import replaced_folder
 
@@ -68,32 +68,34 @@ def _locate_all(pairs: dict[str, tuple[str, str] | None], layout: Layout, one: A
                 print(f"{task}: its first cell has no det and nd run to compare")
                 continue
             try:
-                found = one(*pair)
+                difference = locate_pair(*pair)
             except DeviceError as error:
                 # A job that finishes a study need not have the GPU: the report is made all the same, and says so.
                 print(f"{task}: not located: {error.message}; `dvc repro -sf locate` where it is", file=sys.stderr)
                 continue
-            write_first_difference(folder / f"{task}.json", found)
-            print("\n".join(sentences(found)))
+            write_first_difference(folder / f"{task}.json", difference)
+            print("\n".join(sentences(difference)))
 
 
-def _show(found: FirstDifference, layout: Layout, runs: Any) -> None:
+def _show(difference: FirstDifference, layout: Layout, runs: Any) -> None:
     from twinrun.collect.first_difference import sentences, write_first_difference
     from twinrun.study.files import write_text
 
-    text = "\n".join(sentences(found))
+    text = "\n".join(sentences(difference))
     print(text)
     path = layout.first_difference(runs[0].run, runs[1].run)
-    write_first_difference(path.with_name(f"{path.name}.json"), found)
+    write_first_difference(path.with_name(f"{path.name}.json"), difference)
     write_text(path.with_name(f"{path.name}.txt"), text + "\n")
-    if found.growth:
+    if difference.growth:
         from twinrun.report.sections.first_difference import growth_figure
         from twinrun.report.style import save
 
-        save(growth_figure(found, path.name), path.parent)
-    print(f"written: {path}.json, .csv, .txt" + (", .svg, .png" if found.growth else ""))
-    if found.outcome != "none":
-        raise MismatchError(f"{found.first} and {found.second} part in epoch {found.epoch}, step {found.step}")
+        save(growth_figure(difference, path.name), path.parent)
+    print(f"written: {path}.json, .csv, .txt" + (", .svg, .png" if difference.growth else ""))
+    if difference.outcome != "none":
+        raise MismatchError(
+            f"{difference.first} and {difference.second} part in epoch {difference.epoch}, step {difference.step}"
+        )
 
 
 def follow_run(

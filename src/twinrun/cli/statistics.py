@@ -109,13 +109,13 @@ def reanalyze_thesis(
     """Read the thesis's published tables again: what holds of them, and which printed numbers do not fit."""
     from twinrun.report.thesis import reanalysis
 
-    found = reanalysis.reanalyze_thesis()
-    for sentence in found.summary:
+    reanalyzed = reanalysis.reanalyze_thesis()
+    for sentence in reanalyzed.summary:
         print(sentence)
-    for _, row in found.mistakes.iterrows():
+    for _, row in reanalyzed.mistakes.iterrows():
         print(f"FAIL {row['where']}: {row['what']}: printed {row['printed']:.5g}, recomputed {row['recomputed']:.5g}")
     if out:
-        for path in reanalysis.write_reanalysis(found, out):
+        for path in reanalysis.write_reanalysis(reanalyzed, out):
             print(path)
 
 

@@ -53,10 +53,10 @@ def plan(
         noise = ("one ulp" if run.arm == "ulp" else "free noise") if run.free_noise else "no noise"
         kind = f"{run.task} {run.optimizer} {noise}"
         if kind not in kinds:
-            found = probe_once(Path(), run.id, options)
-            name = found["host"]["gpu"] or found["host"]["cpu"]
-            kinds[kind] = (estimate_run(found, params.tasks[run.task].recipe.epochs), 0)
-            sizes[run.task] = found["model_bytes"]
+            measured = probe_once(Path(), run.id, options)
+            name = measured["host"]["gpu"] or measured["host"]["cpu"]
+            kinds[kind] = (estimate_run(measured, params.tasks[run.task].recipe.epochs), 0)
+            sizes[run.task] = measured["model_bytes"]
         kinds[kind] = (kinds[kind][0], kinds[kind][1] + 1)
         models += [sizes[run.task]] if params.keeps_model(run) else []
     print("\n".join(study_lines(kinds, name, models)))

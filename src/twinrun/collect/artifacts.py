@@ -116,10 +116,10 @@ def read_weights(folder: Path) -> Weights:
         checkpoints.setdefault(int(epoch), {})[name] = tensor
     epochs, others = tuple(sorted(checkpoints)), [name for name in shapes if name not in head]
     sizes = {name: tensor.size for name, tensor in checkpoints[epochs[0]].items()} if epochs else {}
-    for number, found in checkpoints.items():
-        if set(found) != set(shapes) or any(found[name].size != sizes[name] for name in found):
+    for number, checkpoint in checkpoints.items():
+        if set(checkpoint) != set(shapes) or any(checkpoint[name].size != sizes[name] for name in checkpoint):
             raise MismatchError(f"{path}: epoch {number} has not every parameter, or one of another size")
-        if any(list(found[name].shape) != shapes[name] for name in head):
+        if any(list(checkpoint[name].shape) != shapes[name] for name in head):
             raise MismatchError(f"{path}: the head has another shape in epoch {number}")
     return Weights(
         epochs=epochs,

@@ -69,7 +69,7 @@ def read_runs(
 
     Raises MismatchError (naming what is wrong with which run) before IncompleteError (naming what is missing).
     """
-    found: list[Found] = []
+    items: list[Found] = []
     missing: list[str] = []
     wrong: list[tuple[str, str]] = []
     for place, run in enumerate(params.runs):
@@ -79,16 +79,16 @@ def read_runs(
             missing.append(run.id)
             continue
         try:
-            one = _read_run(run, layout)
+            item = _read_run(run, layout)
         except TwinrunError as error:
             wrong.append((run.id, error.message))
             continue
-        faults = _faults(one, params, manifests[run.task], code_digest)
+        faults = _faults(item, params, manifests[run.task], code_digest)
         wrong.extend((run.id, fault) for fault in faults)
         if not faults:
-            found.append(one)
+            items.append(item)
     progress(len(params.runs), len(params.runs))
-    wrong.extend(_mixed(found))
+    wrong.extend(_mixed(items))
     if wrong:
         also = f"\n(and {len(missing)} runs are missing)" if missing else ""
         raise MismatchError(
@@ -99,7 +99,7 @@ def read_runs(
     if missing:
         title = f"{len(missing)} of {len(params.runs)} runs are missing"
         raise IncompleteError(_listed(title, [(run_id, "") for run_id in missing]), "train them with `twinrun sweep`")
-    return found
+    return items
 
 
 def read_unfinished(layout: Layout) -> list[tuple[str, str, int]]:
@@ -152,8 +152,8 @@ def labels_digest(labels: NDArray[np.int64]) -> str:
     return sha256_bytes(np.ascontiguousarray(labels).tobytes())
 
 
-def _faults(one: Found, params: Params, manifest: dict[str, Any], code_digest: str) -> list[str]:
-    record, run = one.record, one.run
+def _faults(item: Found, params: Params, manifest: dict[str, Any], code_digest: str) -> list[str]:
+    record, run = item.record, item.run
     faults = [
         f"made with other {what}"
         for what, theirs, ours in (
@@ -168,64 +168,64 @@ def _faults(one: Found, params: Params, manifest: dict[str, Any], code_digest: s
         faults.append("its record names another cell, arm or replicate than its id")
     if params.execution.device not in ("auto", record.device):
         faults.append(f"trained on the device {record.device}, while execution.device is {params.execution.device}")
-    if one.measured.run != run.id:
-        faults.append(f"its measurements are those of {one.measured.run}")
+    if item.measured.run != run.id:
+        faults.append(f"its measurements are those of {item.measured.run}")
     if params.keeps_model(run) and MODEL not in record.files:
         faults.append("without its model, which recipe.keep_model asks for")
-    if not one.complete:
+    if not item.complete:
         return faults
     epochs = params.tasks[run.task].recipe.epochs
-    if len(one.curve) != epochs or len(record.fingerprints) != epochs:
-        faults.append(f"{len(one.curve)} rows in its curve for {epochs} epochs")
-    if (one.examples, one.classes) != (manifest["n_test"], len(manifest["classes"])):
-        faults.append(f"predictions of shape ({one.examples}, {one.classes}), not that of the prepared test set")
+    if len(item.curve) != epochs or len(record.fingerprints) != epochs:
+        faults.append(f"{len(item.curve)} rows in its curve for {epochs} epochs")
+    if (item.examples, item.classes) != (manifest["n_test"], len(manifest["classes"])):
+        faults.append(f"predictions of shape ({item.examples}, {item.classes}), not that of the prepared test set")
     if record.metrics is None:
         faults.append("complete, but without metrics")
-    elif record.metrics.accuracy != one.accuracy:
-        faults.append(f"its record's accuracy is {record.metrics.accuracy}, that of its predictions {one.accuracy}")
+    elif record.metrics.accuracy != item.accuracy:
+        faults.append(f"its record's accuracy is {record.metrics.accuracy}, that of its predictions {item.accuracy}")
     return faults
 
 
 _SAME_IN_A_CELL: dict[str, Callable[[Found], object]] = {
-    "torch": lambda one: one.measured.versions.get("torch"),
-    "cuDNN": lambda one: one.measured.versions.get("cudnn"),
-    "GPU": lambda one: one.measured.host.get("gpu"),
+    "torch": lambda item: item.measured.versions.get("torch"),
+    "cuDNN": lambda item: item.measured.versions.get("cudnn"),
+    "GPU": lambda item: item.measured.host.get("gpu"),
 }
 _SAME_IN_A_TASK: dict[str, Callable[[Found], object]] = {
-    "labels": lambda one: one.labels_digest[:12],
-    "heads": lambda one: str((one.head_epochs, one.head_shapes)),
-    "layers": lambda one: one.layers_digest[:12],
-    "features": lambda one: one.features_shape,
+    "labels": lambda item: item.labels_digest[:12],
+    "heads": lambda item: str((item.head_epochs, item.head_shapes)),
+    "layers": lambda item: item.layers_digest[:12],
+    "features": lambda item: item.features_shape,
 }
 
 
-def _mixed(found: list[Found]) -> Iterable[tuple[str, str]]:
+def _mixed(items: list[Found]) -> Iterable[tuple[str, str]]:
     """Runs that differ from their fellows in something that must be the same."""
-    yield from _outliers(found, lambda one: "", lambda one: one.record.device, "device", "the study")
-    yield from _outliers(found, lambda one: one.run.arm, lambda one: one.record.noise.kind, "noise", "its arm")
+    yield from _outliers(items, lambda item: "", lambda item: item.record.device, "device", "the study")
+    yield from _outliers(items, lambda item: item.run.arm, lambda item: item.record.noise.kind, "noise", "its arm")
     # The twins of a cell differ in their arm and in nothing else: not in what computes them either.
     for what, value in _SAME_IN_A_CELL.items():
-        yield from _outliers(found, lambda one: one.run.cell, value, what, "its cell")
+        yield from _outliers(items, lambda item: item.run.cell, value, what, "its cell")
     seen: dict[tuple[str, str], str] = {}
-    for one in found:
-        if one.record.noise.entropy:
-            other = seen.setdefault((one.run.cell, one.record.noise.entropy), one.run.id)
-            if other != one.run.id:
-                yield one.run.id, f"has the very noise of {other}: it is a replay and no replicate of its own"
-    complete = [one for one in found if one.complete]
+    for item in items:
+        if item.record.noise.entropy:
+            other = seen.setdefault((item.run.cell, item.record.noise.entropy), item.run.id)
+            if other != item.run.id:
+                yield item.run.id, f"has the very noise of {other}: it is a replay and no replicate of its own"
+    complete = [item for item in items if item.complete]
     for what, value in _SAME_IN_A_TASK.items():
-        yield from _outliers(complete, lambda one: one.run.task, value, what, "its task")
+        yield from _outliers(complete, lambda item: item.run.task, value, what, "its task")
 
 
 def _outliers(
-    found: list[Found], group: Callable[[Found], str], value: Callable[[Found], object], what: str, where: str
+    items: list[Found], group: Callable[[Found], str], value: Callable[[Found], object], what: str, where: str
 ) -> Iterable[tuple[str, str]]:
     groups: dict[str, list[Found]] = {}
-    for one in found:
-        groups.setdefault(group(one), []).append(one)
+    for item in items:
+        groups.setdefault(group(item), []).append(item)
     for members in groups.values():
         # The commonest value is taken as the meant one; on a tie the first in grid order.
         usual = Counter(map(value, members)).most_common(1)[0][0]
-        for one in members:
-            if value(one) != usual:
-                yield one.run.id, f"{what} {value(one)}, while most runs of {where} have {usual}"
+        for item in members:
+            if value(item) != usual:
+                yield item.run.id, f"{what} {value(item)}, while most runs of {where} have {usual}"

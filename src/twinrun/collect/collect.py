@@ -58,23 +58,23 @@ def collect(
     (edited, of other params, code or data, on mixed devices). A diverged run belongs to it and is reported as such.
     """
     manifests = read_manifests(params, layout)
-    found = read_runs(params, layout, manifests, code_digest, progress)
+    items = read_runs(params, layout, manifests, code_digest, progress)
     if not check_only:
         with replaced_folder(layout.collected, COLLECTED) as folder:
             tasks = {
-                task: _write_task(folder / task, params, layout, found, manifests[task], task) for task in manifests
+                task: _write_task(folder / task, params, layout, items, manifests[task], task) for task in manifests
             }
-            write_json(folder / "study.json", _study(params, found, tasks, code_digest))
-            write_csv(folder / "results.csv", pd.DataFrame([_result(one) for one in found]))
-            write_csv(folder / "curves.csv", _curves(found))
-            write_csv(folder / "measured.csv", _measured(found))
+            write_json(folder / "study.json", _study(params, items, tasks, code_digest))
+            write_csv(folder / "results.csv", pd.DataFrame([_result(item) for item in items]))
+            write_csv(folder / "curves.csv", _curves(items))
+            write_csv(folder / "measured.csv", _measured(items))
             write_csv(
                 folder / "unfinished.csv", pd.DataFrame(read_unfinished(layout), columns=["id", "task", "attempts"])
             )
     return CollectSummary(
-        runs=len(found),
-        diverged=tuple(one.run.id for one in found if not one.complete),
-        resumed=tuple(one.run.id for one in found if one.measured.resumed),
+        runs=len(items),
+        diverged=tuple(item.run.id for item in items if not item.complete),
+        resumed=tuple(item.run.id for item in items if item.measured.resumed),
         folder=None if check_only else layout.collected,
     )
 
@@ -84,7 +84,7 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
-def _study(params: Params, found: list[Found], tasks: dict[str, dict[str, Any]], code_digest: str) -> dict[str, Any]:
+def _study(params: Params, items: list[Found], tasks: dict[str, dict[str, Any]], code_digest: str) -> dict[str, Any]:
     return {
         "schema": COLLECTED_SCHEMA,
         "study": params.study,
@@ -95,24 +95,24 @@ def _study(params: Params, found: list[Found], tasks: dict[str, dict[str, Any]],
         "tasks": tasks,
         "grid_digest": params.grid_digest,
         "code_digest": code_digest,
-        "runs": [one.run.id for one in found],
-        "diverged": {one.run.id: one.record.note for one in found if not one.complete},
-        "parameter_counts": {task: _parameter_count(found, task) for task in params.grid.tasks},
-        "flags": {one.run.arm: one.record.flags for one in reversed(found)},
+        "runs": [item.run.id for item in items],
+        "diverged": {item.run.id: item.record.note for item in items if not item.complete},
+        "parameter_counts": {task: _parameter_count(items, task) for task in params.grid.tasks},
+        "flags": {item.run.arm: item.record.flags for item in reversed(items)},
     }
 
 
-def _parameter_count(found: list[Found], task: str) -> int:
-    return next(one.record.parameter_count for one in found if one.run.task == task)
+def _parameter_count(items: list[Found], task: str) -> int:
+    return next(item.record.parameter_count for item in items if item.run.task == task)
 
 
 def _write_task(
-    folder: Path, params: Params, layout: Layout, found: list[Found], manifest: dict[str, Any], task: str
+    folder: Path, params: Params, layout: Layout, items: list[Found], manifest: dict[str, Any], task: str
 ) -> dict[str, Any]:
     """Write the arrays of one task run by run, so that memory holds one run at a time; returns what describes them."""
     folder.mkdir(parents=True)
-    runs = [one for one in found if one.run.task == task]
-    model = next((one for one in runs if one.complete), None)
+    runs = [item for item in items if item.run.task == task]
+    model = next((item for item in runs if item.complete), None)
     epochs = model.head_epochs if model else ()
     shapes = model.head_shapes if model else {}
     size = sum(int(np.prod(shape)) for shape in shapes.values())
@@ -125,14 +125,14 @@ def _write_task(
     heads_shape = (len(runs), len(epochs), size)
     heads = open_memmap(folder / "heads.npy", mode="w+", dtype=np.float32, shape=heads_shape) if size else None
     labels = np.full(n_test, NO_LABEL, np.int64)
-    for row, one in enumerate(runs):
-        if one.complete:
-            probabilities[row], labels = read_predictions(layout.run(one.run))
+    for row, item in enumerate(runs):
+        if item.complete:
+            probabilities[row], labels = read_predictions(layout.run(item.run))
         else:
             probabilities[row] = np.nan
         if heads is not None:
             heads[row] = np.nan
-            reached = read_weights(layout.run(one.run))
+            reached = read_weights(layout.run(item.run))
             for epoch, vector in zip(reached.epochs, reached.heads, strict=True):
                 if epoch in epochs and vector.size == size:
                     heads[row, epochs.index(epoch)] = vector
@@ -168,9 +168,9 @@ def _write_layers(folder: Path, layout: Layout, runs: list[Found]) -> dict[str, 
     Pairs of a few replicates say what there is to say, and the arrays of all would take gigabytes.
     """
     kept, counts = [], Counter[tuple[str, str]]()
-    for row, one in enumerate(runs):
-        counts[one.run.cell, one.run.arm] += one.complete
-        if one.complete and counts[one.run.cell, one.run.arm] <= LAYER_RUNS:
+    for row, item in enumerate(runs):
+        counts[item.run.cell, item.run.arm] += item.complete
+        if item.complete and counts[item.run.cell, item.run.arm] <= LAYER_RUNS:
             kept.append(row)
     if not kept:
         return {"layers": [], "layer_rows": [], "features_shape": None}
@@ -198,9 +198,9 @@ def _write_layers(folder: Path, layout: Layout, runs: list[Found]) -> dict[str, 
 def _nd_rows(runs: list[Found]) -> list[list[int]]:
     """For each cell, the rows of its complete nd runs among `runs`."""
     cells: dict[str, list[int]] = {}
-    for row, one in enumerate(runs):
-        if one.run.arm == "nd" and one.complete:
-            cells.setdefault(one.run.cell, []).append(row)
+    for row, item in enumerate(runs):
+        if item.run.arm == "nd" and item.complete:
+            cells.setdefault(item.run.cell, []).append(row)
     return list(cells.values())
 
 
@@ -214,16 +214,16 @@ def _write_ids(folder: Path, prepared: Path, n_test: int) -> None:
     write_csv(folder / "ids.csv", rows.loc[rows["split"] == "test", ["id"]])
 
 
-def _result(one: Found) -> dict[str, Any]:
-    record, metrics = one.record, one.record.metrics
+def _result(item: Found) -> dict[str, Any]:
+    record, metrics = item.record, item.record.metrics
     return {
-        "id": one.run.id,
-        "task": one.run.task,
-        "optimizer": one.run.optimizer,
-        "seed": one.run.seed,
-        "arm": one.run.arm,
-        "replicate": one.run.replicate,
-        "label": one.run.label,
+        "id": item.run.id,
+        "task": item.run.task,
+        "optimizer": item.run.optimizer,
+        "seed": item.run.seed,
+        "arm": item.run.arm,
+        "replicate": item.run.replicate,
+        "label": item.run.label,
         "status": record.status,
         "device": record.device,
         "noise": record.noise.kind,
@@ -239,19 +239,19 @@ def _result(one: Found) -> dict[str, Any]:
     }
 
 
-def _curves(found: list[Found]) -> pd.DataFrame:
+def _curves(items: list[Found]) -> pd.DataFrame:
     # Text, not numbers: what the run wrote is what is collected, digit by digit.
-    rows = [[one.run.id, *row] for one in found for row in one.curve]
+    rows = [[item.run.id, *row] for item in items for row in item.curve]
     return pd.DataFrame(rows, columns=["id", *CURVE_COLUMNS], dtype=str)
 
 
-def _measured(found: list[Found]) -> pd.DataFrame:
+def _measured(items: list[Found]) -> pd.DataFrame:
     rows = []
-    for one in found:
-        body = one.measured.model_dump(exclude={"schema_version", "record_sha256", "host", "versions", "environment"})
+    for item in items:
+        body = item.measured.model_dump(exclude={"schema_version", "record_sha256", "host", "versions", "environment"})
         row = {"id": body.pop("run"), **body}
         for block in ("host", "versions", "environment"):
-            row |= {f"{block}.{key}": value for key, value in sorted(getattr(one.measured, block).items())}
+            row |= {f"{block}.{key}": value for key, value in sorted(getattr(item.measured, block).items())}
         rows.append(row)
     fixed = [column for column in rows[0] if "." not in column]
     flattened = sorted({column for row in rows for column in row} - set(fixed))

@@ -97,24 +97,26 @@ def read_first_difference(path: Path) -> FirstDifference:
         raise MismatchError(f"{path}: not a located pair of this version: {where}: {first['msg']}", AGAIN) from error
 
 
-def sentences(found: FirstDifference) -> list[str]:
+def sentences(difference: FirstDifference) -> list[str]:
     """The answer in words."""
-    pair = f"{found.first} and {found.second}"
-    if found.outcome == "none":
-        return [f"{pair}: none: no difference was found.", *found.how]
-    lines = [f"{pair} part in epoch {found.epoch}, step {found.step}, after {found.steps_before} equal steps."]
-    if found.parting:
-        lines.append(f"First difference: {described(found.parting)}.")
-    if found.arithmetic and found.arithmetic != found.parting:
-        lines.append(f"First that is more than another order of the same examples: {described(found.arithmetic)}.")
-    if found.growth:
-        last = found.growth[-1]
+    pair = f"{difference.first} and {difference.second}"
+    if difference.outcome == "none":
+        return [f"{pair}: none: no difference was found.", *difference.how]
+    lines = [
+        f"{pair} part in epoch {difference.epoch}, step {difference.step}, after {difference.steps_before} equal steps."
+    ]
+    if difference.parting:
+        lines.append(f"First difference: {described(difference.parting)}.")
+    if difference.arithmetic and difference.arithmetic != difference.parting:
+        lines.append(f"First that is more than another order of the same examples: {described(difference.arithmetic)}.")
+    if difference.growth:
+        last = difference.growth[-1]
         apart = "not finite" if last.relative_l2 is None else f"{last.relative_l2:.3g} of their length"
         lines.append(
             f"{last.step} steps later {last.weights_differ} of {last.weights} weights differ (distance {apart}), and "
             f"{last.flipped} of {last.examples} test examples are predicted otherwise."
         )
-    return lines + found.how
+    return lines + difference.how
 
 
 def described(parting: DifferingOperation) -> str:

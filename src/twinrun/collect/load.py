@@ -60,8 +60,10 @@ def read_info(path: Path) -> dict[str, Any]:
     except InputError as error:
         raise MismatchError(error.message, AGAIN) from error
     if not isinstance(info, dict) or info.get("schema") != COLLECTED_SCHEMA:
-        found = info.get("schema") if isinstance(info, dict) else type(info).__name__
-        raise MismatchError(f"{path}: schema {found!r}, this version reads {COLLECTED_SCHEMA}", "run `twinrun collect`")
+        version = info.get("schema") if isinstance(info, dict) else type(info).__name__
+        raise MismatchError(
+            f"{path}: schema {version!r}, this version reads {COLLECTED_SCHEMA}", "run `twinrun collect`"
+        )
     absent = [key for key in STUDY_KEYS if key not in info]
     if absent:
         raise MismatchError(f"{path}: {', '.join(absent)} missing", AGAIN)

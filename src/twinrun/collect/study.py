@@ -156,8 +156,8 @@ class Setting:
 
     def samples(self, arm: str, metric: str, least: int = 1) -> list[Sample]:
         """The values of each seed that has at least `least`."""
-        found = (group.known(metric) for group in self.groups(arm))
-        return [values for values in found if values.size >= least]
+        known = (group.known(metric) for group in self.groups(arm))
+        return [values for values in known if values.size >= least]
 
     @cached_property
     def one_run_a_seed(self) -> tuple[str, list[int]]:
@@ -391,7 +391,7 @@ def _check_arrays(study: Study) -> None:
             wanted["features.npy"] = (kept, *features)
         for name, shape in wanted.items():
             path = study.folder / task / name
-            found = read_array(path).shape
-            if found != shape:
-                raise MismatchError(f"{path}: shape {found}, but results.csv and study.json say {shape}", AGAIN)
+            actual = read_array(path).shape
+            if actual != shape:
+                raise MismatchError(f"{path}: shape {actual}, but results.csv and study.json say {shape}", AGAIN)
         check_labels(study.labels(task), len(described["classes"]), study.folder / task / "labels.npy")

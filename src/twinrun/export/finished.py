@@ -55,19 +55,19 @@ class Analysis:
 
 def finished_runs(params: Params, layout: Layout) -> tuple[list[FinishedRun], dict[str, str]]:
     """Every finished run of the grid, and for each other one why it is left out; IncompleteError when none is there."""
-    found, left_out = [], {}
+    finished, left_out = [], {}
     code, data = current_code_digest(), {task: prepared_digest(layout, task) for task in params.grid.tasks}
     for run in params.runs:
         state = params.state_of(run, layout, data[run.task], code)
         try:
-            found.append(_finished(params, layout, run, state))
+            finished.append(_finished(params, layout, run, state))
         except TwinrunError as error:
             there = (layout.run(run) / RECORD).is_file()
             left_out[run.id] = error.message if there else "not trained yet"
-    if not found:
+    if not finished:
         first = next(iter(left_out.items()))
         raise IncompleteError(f"no run is finished, such as {first[0]}: {first[1]}", "`twinrun sweep` trains them")
-    return found, left_out
+    return finished, left_out
 
 
 def _finished(params: Params, layout: Layout, run: Run, state: str) -> FinishedRun:
@@ -132,18 +132,18 @@ def read_analysis(layout: Layout) -> Analysis:
         tables, figures = (
             tuple(
                 Shown(
-                    one["name"],
-                    " ".join(part for part in (one["thesis_name"], one["title"]) if part),
-                    one["caption"],
-                    layout.analysis / next(name for name in one["files"] if name.endswith(suffix)),
+                    entry["name"],
+                    " ".join(part for part in (entry["thesis_name"], entry["title"]) if part),
+                    entry["caption"],
+                    layout.analysis / next(name for name in entry["files"] if name.endswith(suffix)),
                 )
-                for one in index[kind]
+                for entry in index[kind]
             )
             for kind, suffix in (("tables", ".csv"), ("figures", ".png"))
         )
     except (TypeError, KeyError, StopIteration) as error:
         raise MismatchError(f"{index_path}: not an analysis of this version", "run `twinrun analyze` again") from error
-    absent = [one.path for one in (*tables, *figures) if not one.path.is_file()]
+    absent = [entry.path for entry in (*tables, *figures) if not entry.path.is_file()]
     if absent:
         raise MismatchError(f"{absent[0]}: no such file", "run `twinrun analyze` again")
     return Analysis(sha256_file(index_path), tables, figures)

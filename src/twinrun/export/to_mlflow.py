@@ -56,8 +56,8 @@ class Writer:
         """Tables as CSV and figures as PNG among the run's artifacts."""
         number = self._start("study", study, {"twinrun.run": "study", "twinrun.study": study}, None)
         for kind, shown in (("tables", analysis.tables), ("figures", analysis.figures)):
-            for one in shown:
-                self.client.log_artifact(number, str(one.path), kind)
+            for entry in shown:
+                self.client.log_artifact(number, str(entry.path), kind)
         self.client.set_terminated(number, "FINISHED")
 
     def _start(self, name: str, study: str, tags: Mapping[str, str], started: float | None) -> str:

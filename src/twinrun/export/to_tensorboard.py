@@ -38,8 +38,8 @@ class Writer:
 
     def add_analysis(self, study: str, analysis: Analysis) -> None:
         """Tables as text and figures as images, each under its name."""
-        values = [_text(f"tables/{one.name}", _table_text(one)) for one in analysis.tables]
-        values += [_image(one) for one in analysis.figures]
+        values = [_text(f"tables/{entry.name}", _table_text(entry)) for entry in analysis.tables]
+        values += [_image(entry) for entry in analysis.figures]
         _write(self.out / "study", [(0, Summary(value=[value])) for value in values], None)
 
 
@@ -63,13 +63,13 @@ def _text(name: str, text: str) -> Any:
     return Summary.Value(tag=name, metadata=metadata, tensor=make_tensor_proto(text.encode()))
 
 
-def _table_text(one: Shown) -> str:
-    page = one.path.with_suffix(".md")
-    return page.read_text(encoding="utf-8") if page.is_file() else f"{one.title}\n\n{one.caption}"
+def _table_text(entry: Shown) -> str:
+    page = entry.path.with_suffix(".md")
+    return page.read_text(encoding="utf-8") if page.is_file() else f"{entry.title}\n\n{entry.caption}"
 
 
-def _image(one: Shown) -> Any:
-    with Image.open(one.path) as picture:
+def _image(entry: Shown) -> Any:
+    with Image.open(entry.path) as picture:
         width, height = picture.size
-    image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=one.path.read_bytes())
-    return Summary.Value(tag=f"figures/{one.name}", image=image)
+    image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=entry.path.read_bytes())
+    return Summary.Value(tag=f"figures/{entry.name}", image=image)

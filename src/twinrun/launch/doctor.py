@@ -151,10 +151,10 @@ def _folders(root: Path) -> list[Finding]:
 
 
 def _variables() -> list[Finding]:
-    found = {name: value for name, value in leaks(os.environ).items() if value is not None}
+    leaked = {name: value for name, value in leaks(os.environ).items() if value is not None}
     findings = [
         Finding("note", f"variable {name}={value} would change results; runs ignore it and set their own")
-        for name, value in sorted(found.items())
+        for name, value in sorted(leaked.items())
     ]
     if os.environ.get("PYTHONPATH"):
         findings.append(
@@ -174,11 +174,11 @@ def _packages() -> list[Finding]:
     findings = []
     for name, version in wanted.items():
         try:
-            found = metadata.version(name).split("+")[0]
+            installed = metadata.version(name).split("+")[0]
         except metadata.PackageNotFoundError:
-            found = "not installed"
-        level = "good" if found == version else "bad"
+            installed = "not installed"
+        level = "good" if installed == version else "bad"
         findings.append(
-            Finding(level, f"{name}: {found}" + ("" if level == "good" else f", the study needs {version}"))
+            Finding(level, f"{name}: {installed}" + ("" if level == "good" else f", the study needs {version}"))
         )
     return findings

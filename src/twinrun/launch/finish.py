@@ -19,11 +19,11 @@ SHOWN = 20  # missing runs named in one error
 PATIENCE_SECONDS = 600.0
 
 
-def record_finished(root: Path, found: Mapping[Run, str]) -> None:
+def record_finished(root: Path, states: Mapping[Run, str]) -> None:
     """Record in DVC what is finished by `found`, where the study is under it. Call it under `only_one`."""
     if is_dvc_study(root):
-        stages = [run.stage for run, state in found.items() if state in FINISHED]
-        commit_stages(root, stages, every=len(stages) == len(found))
+        stages = [run.stage for run, state in states.items() if state in FINISHED]
+        commit_stages(root, stages, every=len(stages) == len(states))
 
 
 def finish(params: Params, root: Path, patience: float = PATIENCE_SECONDS) -> None:
@@ -36,13 +36,13 @@ def finish(params: Params, root: Path, patience: float = PATIENCE_SECONDS) -> No
         raise InputError(f"{root.resolve()}: no .dvc and dvc.yaml here", "run in a checkout of the project")
     with only_one(Layout(root).sweep_lock, patience):
         # One look decides all: a run that ends after it is not recorded, and DVC would remove and repeat it.
-        found = Watch(params, Layout(root)).look()
-        record_finished(root, found)
-        missing = [f"{run.id} ({state})" for run, state in found.items() if state not in FINISHED]
+        states = Watch(params, Layout(root)).look()
+        record_finished(root, states)
+        missing = [f"{run.id} ({state})" for run, state in states.items() if state not in FINISHED]
         if missing:
             more = f"\n  and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
             raise IncompleteError(
-                f"{len(missing)} of {len(found)} runs are not there:\n  " + "\n  ".join(missing[:SHOWN]) + more,
+                f"{len(missing)} of {len(states)} runs are not there:\n  " + "\n  ".join(missing[:SHOWN]) + more,
                 "the others are kept and recorded; `twinrun slurm` or `twinrun sweep` trains only what is missing",
             )
         reproduce(root)

@@ -16,8 +16,8 @@ def places(device: str, jobs: int | None, gpus: Sequence[str] = ()) -> tuple[int
     Else every visible GPU gets one process: two would slow each other down, and neither's time could be used. On a
     `device` of `cpu`, and of `auto` where there is no GPU, every core does.
     """
-    found = list(gpus) or ([] if device == "cpu" else visible_gpus())
-    return jobs or len(found) or (1 if device == "cuda" else usable_cores()), found
+    visible = list(gpus) or ([] if device == "cpu" else visible_gpus())
+    return jobs or len(visible) or (1 if device == "cuda" else usable_cores()), visible
 
 
 def visible_gpus() -> list[str]:
@@ -47,12 +47,12 @@ def listed(text: str) -> list[str]:
     names: list[str] = []
     card = ""
     for line in text.splitlines():
-        found = re.search(r"\(UUID: ([^)]+)\)", line)
-        if not found:
+        match = re.search(r"\(UUID: ([^)]+)\)", line)
+        if not match:
             continue
         if line.startswith("GPU "):
-            card = found[1]
+            card = match[1]
         elif names[-1:] == [card]:
             names.pop()
-        names.append(found[1])
+        names.append(match[1])
     return names

@@ -72,17 +72,17 @@ def follow(look: Callable[[], Mapping[Run, str]], seconds: float, finished: Coll
     with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
         before: Mapping[Run, str] = {}
         while True:
-            found = look()
+            states = look()
             going = [
                 f"{run.id}  {state}"
-                for run, state in found.items()
+                for run, state in states.items()
                 if state.split(",")[0] in ("running", "interrupted")
             ]
             if live:
-                live.update("\n".join([count(found), *going[: console.height - 2]]), refresh=True)
-            elif found != before:
-                print("; ".join([count(found), *going]), flush=True)
-            if all(state in finished for state in found.values()):
+                live.update("\n".join([count(states), *going[: console.height - 2]]), refresh=True)
+            elif states != before:
+                print("; ".join([count(states), *going]), flush=True)
+            if all(state in finished for state in states.values()):
                 return
-            before = found
+            before = states
             time.sleep(seconds)

@@ -64,13 +64,13 @@ class Watch:
     def look(self) -> dict[Run, str]:
         """The state of each run now: as of its record, or `running` or `interrupted` with the epochs that are safe."""
         code, data = current_code_digest(), {t: prepared_digest(self.layout, t) for t in self.params.grid.tasks}
-        found = {}
+        states = {}
         for run in self.params.runs:
             state = self._finished.get(run) or self.params.state_of(run, self.layout, data[run.task], code)
             if state in FINISHED:
                 self._finished[run] = state
-            found[run] = state if state in FINISHED else self._at_work(run) or state
-        return found
+            states[run] = state if state in FINISHED else self._at_work(run) or state
+        return states
 
     def _at_work(self, run: Run) -> str | None:
         """Whether the run is being trained, or was; None when nobody began."""
@@ -81,10 +81,10 @@ class Watch:
         return f"interrupted, {saved} of {epochs} epochs saved" if saved else None
 
 
-def count(found: Mapping[Run, str]) -> str:
+def count(states: Mapping[Run, str]) -> str:
     """`72 runs: 70 complete, 2 running`."""
-    kinds = Counter(state.split(",")[0] for state in found.values())
-    return f"{len(found)} runs: " + ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+    kinds = Counter(state.split(",")[0] for state in states.values())
+    return f"{len(states)} runs: " + ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
 
 
 def _epochs_saved(checkpoint: Path) -> int | None:

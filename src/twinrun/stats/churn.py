@@ -152,8 +152,8 @@ def churn_interval(predicted: NDArray[np.integer], counts: NDArray[np.int64], co
     have no interval; `pairs.churn_over_seeds` has one over several seeds. What it covers: `coverage.table()`.
 
     >>> three = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 0, 1]])
-    >>> found = churn_interval(three, np.array([[3, 0], [3, 0], [2, 1], [0, 3]]))
-    >>> found.low < found.value < found.high
+    >>> result = churn_interval(three, np.array([[3, 0], [3, 0], [2, 1], [0, 3]]))
+    >>> result.low < result.value < result.high
     True
     >>> churn_interval(three[:2], np.array([[2, 0], [2, 0], [1, 1], [0, 2]])).reason
     'not defined: 2 of the 3 runs that it needs; one pair says nothing of how runs differ'

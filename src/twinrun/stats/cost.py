@@ -83,19 +83,19 @@ def judge(
     check_blocks(blocks, base, control)
     rungs = list(dict.fromkeys(name for block in blocks for name, _ in block if name != base))
     ratios = {rung: [block_ratio(block, rung, base) for block in blocks] for rung in rungs}
-    found = {rung: estimate(values, confidence) for rung, values in ratios.items()}
-    check = found[control]
+    estimates = {rung: estimate(values, confidence) for rung, values in ratios.items()}
+    check = estimates[control]
     if check.verdict in (DEARER, CHEAPER):
         why = "inconclusive: the control differs from the base"
-        return {rung: item if rung == control else replace(item, verdict=why) for rung, item in found.items()}
-    judged = [rung for rung in rungs if rung != control and found[rung].verdict in (DEARER, CHEAPER)]
+        return {rung: item if rung == control else replace(item, verdict=why) for rung, item in estimates.items()}
+    judged = [rung for rung in rungs if rung != control and estimates[rung].verdict in (DEARER, CHEAPER)]
     family = [rung for rung in rungs if rung != control]
     if judged:
         corrected = dict(zip(family, family_p([ratios[rung] for rung in family]), strict=True))
         for rung in judged:
             if corrected[rung] > 1 - confidence:
-                found[rung] = replace(found[rung], verdict=f"inconclusive among {len(family)} rungs")
-    return found
+                estimates[rung] = replace(estimates[rung], verdict=f"inconclusive among {len(family)} rungs")
+    return estimates
 
 
 def increments(
@@ -103,12 +103,12 @@ def increments(
 ) -> dict[str, CostEstimate]:
     """What each rung of `before` adds to the rung that it names; verdicts are corrected over this family."""
     ratios = {rung: [block_ratio(block, rung, lower) for block in blocks] for rung, lower in before.items()}
-    found = {rung: estimate(values, confidence) for rung, values in ratios.items()}
-    if any(item.verdict in (DEARER, CHEAPER) for item in found.values()):
-        for rung, p in zip(found, family_p(list(ratios.values())), strict=True):
-            if found[rung].verdict in (DEARER, CHEAPER) and p > 1 - confidence:
-                found[rung] = replace(found[rung], verdict=f"inconclusive among {len(found)} rungs")
-    return found
+    estimates = {rung: estimate(values, confidence) for rung, values in ratios.items()}
+    if any(item.verdict in (DEARER, CHEAPER) for item in estimates.values()):
+        for rung, p in zip(estimates, family_p(list(ratios.values())), strict=True):
+            if estimates[rung].verdict in (DEARER, CHEAPER) and p > 1 - confidence:
+                estimates[rung] = replace(estimates[rung], verdict=f"inconclusive among {len(estimates)} rungs")
+    return estimates
 
 
 def check_blocks(blocks: Sequence[Sequence[tuple[str, float]]], base: str, control: str) -> None:

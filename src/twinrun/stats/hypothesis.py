@@ -46,8 +46,8 @@ def one_sample_t(values: ArrayLike, reference: float) -> Outcome:
     It takes `reference` for a known mean. Where it is a single run, use `prediction_test`: see `size_if_a_draw`.
     The effect is Cohen's d. The sign is that of reference - mean.
 
-    >>> found = one_sample_t([1.0, 2.0, 3.0], 4.0)
-    >>> print(f"{found.statistic:.3f} {found.p:.4f}")
+    >>> result = one_sample_t([1.0, 2.0, 3.0], 4.0)
+    >>> print(f"{result.statistic:.3f} {result.p:.4f}")
     3.464 0.0742
     """
     return _against_one(values, reference, "one-sample t", draw=False)
@@ -59,8 +59,8 @@ def prediction_test(values: ArrayLike, new: float) -> Outcome:
     That is the one-sample t over sqrt(n + 1). Source: Hahn & Meeker, Statistical Intervals (1991), sec. 4.7;
     Crawford & Howell (1998). The effect is Cohen's d.
 
-    >>> found = prediction_test([1.0, 2.0, 3.0], 4.0)
-    >>> print(f"{found.statistic:.3f} {found.p:.4f}")
+    >>> result = prediction_test([1.0, 2.0, 3.0], 4.0)
+    >>> print(f"{result.statistic:.3f} {result.p:.4f}")
     1.732 0.2254
     >>> prediction_test([1.0, 1.0], 2.0).reason
     'not defined: all 2 values are equal'
@@ -83,8 +83,8 @@ def size_if_a_draw(n: int, alpha: float = 0.05) -> float:
 def paired_t(differences: ArrayLike) -> Outcome:
     """Student's t of paired differences against 0; the effect is Cohen's d_z = mean / s.
 
-    >>> found = paired_t([1.0, 2.0, 3.0])
-    >>> print(f"{found.statistic:.3f} {found.p:.4f}")
+    >>> result = paired_t([1.0, 2.0, 3.0])
+    >>> print(f"{result.statistic:.3f} {result.p:.4f}")
     3.464 0.0742
     """
     array = sample(differences)
@@ -104,8 +104,8 @@ def signed_rank(differences: ArrayLike) -> Outcome:
     than 13 pairs, exact over all sign patterns otherwise. With n pairs no p is below 2^(1-n): 0.0625 at n = 5. The
     effect is the matched-pairs rank-biserial correlation.
 
-    >>> found = signed_rank([1.0, 2.0, 3.0, -0.5, 4.0, 5.0])
-    >>> print(f"{found.statistic:.0f} {found.p:.4f}")
+    >>> result = signed_rank([1.0, 2.0, 3.0, -0.5, 4.0, 5.0])
+    >>> print(f"{result.statistic:.0f} {result.p:.4f}")
     20 0.0625
     """
     array, method = sample(differences), "signed rank"
@@ -161,8 +161,8 @@ def welch_t(first: ArrayLike, second: ArrayLike) -> Outcome:
 
     Source: Welch (1947); degrees of freedom of Satterthwaite (1946).
 
-    >>> found = welch_t([3.0, 4.0, 5.0], [1.0, 2.0, 3.0])
-    >>> print(f"{found.statistic:.3f} {found.p:.4f}")
+    >>> result = welch_t([3.0, 4.0, 5.0], [1.0, 2.0, 3.0])
+    >>> print(f"{result.statistic:.3f} {result.p:.4f}")
     2.449 0.0705
     """
     a, b, method = sample(first), sample(second), "Welch t"
@@ -183,8 +183,8 @@ def anova(groups: Sequence[ArrayLike]) -> Outcome:
 
     F = (SSB / (k-1)) / (SSW / (N-k)), eta squared = SSB / (SSB + SSW). Source: Fisher (1925); the thesis's Table 5.6.
 
-    >>> found = anova([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]])
-    >>> print(f"{found.statistic:.2f} {found.p:.4f} {found.effect:.4f}")
+    >>> result = anova([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]])
+    >>> print(f"{result.statistic:.2f} {result.p:.4f} {result.effect:.4f}")
     1.50 0.2879 0.2727
     """
     samples, method = [sample(group) for group in groups], "ANOVA"
@@ -213,8 +213,8 @@ def kruskal_wallis(groups: Sequence[ArrayLike]) -> Outcome:
 
     epsilon squared = H / (N - 1). Source: Kruskal & Wallis (1952); Tomczak & Tomczak (2014). The thesis's Table 5.6.
 
-    >>> found = kruskal_wallis([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-    >>> print(f"{found.statistic:.3f} {found.p:.4f} {found.effect:.3f}")
+    >>> result = kruskal_wallis([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    >>> print(f"{result.statistic:.3f} {result.p:.4f} {result.effect:.3f}")
     3.857 0.0495 0.771
     """
     samples, method = [sample(group) for group in groups], "Kruskal-Wallis"
@@ -259,8 +259,8 @@ def brown_forsythe(groups: Sequence[Sequence[ArrayLike]], *, classic: bool = Fal
     3 to 4 %), so it hardly ever finds anything. With four values both forms reject in 6 to 7 %. The effect
     is eta squared.
 
-    >>> found = brown_forsythe([[[1.0, 2.0, 3.0, 4.0]], [[2.0, 4.0, 7.0, 9.0]]])
-    >>> print(f"{found.statistic:.2f} {found.p:.2f}")
+    >>> result = brown_forsythe([[[1.0, 2.0, 3.0, 4.0]], [[2.0, 4.0, 7.0, 9.0]]])
+    >>> print(f"{result.statistic:.2f} {result.p:.2f}")
     11.59 0.03
     """
     cells = [[sample(cell) for cell in group] for group in groups]
@@ -269,8 +269,8 @@ def brown_forsythe(groups: Sequence[Sequence[ArrayLike]], *, classic: bool = Fal
     if reason:
         return Outcome.undefined(method, sizes, reason)
     apart = [[deviations(cell[None], classic=classic)[0] for cell in group] for group in cells if group]
-    found = anova([np.concatenate(group) for group in apart])
-    return Outcome(method, found.statistic, found.p, sizes, found.df, found.effect, found.reason)
+    result = anova([np.concatenate(group) for group in apart])
+    return Outcome(method, result.statistic, result.p, sizes, result.df, result.effect, result.reason)
 
 
 def deviations(rows: Sample, *, classic: bool = False) -> Sample:

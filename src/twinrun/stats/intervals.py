@@ -35,8 +35,8 @@ def _t_interval(values: ArrayLike, confidence: float, factor: float, method: str
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     """Student's interval of the mean of a normal distribution: mean +- t s / sqrt(n), t at n - 1.
 
-    >>> found = mean_interval([1.0, 2.0, 3.0])
-    >>> print(f"{found.low:.3f} {found.high:.3f}")
+    >>> result = mean_interval([1.0, 2.0, 3.0])
+    >>> print(f"{result.low:.3f} {result.high:.3f}")
     -0.484 4.484
     >>> mean_interval([1.0]).reason
     'not defined: 1 of the 2 values that it needs'
@@ -50,8 +50,8 @@ def prediction_interval(values: ArrayLike, confidence: float = 0.95) -> Interval
 
     Source: Hahn & Meeker, Statistical Intervals (1991), sec. 4.7.
 
-    >>> found = prediction_interval([1.0, 2.0, 3.0])
-    >>> print(f"{found.low:.3f} {found.high:.3f}")
+    >>> result = prediction_interval([1.0, 2.0, 3.0])
+    >>> print(f"{result.low:.3f} {result.high:.3f}")
     -2.968 6.968
     """
     n = len(np.atleast_1d(np.asarray(values)))
@@ -63,8 +63,8 @@ def sd_chi_square(values: ArrayLike, confidence: float = 0.95) -> Interval:
 
     Equal values have the SD 0 and no interval: they do not say how small the true SD is.
 
-    >>> found = sd_chi_square([1.0, 2.0, 3.0, 4.0, 5.0])
-    >>> print(f"{found.value:.3f} {found.low:.3f} {found.high:.3f}")
+    >>> result = sd_chi_square([1.0, 2.0, 3.0, 4.0, 5.0])
+    >>> print(f"{result.value:.3f} {result.low:.3f} {result.high:.3f}")
     1.581 0.947 4.543
     """
     array = sample(values)
@@ -214,8 +214,8 @@ def sd_bootstrap(
     1/n moments (Bonett 2006). Source: Davison & Hinkley, Bootstrap Methods and their Application (1997), sec. 5.2. Up
     to n = 7 all n^n resamples are enumerated and `rng` is not used. It needs five values.
 
-    >>> found = sd_bootstrap([1.0, 2.0, 3.0, 4.0, 5.0], np.random.default_rng(0))
-    >>> found.low < found.value < found.high
+    >>> result = sd_bootstrap([1.0, 2.0, 3.0, 4.0, 5.0], np.random.default_rng(0))
+    >>> result.low < result.value < result.high
     True
     >>> sd_bootstrap([1.0, 2.0], np.random.default_rng(0)).reason
     'not defined: 2 of the 5 values that it needs'

@@ -21,8 +21,8 @@ def shapiro_wilk(values: ArrayLike) -> Outcome:
     an exponential distribution it rejects one in six.
     Source: Shapiro & Wilk (1965), p by Royston (1995).
 
-    >>> found = shapiro_wilk([1.0, 2.0, 3.0, 4.0, 9.0])
-    >>> print(f"{found.statistic:.3f} {found.p:.3f}")
+    >>> result = shapiro_wilk([1.0, 2.0, 3.0, 4.0, 9.0])
+    >>> print(f"{result.statistic:.3f} {result.p:.3f}")
     0.867 0.254
     """
     array = sample(values)
@@ -34,8 +34,8 @@ def shapiro_wilk(values: ArrayLike) -> Outcome:
     sd = describe.sample_sd(array) if not reason else 0.0
     if reason or sd == 0:
         return Outcome.undefined(method, n, reason or "the SD is 0")
-    found = stats.shapiro((array - describe.mean(array)) / sd)
-    return Outcome(method, float(found.statistic), float(found.pvalue), n)
+    result = stats.shapiro((array - describe.mean(array)) / sd)
+    return Outcome(method, float(result.statistic), float(result.pvalue), n)
 
 
 def normal_scores(values: ArrayLike) -> tuple[Sample, str]:

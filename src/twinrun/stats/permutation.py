@@ -24,8 +24,8 @@ def permutation_test(first: ArrayLike, second: ArrayLike, rng: np.random.Generat
     Source: Fisher (1935); for the sample, (b + 1) / (m + 1) of Phipson & Smyth (2010). The effect is the
     rank-biserial correlation.
 
-    >>> found = permutation_test([4.0, 5.0, 6.0], [1.0, 2.0, 3.0], np.random.default_rng(0))
-    >>> print(f"{found.statistic} {found.p:.2f}")
+    >>> result = permutation_test([4.0, 5.0, 6.0], [1.0, 2.0, 3.0], np.random.default_rng(0))
+    >>> print(f"{result.statistic} {result.p:.2f}")
     3.0 0.10
     """
     a, b, method = sample(first), sample(second), "permutation"
@@ -122,8 +122,8 @@ def brown_forsythe_simulated(
     1963; Dufour 2006), where the F table gives 3 to 4 % for five runs and 6 to 7 % for four. Permuting the deviations
     does not mend that: those of one cell depend on each other (measured: 0.7 to 7.6 % for three to five runs).
 
-    >>> found = brown_forsythe_simulated([[[1.0, 2.0, 3.0, 4.0]], [[2.0, 4.0, 7.0, 9.0]]], np.random.default_rng(0))
-    >>> print(f"{found.statistic:.2f} {found.p:.1f}")
+    >>> result = brown_forsythe_simulated([[[1.0, 2.0, 3.0, 4.0]], [[2.0, 4.0, 7.0, 9.0]]], np.random.default_rng(0))
+    >>> print(f"{result.statistic:.2f} {result.p:.1f}")
     11.59 0.0
     """
     method, classical = "Brown-Forsythe, simulated", brown_forsythe(groups)
@@ -137,14 +137,14 @@ def brown_forsythe_simulated(
         return rng.normal(size=(count, total))
 
     def statistic(rows: Sample) -> Sample:
-        place, found = 0, []
+        place, apart = 0, []
         for sizes in cells:
             parts = []
             for size in sizes:
                 parts.append(deviations(rows[:, place : place + size]))
                 place += size
-            found.append(np.concatenate(parts, axis=1))
-        return _f(found)
+            apart.append(np.concatenate(parts, axis=1))
+        return _f(apart)
 
     p = _share(classical.statistic, _in_parts(drawn, statistic, total, resamples), resamples)
     return Outcome(method, classical.statistic, p, classical.n, effect=classical.effect)

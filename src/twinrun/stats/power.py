@@ -200,11 +200,11 @@ def replicates_for_sd_ratio(ratio: float, alpha: float = 0.05, power: float = 0.
         return Needed(None, "no number suffices: the SDs are equal")
     square = max(ratio, 1 / ratio) ** 2
 
-    def found(n: int) -> float:
+    def power_at(n: int) -> float:
         low, high = (float(special.fdtri(n - 1, n - 1, share)) for share in (alpha / 2, 1 - alpha / 2))
         return float(special.fdtrc(n - 1, n - 1, high / square) + special.fdtr(n - 1, n - 1, low / square))
 
-    return smallest(lambda n: found(n) >= power, 2)
+    return smallest(lambda n: power_at(n) >= power, 2)
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ def components(groups: Sequence[ArrayLike], confidence: float = 0.95) -> Compone
     (F / F_l + n0 - 1); with unequal sizes n0 makes it an approximation. Its ends may be negative, not below
     -1 / (n0 - 1). Sources: Searle, Casella & McCulloch, Variance Components (1992), ch. 3; Shrout & Fleiss (1979).
 
-    >>> found = components([[1.0, 3.0], [5.0, 7.0]])
-    >>> print(f"{found.between:.1f} {found.within:.1f} {found.icc:.3f}")
+    >>> result = components([[1.0, 3.0], [5.0, 7.0]])
+    >>> print(f"{result.between:.1f} {result.within:.1f} {result.icc:.3f}")
     7.0 2.0 0.778
     >>> components([[1.0, 2.0]]).reason
     'not defined: 1 of the 2 groups that it needs'
@@ -94,11 +94,11 @@ def total_sd(groups: Sequence[ArrayLike]) -> PooledSd:
         return PooledSd(math.nan, 0)
     if total == count:
         return PooledSd.of([np.concatenate(samples)])
-    found = components(samples)
-    if found.within is None or found.between_raw is None:
+    parts = components(samples)
+    if parts.within is None or parts.between_raw is None:
         return PooledSd(math.nan, 0)
     n0 = (total - sum(group.size**2 for group in samples) / total) / (count - 1)
-    between, within = found.between_raw + found.within / n0, (1 - 1 / n0) * found.within  # MSB / n0, and the rest
+    between, within = parts.between_raw + parts.within / n0, (1 - 1 / n0) * parts.within  # MSB / n0, and the rest
     freedom = between**2 / (count - 1) + within**2 / (total - count)
     variance = between + within
     return PooledSd(math.sqrt(variance), variance**2 / freedom if freedom else float(total - 1))

@@ -111,8 +111,8 @@ def measures(values: NDArray[np.floating], start: NDArray[np.floating] | None, p
     `start` holds the initializations in the same shape. A layer with fewer coordinates is filled up with zeros, which
     changes none of the measures. `parts` divides the coordinates; 0 leaves none out.
 
-    >>> found = measures(np.array([[[3.0, 4.0]], [[0.0, 5.0]]]), None)
-    >>> print(round(found.distance[0, 0], 4), found.cosine[0, 0])
+    >>> result = measures(np.array([[[3.0, 4.0]], [[0.0, 5.0]]]), None)
+    >>> print(round(result.distance[0, 0], 4), result.cosine[0, 0])
     0.6325 0.8
     """
     wide = values.astype(np.float64).transpose(1, 0, 2)

@@ -67,8 +67,8 @@ def compare_files(twins: Sequence[Twin], patterns: Sequence[str], *, log: bool =
                 "they wrote no file at all into the folder that they ran in"
             )  # fmt: skip
             raise InputError(f"--outputs {pattern!r} matches nothing that the twins wrote", hint)
-        files |= {label: found for label, found in _pairs(matches, pattern).items() if label not in files}
-    results = [_compare(twins, label, found) for label, found in files.items()]
+        files |= {label: paths for label, paths in _pairs(matches, pattern).items() if label not in files}
+    results = [_compare(twins, label, paths) for label, paths in files.items()]
     if log:
         results.append(_compare(twins, PRINTED, {twin.name: twin.log for twin in twins}))
     return results
@@ -122,11 +122,11 @@ def _compare(twins: Sequence[Twin], label: str, files: dict[str, Path]) -> FileR
         if digests[twin.name] in seen:
             continue
         seen.add(digests[twin.name])
-        found = _difference(label, (reference, content, result["read_as"]), files[twin.name])
-        if isinstance(found, str):
-            packaging = packaging or found
+        difference = _difference(label, (reference, content, result["read_as"]), files[twin.name])
+        if isinstance(difference, str):
+            packaging = packaging or difference
             continue
-        places, names = found
+        places, names = difference
         if label == PRINTED and _same_but_clocks(content, files[twin.name]):
             packaging = packaging or "they differ in dates, times, durations and speeds alone"
             continue
@@ -210,4 +210,4 @@ def self_test(twins: Sequence[Twin], results: Sequence[FileResult]) -> list[str]
             if planted is not None:
                 with suppress(TypeError, RecursionError):  # holds what has no bits, as when it is compared
                     seen[what].append(any(differences(content, planted)))
-    return [f"self-test: {what} seen in {sum(found)} of {len(found)} files" for what, found in seen.items()]
+    return [f"self-test: {what} seen in {sum(outcomes)} of {len(outcomes)} files" for what, outcomes in seen.items()]

@@ -44,9 +44,9 @@ def read_contents(path: Path) -> tuple[Any, str]:
 
 def _safetensors(path: Path) -> dict[str, Any]:
     tensors = {}
-    for name, one in deserialize(path.read_bytes()):
-        kind = _SAFETENSORS.get(one["dtype"], str(one["dtype"]).lower())
-        tensors[name] = Bits(kind, tuple(one["shape"]), np.frombuffer(one["data"], np.uint8))
+    for name, tensor in deserialize(path.read_bytes()):
+        kind = _SAFETENSORS.get(tensor["dtype"], str(tensor["dtype"]).lower())
+        tensors[name] = Bits(kind, tuple(tensor["shape"]), np.frombuffer(tensor["data"], np.uint8))
     return tensors
 
 

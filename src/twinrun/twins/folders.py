@@ -34,14 +34,14 @@ def files_below(root: Path, skipped: Sequence[Path] = ()) -> Iterator[Path]:
 
 def stamps(root: Path, skipped: Sequence[Path] = ()) -> dict[str, Stamp]:
     """Size, time of change and inode of every file below `root`: what a write to it changes."""
-    found = {}
+    stamped = {}
     for name in files_below(root, skipped):
         try:
             status = (root / name).lstat()
         except OSError:
             continue  # gone meanwhile: it shows as a change
-        found[str(name)] = (status.st_size, status.st_mtime_ns, status.st_ino)
-    return found
+        stamped[str(name)] = (status.st_size, status.st_mtime_ns, status.st_ino)
+    return stamped
 
 
 def changed(before: dict[str, Stamp], after: dict[str, Stamp]) -> list[str]:
@@ -55,15 +55,15 @@ def old_outputs(root: Path, outputs: Sequence[str], command: Sequence[str]) -> l
     Raises InputError for a pattern that matches a file that the command names.
     """
     named = {os.path.normpath(word) for word in command}
-    found: dict[Path, None] = {}
+    kept: dict[Path, None] = {}
     for pattern in outputs:
         for path in sorted(root.glob(pattern)):
-            found[path.relative_to(root)] = None
+            kept[path.relative_to(root)] = None
             if str(path.relative_to(root)) in named:
                 raise InputError(
                     f"--outputs {pattern!r} matches {path}, a file of the program itself", "narrow it down"
                 )
-    return list(found)
+    return list(kept)
 
 
 def plan_copy(root: Path, linked: Sequence[str], stale: Sequence[Path], out: Path) -> list[Path]:

@@ -49,11 +49,11 @@ def check(file: Path, name: str, value: Any, *, update: bool) -> None:
     A text is a fingerprint itself, of anything else `nested.digest` is taken. With `update` it is recorded instead.
     """
     __tracebackhide__ = True
-    here, found = this_platform(), value if isinstance(value, str) else digest(value)
+    here, fingerprint = this_platform(), value if isinstance(value, str) else digest(value)
     if update:
         with hold(file.with_suffix(".lock"), f"{file} is being written", patience=PATIENCE_SECONDS):
             golden = _read(file)
-            golden.setdefault(name, {})[here] = found
+            golden.setdefault(name, {})[here] = fingerprint
             write_json(file, golden)
             file.with_suffix(".lock").unlink(missing_ok=True)
         return
@@ -63,9 +63,9 @@ def check(file: Path, name: str, value: Any, *, update: bool) -> None:
         raise AssertionError(
             f"{name}: no golden fingerprint of this platform ({here}; there is: {there}); {UPDATE} records it"
         )
-    if known[here] != found:
+    if known[here] != fingerprint:
         raise AssertionError(
-            f"{name}: fingerprint {found[:16]}... instead of {known[here][:16]}... on {here}; if that is "
+            f"{name}: fingerprint {fingerprint[:16]}... instead of {known[here][:16]}... on {here}; if that is "
             f"meant: {UPDATE}"
         )
 

@@ -53,7 +53,7 @@ def _judge(
     with_self_test: bool,
 ) -> Result:
     files: list[FileResult] = []
-    found: list[MetricResult] = []
+    results: list[MetricResult] = []
     bad: list[str] = []
     notes: list[str] = []
     tested: list[str] = []
@@ -70,15 +70,15 @@ def _judge(
             notes += [f"not compared, as only interrupted twins wrote it: {shown}"] if alone else []
         for wanted in metrics:
             result, problems = compare_metric(compared, wanted)
-            found += [result] if result else []
+            results += [result] if result else []
             bad += problems
-        if not (files or found or bad):
+        if not (files or results or bad):
             bad.append("nothing to compare: the twins wrote no file")
-        elif [file.name for file in files] == [PRINTED] and not found:
+        elif [file.name for file in files] == [PRINTED] and not results:
             if not any(twin.log.stat().st_size for twin in compared):
                 bad.append("nothing to compare: the twins wrote no file into their folder and printed nothing")
             notes.append(
                 "no file was written into the folders that the twins ran in: only what they printed was compared"
             )
         tested = self_test(compared, files) if with_self_test else []
-    return Result(plan, arm, twins, files, found, bad, tested, notes)
+    return Result(plan, arm, twins, files, results, bad, tested, notes)

@@ -128,10 +128,10 @@ def _file(twin: Twin, name: str, wanted: str) -> Path:
 
 
 def _printed(text: str, wanted: str, word: str) -> float:
-    found = re.findall(rf"(?<![\w.]){re.escape(word)}(?:\s*[:=]\s*|\s+)({_NUMBER})", text)
-    if not found:
+    matches = re.findall(rf"(?<![\w.]){re.escape(word)}(?:\s*[:=]\s*|\s+)({_NUMBER})", text)
+    if not matches:
         raise InputError(f"--metric {wanted!r}: the program printed no number after {word!r}", "such as `acc 0.93`")
-    return float(found[-1])
+    return float(matches[-1])
 
 
 def _csv_value(text: str, wanted: str, key: str, delimiter: str) -> Any:

@@ -47,11 +47,11 @@ def assert_same_bits(first: Any, second: Any) -> None:
 1 are 0.0 in one and -0.0 in the other
     """
     __tracebackhide__ = True
-    found = list(differences(first, second))
-    if not found:
+    places = list(differences(first, second))
+    if not places:
         return
-    more = [f"and {len(found) - SHOWN} more places"] if len(found) > SHOWN else []
-    lines = [*map(str, found[:SHOWN]), *more]
+    more = [f"and {len(places) - SHOWN} more places"] if len(places) > SHOWN else []
+    lines = [*map(str, places[:SHOWN]), *more]
     raise AssertionError("not the same bits: " + (lines[0] if len(lines) == 1 else "\n  ".join(["", *lines])))
 
 
@@ -60,8 +60,8 @@ def differences(first: Any, second: Any, path: str = "") -> Iterator[Difference]
     first, second = _opened(first), _opened(second)
     arrays = bits_of(first), bits_of(second)
     if arrays[0] is not None and arrays[1] is not None:
-        found = compare_bits(path, arrays[0], arrays[1])
-        yield from [found] if found else []
+        difference = compare_bits(path, arrays[0], arrays[1])
+        yield from [difference] if difference else []
     elif isinstance(first, Mapping) and isinstance(second, Mapping):
         yield from _mappings(first, second, path)
     elif isinstance(first, list | tuple) and isinstance(second, list | tuple):
@@ -133,8 +133,8 @@ def _sequences(first: Any, second: Any, path: str) -> Iterator[Difference]:
         yield Difference(path, f"type {type(first).__name__} against {type(second).__name__}")
     if len(first) != len(second):
         yield Difference(path, f"{len(first)} items against {len(second)}")
-    for index, (one, other) in enumerate(zip(first, second, strict=False)):
-        yield from differences(one, other, f"{path}[{index}]")
+    for index, (value, other) in enumerate(zip(first, second, strict=False)):
+        yield from differences(value, other, f"{path}[{index}]")
 
 
 def _scalars(first: Any, second: Any, path: str) -> Iterator[Difference]:
@@ -145,10 +145,10 @@ def _scalars(first: Any, second: Any, path: str) -> Iterator[Difference]:
     if type(first) is not type(second):
         yield Difference(path, f"type {_kind(first)} against {_kind(second)}: {_short(first)} against {_short(second)}")
     elif isinstance(first, float | complex):
-        found = compare_bits(path, _number(first), _number(second))
-        if found:
-            by = f", {found.ulps} ulps" if found.ulps and found.ulps <= MOST_ULPS else ""
-            yield Difference(path, f"{first!r} against {second!r}{by}", 1, 1, found.ulps, found.absolute)
+        difference = compare_bits(path, _number(first), _number(second))
+        if difference:
+            by = f", {difference.ulps} ulps" if difference.ulps and difference.ulps <= MOST_ULPS else ""
+            yield Difference(path, f"{first!r} against {second!r}{by}", 1, 1, difference.ulps, difference.absolute)
     elif isinstance(first, bytes):
         yield from _bytes(first, second, path)
     elif first != second:

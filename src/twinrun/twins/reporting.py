@@ -97,7 +97,7 @@ def sentences(result: Result) -> list[str]:
     lines += [f"{twin.name}: {twin.problem or twin.interrupted}" for twin in result.twins
               if twin.problem or twin.interrupted]  # fmt: skip
     lines += _file_lines(result.files)
-    lines += [metric_words(one) for one in result.metrics]
+    lines += [metric_words(item) for item in result.metrics]
     lines += result.remarks
     loaded = sum(twin.loaded for twin in result.twins)
     lines += [f"{loaded} of {count} twins ran while every core was kept busy"] if loaded else []
@@ -115,19 +115,19 @@ def _file_lines(files: Sequence[FileResult]) -> list[str]:
     ]
 
 
-def metric_words(one: MetricResult) -> str:
+def metric_words(metric: MetricResult) -> str:
     """Mean, SD with its interval, range and n."""
-    n = len(one.values)
-    spread = f"SD {one.sd:.4g}" if one.sd is not None else "no SD"
-    if one.sd_low is not None and one.sd_high is not None:
-        spread += f" (95 % from {one.sd_low:.4g} to {one.sd_high:.4g})"
-    if not one.same and one.mean_low is not None and one.mean_high is not None:
+    n = len(metric.values)
+    spread = f"SD {metric.sd:.4g}" if metric.sd is not None else "no SD"
+    if metric.sd_low is not None and metric.sd_high is not None:
+        spread += f" (95 % from {metric.sd_low:.4g} to {metric.sd_high:.4g})"
+    if not metric.same and metric.mean_low is not None and metric.mean_high is not None:
         return (
-            f"{one.name}: mean {one.mean:.6g} (95 % from {one.mean_low:.6g} to {one.mean_high:.6g}), {spread}, "
-            f"{one.minimum:.6g} to {one.maximum:.6g}, n = {n}"
+            f"{metric.name}: mean {metric.mean:.6g} (95 % from {metric.mean_low:.6g} to {metric.mean_high:.6g}), "
+            f"{spread}, {metric.minimum:.6g} to {metric.maximum:.6g}, n = {n}"
         )
-    same = ", the same in all" if one.same else f", {one.minimum:.6g} to {one.maximum:.6g}"
-    return f"{one.name}: mean {one.mean:.6g}, {spread}{same}, n = {n}"
+    same = ", the same in all" if metric.same else f", {metric.minimum:.6g} to {metric.maximum:.6g}"
+    return f"{metric.name}: mean {metric.mean:.6g}, {spread}{same}, n = {n}"
 
 
 def _verdict_words(result: Result) -> str:
@@ -254,7 +254,7 @@ def as_json(result: Result) -> dict[str, Any]:
             }
             for twin in result.twins
         ],
-        "files": [asdict(one) for one in result.files],
-        "metrics": [{**asdict(one), "same": one.same} for one in result.metrics],
+        "files": [asdict(item) for item in result.files],
+        "metrics": [{**asdict(item), "same": item.same} for item in result.metrics],
         "bad_input": list(result.bad),
     }

@@ -155,12 +155,12 @@ def _deviations(study: Study, task: str) -> Sample:
 
 
 def _churn_and_error(draft: Draft, task: str) -> tuple[float, float] | None:
-    found = [
+    pairs = [
         (agreement.churn, agreement.error)
         for group, agreement in draft.agreements
         if group.cell.task == task and group.arm == "nd" and agreement.churn is not None
     ]
-    return (100 * float(np.mean([c for c, _ in found])), 100 * float(np.mean([e for _, e in found]))) if found else None
+    return (100 * float(np.mean([c for c, _ in pairs])), 100 * float(np.mean([e for _, e in pairs]))) if pairs else None
 
 
 def _churn_words(draft: Draft, task: str) -> str:
@@ -273,7 +273,7 @@ def cost_of_determinism(study: Study) -> Answer:
 
 def _measured(study: Study) -> list[tuple[str, CostEstimate, str]]:
     """Task and optimizer, ratio of deterministic over free steps, and device, of each file of these runs' code."""
-    folder, found = Layout(study.folder.parent).cost("any").parent, []
+    folder, costs = Layout(study.folder.parent).cost("any").parent, []
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         try:
             content = read_json(path)
@@ -286,8 +286,8 @@ def _measured(study: Study) -> list[tuple[str, CostEstimate, str]]:
             host = blocks[0][0]["host"]
         except (TwinrunError, LookupError, TypeError, ValueError, AttributeError):
             continue  # a file that is damaged or of another version says nothing; `twinrun cost` names it
-        found.append((f"{task}, {optimizer}", estimate, str(host.get("gpu") or host.get("cpu"))))
-    return found
+        costs.append((f"{task}, {optimizer}", estimate, str(host.get("gpu") or host.get("cpu"))))
+    return costs
 
 
 def _widest(spreads: Iterable[TaskSpread]) -> list[TaskSpread]:

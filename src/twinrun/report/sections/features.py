@@ -77,13 +77,15 @@ def _rows(setting: Setting) -> Iterator[dict[str, Any]]:
         }
 
     for arm in study.paired_arms:
-        several = [(n, found) for n, found in (compared(group.rows) for group in setting.groups(arm)) if n > 1]
+        several = [
+            (n, similarity) for n, similarity in (compared(group.rows) for group in setting.groups(arm)) if n > 1
+        ]
         pairs, why = sum(n * (n - 1) // 2 for n, _ in several), "" if several else "no cell with two complete runs"
-        yield row(f"{arm}, same seed", len(several), pairs, [found for _, found in several], why)
+        yield row(f"{arm}, same seed", len(several), pairs, [similarity for _, similarity in several], why)
     label, rows = setting.one_run_a_seed
-    n, found = compared(rows)
+    n, similarity = compared(rows)
     comparison = f"{label}, other seeds" if label else "other seeds"
-    yield row(comparison, n, n * (n - 1) // 2, [found], "fewer than two seeds" if n < 2 else "")
+    yield row(comparison, n, n * (n - 1) // 2, [similarity], "fewer than two seeds" if n < 2 else "")
 
 
 def sentences(draft: Draft) -> list[str]:

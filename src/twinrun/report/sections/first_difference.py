@@ -46,8 +46,8 @@ def tables(draft: Draft) -> list[Table]:
     No rows and a note where no task was located.
     """
     located = _located(draft.study)
-    answers = [(draft.study.title(task), found) for task, found in located.items()]
-    absent = all(found == ABSENT for found in located.values())
+    answers = [(draft.study.title(task), answer) for task, answer in located.items()]
+    absent = all(answer == ABSENT for answer in located.values())
     table = Table(
         name="parting",
         title="The first difference of a deterministic and a free run",
@@ -58,7 +58,7 @@ def tables(draft: Draft) -> list[Table]:
             "that differ."
         ),
         columns=COLUMNS,
-        rows=[row for title, found in answers for row in _rows(title, found) if not absent],
+        rows=[row for title, answer in answers for row in _rows(title, answer) if not absent],
         notes=(NOTHING if absent else "By `twinrun locate --all`.",),
     )
     return [table]
@@ -74,26 +74,26 @@ def _read(study: Study, path: Path) -> FirstDifference | str:
     if not path.is_file():
         return ABSENT
     try:
-        found = read_first_difference(path)
+        difference = read_first_difference(path)
     except TwinrunError as error:
         return error.message
     fingerprints = dict(zip(study.results["id"], study.results["fingerprint"], strict=True))
-    same_runs = [fingerprints.get(run) for run in (found.first, found.second)] == found.fingerprints
-    return found if same_runs and found.code_digest == study.info["code_digest"] else STALE
+    same_runs = [fingerprints.get(run) for run in (difference.first, difference.second)] == difference.fingerprints
+    return difference if same_runs and difference.code_digest == study.info["code_digest"] else STALE
 
 
-def _rows(title: str, found: FirstDifference | str) -> list[dict[str, Any]]:
-    if isinstance(found, str):
-        return [{"task": title, "remark": found}]
-    pair: dict[str, Any] = {"task": title, "pair": f"`{found.first}` and `{found.second.rpartition('/')[2]}`"}
-    if found.outcome == "none":
+def _rows(title: str, answer: FirstDifference | str) -> list[dict[str, Any]]:
+    if isinstance(answer, str):
+        return [{"task": title, "remark": answer}]
+    pair: dict[str, Any] = {"task": title, "pair": f"`{answer.first}` and `{answer.second.rpartition('/')[2]}`"}
+    if answer.outcome == "none":
         return [pair | {"remark": "none: no difference was found"}]
-    pair["parted_in"] = f"epoch {found.epoch}, step {found.step}"
+    pair["parted_in"] = f"epoch {answer.epoch}, step {answer.step}"
     rows = [pair | {"remark": "the step, but no operation of it, differed"}]
-    if found.parting:
-        rows = [pair | {"found": FIRST} | _facts(found.parting)]
-    if found.arithmetic and found.arithmetic != found.parting:
-        rows.append(pair | {"found": ROUNDING} | _facts(found.arithmetic))
+    if answer.parting:
+        rows = [pair | {"found": FIRST} | _facts(answer.parting)]
+    if answer.arithmetic and answer.arithmetic != answer.parting:
+        rows.append(pair | {"found": ROUNDING} | _facts(answer.arithmetic))
     return rows
 
 
@@ -113,43 +113,43 @@ def _facts(difference: DifferingOperation) -> dict[str, Any]:
 def figures(draft: Draft) -> list[Drawn]:
     """How the difference grows, for each task that was located."""
     return [
-        growth_figure(found, f"parting_{task}")
-        for task, found in _located(draft.study).items()
-        if isinstance(found, FirstDifference) and len(found.growth) > 1
+        growth_figure(answer, f"parting_{task}")
+        for task, answer in _located(draft.study).items()
+        if isinstance(answer, FirstDifference) and len(answer.growth) > 1
     ]
 
 
-def growth_figure(found: FirstDifference, name: str) -> Drawn:
+def growth_figure(difference: FirstDifference, name: str) -> Drawn:
     """Distance of the weights in length and in ulps, and predictions flipped, after each step of `found.growth`."""
-    steps = [row.step for row in found.growth]
+    steps = [row.step for row in difference.growth]
     with drawing.style():
         figure, grid = drawing.new_figure(5.4, rows=3, sharex=True)
         distance, ulps, flipped = (row[0] for row in grid)
-        _line(distance, steps, [row.relative_l2 for row in found.growth], drawing.BLUE, "o", None)
+        _line(distance, steps, [row.relative_l2 for row in difference.growth], drawing.BLUE, "o", None)
         distance.set_ylabel("|b - a| / |a|")
-        _line(ulps, steps, [row.ulps_max for row in found.growth], drawing.VERMILION, "s", "largest")
-        _line(ulps, steps, [row.ulps_median for row in found.growth], drawing.GREEN, "^", "median")
+        _line(ulps, steps, [row.ulps_max for row in difference.growth], drawing.VERMILION, "s", "largest")
+        _line(ulps, steps, [row.ulps_median for row in difference.growth], drawing.GREEN, "^", "median")
         ulps.set_ylabel("ulps")
         ulps.legend()
-        shares = [100 * row.flipped / row.examples for row in found.growth]
+        shares = [100 * row.flipped / row.examples for row in difference.growth]
         flipped.plot(steps, shares, color=drawing.PURPLE, marker="D")
         flipped.set_ylabel("flipped (%)")
         flipped.set_ylim(bottom=0)
         flipped.set_xlabel("steps after the one in which they part")
-        figure.suptitle(f"{found.first} and {found.second}", fontsize=9)
+        figure.suptitle(f"{difference.first} and {difference.second}", fontsize=9)
     return Drawn(
         name=name,
-        title=f"{found.first} and {found.second}: how the difference grows",
+        title=f"{difference.first} and {difference.second}: how the difference grows",
         caption=(
-            f"After the step of the first difference (step 0: epoch {found.epoch}, step {found.step}) and each of the "
-            "following: relative distance of all weights (top), largest and median distance in units in the last place "
-            "over the weights that differ (middle), share of the test examples with another predicted class (bottom). "
-            "A distance of 0 does not show on the logarithmic axes; a weight that changes its sign is far in ulps. "
-            "One pair of runs, n = 1."
+            f"After the step of the first difference (step 0: epoch {difference.epoch}, step {difference.step}) and "
+            "each of the following: relative distance of all weights (top), largest and median distance in units in "
+            "the last place over the weights that differ (middle), share of the test examples with another predicted "
+            "class (bottom). A distance of 0 does not show on the logarithmic axes; a weight that changes its sign is "
+            "far in ulps. One pair of runs, n = 1."
         ),
         alt=(
             f"Three line charts over {steps[-1]} steps: distance of the weights, ulps, flipped predictions; at the end "
-            f"{found.growth[-1].flipped} of {found.growth[-1].examples} predictions differ."
+            f"{difference.growth[-1].flipped} of {difference.growth[-1].examples} predictions differ."
         ),
         figure=figure,
     )

@@ -31,12 +31,12 @@ class Guideline(NamedTuple):
 def guidelines(draft: Draft) -> list[Guideline]:
     """Every guideline that this study's numbers decide, general ones first."""
     tasks, rules = draft.study.tasks, (_spread, _churn, _seeds, _ensembles)
-    return [*_deterministic(draft), *(found for rule in rules for task in tasks for found in rule(draft, task))]
+    return [*_deterministic(draft), *(guideline for rule in rules for task in tasks for guideline in rule(draft, task))]
 
 
 def sentences(draft: Draft) -> list[str]:
     """Advice, ground and rule of each."""
-    lines = [f"**{found.advice}** {found.ground} Rule: {found.rule}." for found in guidelines(draft)]
+    lines = [f"**{guideline.advice}** {guideline.ground} Rule: {guideline.rule}." for guideline in guidelines(draft)]
     return lines or [NONE_DECIDED]
 
 

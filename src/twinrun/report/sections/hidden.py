@@ -87,7 +87,7 @@ def tables(draft: Draft) -> list[Table]:
             f"AUC. nd: {nd_noise(study)}."
         ),
         columns=HIDDEN_COLUMNS,
-        rows=[_hidden_row(group, found) for group, found in draft.agreements],
+        rows=[_hidden_row(group, agreement) for group, agreement in draft.agreements],
         notes=left_out(study),
     )
     classes = Table(
@@ -98,7 +98,7 @@ def tables(draft: Draft) -> list[Table]:
             f"class, and how many of them not all runs predict alike. nd: {nd_noise(study)}."
         ),
         columns=CLASS_COLUMNS,
-        rows=[row for group, found in draft.agreements for row in _class_rows(group, found)],
+        rows=[row for group, agreement in draft.agreements for row in _class_rows(group, agreement)],
         notes=left_out(study),
     )
     return [hidden, share_table(draft), classes, _flips_table(draft)]
@@ -109,14 +109,14 @@ def share_table(draft: Draft) -> Table:
     study, rows = draft.study, []
     for task in study.tasks:
         for arm in study.paired_arms:
-            cells = [found for group, found in draft.agreements if (group.cell.task, group.arm) == (task, arm)]
-            share = finite_test_share(found.test_set for found in cells)
+            cells = [agreement for group, agreement in draft.agreements if (group.cell.task, group.arm) == (task, arm)]
+            share = finite_test_share(agreement.test_set for agreement in cells)
             shown = share.low is not None
             rows.append(
                 {
                     "task": task,
                     "arm": arm,
-                    "cells": sum(found.n > 1 for found in cells),
+                    "cells": sum(agreement.n > 1 for agreement in cells),
                     "df": share.n,
                     "share": share.value if shown else None,
                     "share_low": share.low,
@@ -140,14 +140,14 @@ def share_table(draft: Draft) -> Table:
     )
 
 
-def _hidden_row(group: Group, found: Agreement) -> dict[str, Any]:
-    part = found.test_set
+def _hidden_row(group: Group, agreement: Agreement) -> dict[str, Any]:
+    part = agreement.test_set
     return {
         **group.identity,
-        "n": found.n,
-        "js_distance": found.js_distance,
-        "js_pairs": found.js_pairs,
-        "ensemble_gain": found.ensemble_gain,
+        "n": agreement.n,
+        "js_distance": agreement.js_distance,
+        "js_pairs": agreement.js_pairs,
+        "ensemble_gain": agreement.ensemble_gain,
         "sd_accuracy": part.sd,
         "sd_independent": part.sd_independent,
         "variance_rest": part.variance_rest,
@@ -155,22 +155,22 @@ def _hidden_row(group: Group, found: Agreement) -> dict[str, Any]:
     }
 
 
-def _class_rows(group: Group, found: Agreement) -> list[dict[str, Any]]:
+def _class_rows(group: Group, agreement: Agreement) -> list[dict[str, Any]]:
     labels, rows = group.study.labels(group.cell.task), []
     for index, name in enumerate(group.study.classes(group.cell.task)):
         members = labels == index
-        flips = found.flips[members] if found.n > 1 else np.empty(0)
-        recalls = found.recalls[:, index] if members.any() else np.empty(0)
+        flips = agreement.flips[members] if agreement.n > 1 else np.empty(0)
+        recalls = agreement.recalls[:, index] if members.any() else np.empty(0)
         rows.append(
             {
                 **group.identity,
                 "class": name,
-                "n": found.n,
+                "n": agreement.n,
                 "images": int(members.sum()),
                 "recall": describe.mean(recalls),
                 "recall_sd": describe.sample_sd(recalls),
                 "class_churn": describe.mean(flips),
-                "flipping": int((flips > 0).sum()) if found.n > 1 and members.any() else None,
+                "flipping": int((flips > 0).sum()) if agreement.n > 1 and members.any() else None,
                 "remark": remarks(group.why(2), "" if members.any() else "no test image of this class"),
             }
         )
@@ -186,9 +186,11 @@ def _flips_table(draft: Draft) -> Table:
         if not twins or not len(labels):
             notes.append(f"{study.title(task)}: not available, no cell has two complete nd runs.")
             continue
-        places, flips = most_flipping([found.flips for found in twins], TOP_IMAGES)
-        wrong = np.sum([np.rint(found.wrong * found.n) for found in twins], axis=0) / sum(found.n for found in twins)
-        cells = np.sum([found.flips > 0 for found in twins], axis=0)
+        places, flips = most_flipping([agreement.flips for agreement in twins], TOP_IMAGES)
+        wrong = np.sum([np.rint(agreement.wrong * agreement.n) for agreement in twins], axis=0) / sum(
+            agreement.n for agreement in twins
+        )
+        cells = np.sum([agreement.flips > 0 for agreement in twins], axis=0)
         if not places:
             notes.append(f"{study.title(task)}: no image flips.")
         rows += [

@@ -56,7 +56,7 @@ ARM_COLUMNS = (
 def tables(draft: Draft) -> list[Table]:
     """Churn of twins beside that of seeds, then cell by cell."""
     study = draft.study
-    seeds, runs = len(study.seeds), max((found.n for _, found in draft.agreements), default=0)
+    seeds, runs = len(study.seeds), max((agreement.n for _, agreement in draft.agreements), default=0)
     arms = Table(
         name="churn_arms",
         title="Churn of twins beside churn of seeds",
@@ -82,24 +82,24 @@ def tables(draft: Draft) -> list[Table]:
             f"{coverage_words('churn', runs)}. nd: {nd_noise(study)}."
         ),
         columns=CELL_COLUMNS,
-        rows=[_cell_row(group, found) for group, found in draft.agreements],
+        rows=[_cell_row(group, agreement) for group, agreement in draft.agreements],
         notes=left_out(study),
     )
     return [arms, cells]
 
 
-def _cell_row(group: Group, found: Agreement) -> dict[str, Any]:
-    interval = f"interval {found.interval.reason}" if found.n > 1 and found.interval.reason else ""
+def _cell_row(group: Group, agreement: Agreement) -> dict[str, Any]:
+    interval = f"interval {agreement.interval.reason}" if agreement.n > 1 and agreement.interval.reason else ""
     return {
         **group.identity,
-        "n": found.n,
+        "n": agreement.n,
         "pairs": group.pairs,
-        "churn": found.churn,
-        "churn_low": found.interval.low,
-        "churn_high": found.interval.high,
-        "error": found.error,
-        "churn_over_error": found.churn_over_error,
-        "remark": remarks(group.why(2), "no errors: no ratio" if found.error == 0 else "", interval),
+        "churn": agreement.churn,
+        "churn_low": agreement.interval.low,
+        "churn_high": agreement.interval.high,
+        "error": agreement.error,
+        "churn_over_error": agreement.churn_over_error,
+        "remark": remarks(group.why(2), "no errors: no ratio" if agreement.error == 0 else "", interval),
     }
 
 
@@ -114,13 +114,15 @@ def _arm_rows(draft: Draft, setting: Setting) -> Iterator[dict[str, Any]]:
     over_seeds = churn_over_seeds(counts, sizes)
     for arm in study.paired_arms:
         of_arm = [
-            (group.pairs, found)
-            for group, found in draft.agreements
+            (group.pairs, agreement)
+            for group, agreement in draft.agreements
             if (group.cell.task, group.cell.optimizer, group.arm) == (setting.task, setting.optimizer, arm)
         ]
-        known = [(pairs, found) for pairs, found in of_arm if found.churn is not None]
-        mean_churn, error = (describe.mean([getattr(found, name) for _, found in known]) for name in ("churn", "error"))
-        ends = churn_over_seeds(counts, sizes, [found.flips for _, found in of_arm])
+        known = [(pairs, agreement) for pairs, agreement in of_arm if agreement.churn is not None]
+        mean_churn, error = (
+            describe.mean([getattr(agreement, name) for _, agreement in known]) for name in ("churn", "error")
+        )
+        ends = churn_over_seeds(counts, sizes, [agreement.flips for _, agreement in of_arm])
         yield {
             **setting.identity,
             "comparison": f"{arm}, same seed",

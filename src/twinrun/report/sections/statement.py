@@ -126,20 +126,20 @@ def _robustness(draft: Draft, task: str) -> Iterator[str]:
     ):
         if sd.pooled.df:
             yield f"SD of {metric} over {what}: {_said(sd)}."
-    found = [a for group, a in draft.agreements if group.cell.task == task and group.arm == "nd" and a.n > 1]
-    if found:
-        churn, error = (100 * describe.mean([getattr(a, name) for a in found]) for name in ("churn", "error"))
+    agreements = [a for group, a in draft.agreements if group.cell.task == task and group.arm == "nd" and a.n > 1]
+    if agreements:
+        churn, error = (100 * describe.mean([getattr(a, name) for a in agreements]) for name in ("churn", "error"))
         yield (
             f"Two trainings that differ in that noise alone predict another class for {churn:.1f} % of the "
             f"{plural(study.info['tasks'][task]['n_test'], 'test image')}, at an error of {error:.1f} % (mean over "
-            f"{plural(len(found), 'cell')} of model and seed)."
+            f"{plural(len(agreements), 'cell')} of model and seed)."
         )
     det = [group for group in study.groups("det", task=task) if len(group.places) > 1]
     equal = sum(group.runs["fingerprint"].nunique() == 1 for group in det)
     if det:
         cells = plural(len(det), "cell")
         yield f"Trainings in deterministic mode ended with equal weights, to the last bit, in {equal} of {cells}."
-    if not (same.pooled.df or total.pooled.df or found or det):
+    if not (same.pooled.df or total.pooled.df or agreements or det):
         yield "No model was trained twice under conditions that can be compared, so nothing is known of it."
     yield f"Other data, scanners or sites were not tried.{_procedural(study, task)}"
 

@@ -28,10 +28,15 @@ def partitions() -> list[Check]:
     """Table 4.2: two ways of dividing the same images have one total."""
     frame = thesis_frame("table_4_2")
     totals = {str(name): sum(map(int, rows["images"])) for name, rows in frame.groupby("split", sort=False)}
-    (first, one), *others = totals.items()
+    (first, reference), *others = totals.items()
     return [
         recompute(
-            "sum", "Table 4.2", f"images by {name} and by {first}", reported(str(total)), float, reported(str(one))
+            "sum",
+            "Table 4.2",
+            f"images by {name} and by {first}",
+            reported(str(total)),
+            float,
+            reported(str(reference)),
         )
         for name, total in others
     ]
@@ -62,7 +67,7 @@ def summaries(cells: list[PublishedCell]) -> list[Check]:
         published = [cell for cell in cells if cell.task == task]
         means = [cell.free_mean for cell in published]
         fixed = [cell.deterministic for cell in published]
-        free, one = (statistics.mean([item.value for item in group]) for group in (means, fixed))
+        free, single = (statistics.mean([item.value for item in group]) for group in (means, fixed))
         title = TITLES[task]
         checks += [
             in_order("Table 5.4", f"{title}: minimum <= mean", low, mean),
@@ -73,8 +78,8 @@ def summaries(cells: list[PublishedCell]) -> list[Check]:
                 "Table 5.4",
                 f"{title}: mean, from {TABLES[task]}",
                 mean,
-                (RUNS * free + one) / (RUNS + 1),
-                [free, one],
+                (RUNS * free + single) / (RUNS + 1),
+                [free, single],
                 means[0].half_unit,
             ),
         ]
@@ -153,9 +158,9 @@ def said(cells: list[PublishedCell]) -> list[Check]:
             for cell in cells
             if cell.task == row["task"] and row["optimizer"] in ("", cell.optimizer) and row["seed"] in ("", cell.seed)
         ]
-        found, printed = _quantity(chosen, row["quantity"]), reported(row["printed"])
+        recomputed, printed = _quantity(chosen, row["quantity"]), reported(row["printed"])
         where = f"{row['where']} against {'Table 5.5' if row['quantity'].startswith('count') else TABLES[row['task']]}"
-        checks.append(recompute("statement", where, row["statement"], printed, float, found))
+        checks.append(recompute("statement", where, row["statement"], printed, float, recomputed))
     return checks
 
 

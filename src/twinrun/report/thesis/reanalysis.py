@@ -48,8 +48,8 @@ class Reanalysis:
     @property
     def uniform(self) -> Outcome:
         """Kolmogorov and Smirnov's test of the valid p values against the uniform distribution of no effect."""
-        found, n = stats.kstest(self.cells["p_valid"], "uniform"), len(self.cells)
-        return Outcome("Kolmogorov-Smirnov", float(found.statistic), float(found.pvalue), (n,))
+        test, n = stats.kstest(self.cells["p_valid"], "uniform"), len(self.cells)
+        return Outcome("Kolmogorov-Smirnov", float(test.statistic), float(test.pvalue), (n,))
 
     @property
     def paired(self) -> pd.DataFrame:
@@ -96,10 +96,10 @@ class Reanalysis:
 def reanalyze_thesis() -> Reanalysis:
     """The thesis's Tables 4.2, 5.1-5.6 and 6.1, as they are published, read again.
 
-    >>> found = reanalyze_thesis()
-    >>> int((found.cells["p_thesis"] < 0.05).sum()), int((found.cells["p_valid"] < 0.05).sum())
+    >>> result = reanalyze_thesis()
+    >>> int((result.cells["p_thesis"] < 0.05).sum()), int((result.cells["p_valid"] < 0.05).sum())
     (12, 3)
-    >>> bool((found.cells["p_holm"] < 0.05).any() or (found.cells["p_bh"] < 0.05).any())
+    >>> bool((result.cells["p_holm"] < 0.05).any() or (result.cells["p_bh"] < 0.05).any())
     False
     """
     frame = pd.DataFrame([_cell_row(cell) for cell in published_cells()])
@@ -157,21 +157,21 @@ def _check_row(check: Check) -> dict[str, object]:
     }
 
 
-def write_reanalysis(found: Reanalysis, out: Path) -> list[Path]:
+def write_reanalysis(result: Reanalysis, out: Path) -> list[Path]:
     """Write cells.csv, checks.csv and reanalysis.md into `out`; the same bytes each time."""
-    write_csv(out / "cells.csv", found.cells)
-    write_csv(out / "checks.csv", found.checks)
-    write_text(out / "reanalysis.md", markdown(found))
+    write_csv(out / "cells.csv", result.cells)
+    write_csv(out / "checks.csv", result.checks)
+    write_text(out / "reanalysis.md", markdown(result))
     return [out / name for name in ("cells.csv", "checks.csv", "reanalysis.md")]
 
 
-def markdown(found: Reanalysis) -> str:
+def markdown(result: Reanalysis) -> str:
     """The corrected reading as a page."""
     lines = ["# The thesis's tables read again", "", f"Source: {SOURCE}. Only its published tables are used.", ""]
-    lines += [f"- {sentence}" for sentence in found.summary]
+    lines += [f"- {sentence}" for sentence in result.summary]
     lines += ["", "## Numbers that do not fit", ""]
     lines += ["| where | what | printed | recomputed |", "|---|---|---|---|"]
-    for _, row in found.mistakes.iterrows():
+    for _, row in result.mistakes.iterrows():
         lines.append(f"| {row['where']} | {row['what']} | {_short(row['printed'])} | {_short(row['recomputed'])} |")
     lines += [
         "",
@@ -182,12 +182,12 @@ def markdown(found: Reanalysis) -> str:
         "",
         "T = t / sqrt(n + 1) with n - 1 degrees of freedom; the SD is implied by mean, deterministic run and p "
         f"(n = {RUNS} free runs in each cell; from-to by the rounding of the printed numbers). Holm and BH over all "
-        f"{len(found.cells)} cells.",
+        f"{len(result.cells)} cells.",
         "",
         "| task | optimizer | seed | SD | from | to | p in Table 5.5 | p valid | Holm | BH |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for _, row in found.cells.iterrows():
+    for _, row in result.cells.iterrows():
         numbers = [row[name] for name in ("sd_implied", "sd_implied_from", "sd_implied_to")]
         tests = [row[name] for name in ("p_thesis", "p_valid", "p_holm", "p_bh")]
         values = [f"{value:.2g}" for value in numbers] + [f"{value:.4f}" for value in tests]

@@ -70,8 +70,8 @@ def decimals(text: str) -> int:
 def reported(text: str, places: int | None = None) -> Reported:
     """The number of a table, known to half a unit of its last digit (or of `places` digits after the point).
 
-    >>> found = reported("0.385")
-    >>> print(f"{found.low:.4f} {found.high:.4f}")
+    >>> result = reported("0.385")
+    >>> print(f"{result.low:.4f} {result.high:.4f}")
     0.3845 0.3855
     """
     half = 0.5 * 10.0 ** -(decimals(text) if places is None else places)
