@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from tests.conftest import REPOSITORY
 
-from twinrun.stats.coverage import coverage_words, table
+from twinrun.stats.coverage import coverage_words, page, table
 
 OLD = ("normal", "skewed", "bad", "effects")
 INTERVALS = ("difference, Welch", "difference, paired t", "P(B > A), Newcombe", "SD, chi-square", "mean, t")
@@ -22,6 +23,21 @@ def test_differences_hold_for_independent_runs() -> None:
                 assert table()[name, shape, n] >= 0.93
     for shape in ("normal", "skewed", "bad"):
         assert table()["difference, sequential", shape, 100] >= 0.95
+
+
+def test_churn_holds_for_runs_that_are_alike_and_for_runs_that_differ_as_a_whole() -> None:
+    for shape in ("normal", "whole"):
+        assert min(table()["churn", shape, n] for n in (3, 5, 10, 30)) >= 0.93
+        assert min(table()["churn, over seeds", shape, n] for n in (3, 5, 8)) >= 0.93
+    assert table()["churn", "bad", 5] < 0.6  # five runs of which most often none is bad
+
+
+def test_the_page_is_the_table() -> None:
+    text = (REPOSITORY / "docs" / "coverage.md").read_text()
+    assert text == page()
+    share = f"{100 * table()['SD, chi-square', 'bad', 10]:.0f}"
+    row = next(line for line in text.splitlines() if line.startswith("| SD, chi-square | 10 |"))
+    assert f"**{share}**" in row
 
 
 @pytest.mark.parametrize("n", [3, 10])
