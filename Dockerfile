@@ -1,5 +1,5 @@
 # The image of the study: read-only, without network at run time, for any user id.
-#   docker build --tag twinrun --build-arg COMMIT="$(git rev-parse HEAD)" .
+#   docker build --tag twinrun --build-arg COMMIT="$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)" .
 #   docker run --rm twinrun                                              # help
 #   docker run --rm --network=none --read-only --tmpfs /tmp -v "$PWD:/study" -u "$(id -u):$(id -g)" twinrun dvc repro
 #   docker run --rm --gpus all --network=none --read-only --tmpfs /tmp -v "$PWD:/study" -u "$(id -u):$(id -g)" twinrun dvc repro
@@ -14,6 +14,7 @@ RUN /opt/twinrun/study/container/install.sh packages
 ARG BASE_IMAGE
 ARG COMMIT=unknown
 ARG SOURCE=unknown
+ARG SOURCE_DATE_EPOCH
 COPY . /opt/twinrun/study
 RUN /opt/twinrun/study/container/install.sh project
 

@@ -23,7 +23,7 @@ help:
 	@echo 'make clean   remove what a study made, but not its data and environment'
 
 study: environment
-	dvc pull --quiet data.dvc
+	dvc pull --quiet --remote datastore data.dvc
 	dvc repro --quiet prepare
 	twinrun sweep
 	dvc repro

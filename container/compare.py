@@ -1,6 +1,7 @@
 """Compare two Docker images file by file: python3 container/compare.py IMAGE IMAGE; exit 4 when files of ours differ.
 
-Of every path: type, mode, owner, link target and SHA-256. Dates are left out: nothing here depends on them.
+Of every path: type, mode, owner, link target and SHA-256. Dates and layers, on which nothing here depends, are named
+apart: they decide whether two images have the same digest.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ OURS = "opt/twinrun/"
 FACTS = OURS + "image.json"
 
 
-def contents(image: str) -> tuple[dict[str, tuple[Any, ...]], dict[str, Any]]:
-    """What each path of the image is, and what its image.json says."""
+def contents(image: str) -> tuple[dict[str, tuple[Any, ...]], dict[str, Any], dict[str, float]]:
+    """What each path of the image is, what its image.json says, and the date of each path."""
     created = subprocess.run(["docker", "create", image], check=True, capture_output=True, text=True)
-    container, paths, facts = created.stdout.strip(), {}, {}
+    container, paths, facts, dates = created.stdout.strip(), {}, {}, {}
     try:
         with (
             subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE) as export,
@@ -33,10 +34,19 @@ def contents(image: str) -> tuple[dict[str, tuple[Any, ...]], dict[str, Any]]:
                         facts = json.loads(text := stream.read())
                         stream = io.BytesIO(text)
                     digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                dates[member.name] = member.mtime
                 paths[member.name] = (member.type, member.mode, member.uid, member.gid, member.linkname, digest)
     finally:
         subprocess.run(["docker", "rm", container], check=True, capture_output=True)
-    return paths, facts
+    return paths, facts, dates
+
+
+def described(image: str) -> dict[str, Any]:
+    """The parts of an image that its digest is made of."""
+    done = subprocess.run(["docker", "image", "inspect", image], check=True, capture_output=True, text=True)
+    facts = json.loads(done.stdout)[0]
+    layers = {f"layer {number}": digest for number, digest in enumerate(facts["RootFS"]["Layers"], 1)}
+    return {"digest": facts["Id"], "created": facts["Created"], "configuration": facts["Config"], **layers}
 
 
 def different(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -49,7 +59,12 @@ def main() -> int:
     if len(sys.argv) != 3:
         print(__doc__)
         return 2
-    (paths, facts), (other_paths, other_facts) = (contents(image) for image in sys.argv[1:3])
+    (paths, facts, dates), (other_paths, other_facts, other_dates) = (contents(image) for image in sys.argv[1:3])
+    apart = different(*(described(image) for image in sys.argv[1:3]))
+    print(f"the images differ in {', '.join(apart)}" if apart else "the images have the same digest")
+    older = [name for name in different(dates, other_dates) if name in dates and name in other_dates]
+    if older:
+        print(f"{len(older)} paths have other dates, such as /{older[0]}")
     for key in different(facts, other_facts):
         one, other = facts.get(key), other_facts.get(key)
         names = different(one, other) if isinstance(one, dict) and isinstance(other, dict) else [f"{one} / {other}"]

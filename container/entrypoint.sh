@@ -47,7 +47,7 @@ if [ "$1" = dvc ]; then
     fail "$PWD cannot be written by user $(id -u); it belongs to user $(stat -c %u .)" \
       "run as its owner (docker run -u \$(id -u):\$(id -g)), mount it without :ro, or make a copy of your own"
   # In a fresh clone the sample data are still in datastore/; of other data, only who knows their remote can fetch them.
-  if [ "${2:-}" = repro ] && [ -e data.dvc ] && [ ! -e data/sample ]; then dvc pull --quiet data.dvc; fi
+  if [ "${2:-}" = repro ] && [ -e data.dvc ] && [ ! -e data/sample ]; then dvc pull --quiet --remote datastore data.dvc; fi
   exec "$@"
 fi
 exec twinrun "$@"

@@ -26,6 +26,16 @@ by_uv() {
   return 1
 }
 
+# What was made since the step began gets the date $1: of two builds at different times, the same files then have the same
+# dates. Files that packages brought keep theirs, by which Python's byte code knows them; nothing that an engine mounts from
+# the machine is touched.
+begun=$(mktemp)
+trap 'rm -f "$begun"' EXIT
+date_back() {
+  find $home /study /usr /var /etc -xdev -newer "$begun" ! -name resolv.conf ! -name hosts ! -name hostname \
+    ! -name localtime ! -name passwd ! -name group -exec touch --no-dereference --date "@$1" {} + 2>/dev/null || true
+}
+
 packages() {
   # An Apptainer image that is made from the Docker image has them already.
   if sha256sum --quiet --check $home/packages.sha256 2>/dev/null; then return; fi
@@ -38,6 +48,7 @@ packages() {
   rm -rf $home/uv
   compile $home/venv/lib
   sha256sum $home/study/requirements.lock >$home/packages.sha256
+  date_back "$(stat --format %Y /etc/debian_version)" # a date of the base image: this layer is kept from commit to commit
 }
 
 project() {
@@ -57,12 +68,18 @@ project() {
     . $home/study/container/environment.sh
     HOME=$(mktemp -d) DVC_SITE_CACHE_DIR=$(mktemp -d); export HOME DVC_SITE_CACHE_DIR
     cd $home/study
-    dvc pull --quiet data.dvc
+    dvc pull --quiet --remote datastore data.dvc
     twinrun prepare
     rm -rf .dvc/cache .dvc/tmp "$HOME" "$DVC_SITE_CACHE_DIR"
   )
   $home/venv/bin/python $home/study/container/describe.py >$home/image.json
+  # The bill of materials, by the lock; it ends the build where something else is installed.
+  $home/venv/bin/python $home/study/container/bom.py $home/study/requirements.lock >$home/bom.json
   chmod -R a+rX,go-w $home/study
+  if [ -n "${SOURCE_DATE_EPOCH:-}" ]; then
+    find $home/study -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} + # a checkout's dates are its own
+    date_back "$SOURCE_DATE_EPOCH"
+  fi
 }
 
 case "${1:-}" in

@@ -134,7 +134,7 @@ def test_no_pickle_but_the_restricted_one_of_cifar() -> None:
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
-    heavy = ["torch", "numpy", "pandas", "matplotlib", "scipy", "pydantic", "yaml", "dvc"]
+    heavy = ["torch", "numpy", "pandas", "matplotlib", "scipy", "pydantic", "yaml", "dvc", "rich"]
     code = f"import sys, twinrun.cli; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -6,11 +6,14 @@ import os
 import re
 import subprocess
 import tomllib
+from importlib import metadata
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 import yaml
+from container import bom
+from packaging.utils import canonicalize_name
 from tests.conftest import REPOSITORY
 
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
@@ -48,7 +51,11 @@ def test_the_same_script_in_the_same_steps() -> None:
     assert "--require-hashes -r $home/study/requirements.lock" in script
     assert "-r $home/study/requirements-uv.lock" in script
     handed_over = set(re.findall(r"(\w+)='\{\{ \w+ \}\}'", "\n".join(section("post"))))
-    assert handed_over == {"BASE_IMAGE", "COMMIT"} <= set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
+    assert (
+        handed_over
+        == {"BASE_IMAGE", "COMMIT", "SOURCE_DATE_EPOCH"}
+        <= set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
+    )
 
 
 def test_the_locks_hold_hashes_and_name_no_index() -> None:
@@ -58,6 +65,32 @@ def test_the_locks_hold_hashes_and_name_no_index() -> None:
         assert not re.search(r"^(-i|-f|--index|--extra|--find)", text, re.MULTILINE), lock.name
         for package in re.split(r"\n(?=\S)", text):
             assert package.startswith("#") or ("==" in package and "--hash=sha256:" in package), package
+
+
+def test_the_bill_of_materials_is_the_lock() -> None:
+    """And what is installed here is what the lock says."""
+    lock = bom.locked((REPOSITORY / "requirements.lock").read_text())
+    document = bom.bom(lock, {"libc6": "2.36-9+deb12u10"}, "0.1.0", "2026-11-28T00:00:00Z")
+    references = [component["bom-ref"] for component in document["components"]]
+    assert len(set(references)) == len(references) == len(lock) + 1
+    torch = next(component for component in document["components"] if component["name"] == "torch")
+    assert torch["purl"] == "pkg:pypi/torch@2.11.0"
+    assert all(re.fullmatch("[0-9a-f]{64}", item["value"]) for item in torch["properties"])
+    assert "pkg:deb/debian/libc6@2.36-9%2Bdeb12u10" in references
+    installed = {canonicalize_name(item.metadata["Name"]): item.version for item in metadata.distributions()}
+    assert bom.differences(lock, {name: installed[name] for name in lock} | {"pip": "26.0"}) == []
+
+
+def test_what_is_not_as_locked_is_named() -> None:
+    lock = bom.locked(
+        "a==1 \\\n    --hash=sha256:" + "0" * 64 + "\nb==2 ; sys_platform == 'win32' \\\n    --hash=sha256:1\n"
+    )
+    assert lock == {"a": ("1", ["0" * 64])}
+    assert bom.differences(lock, {"a": "2", "c": "3", "twinrun": "0.1.0"}) == [
+        "a: the lock has 1, installed is 2",
+        "c: the lock has none, installed is 3",
+    ]
+    assert bom.differences(lock, {}) == ["a: the lock has 1, installed is none"]
 
 
 def test_the_same_files() -> None:

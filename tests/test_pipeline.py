@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,10 @@ import yaml
 from tests.conftest import REPOSITORY
 from tools.sample.build import SAMPLE_SHA256
 
+import twinrun
 from twinrun.study.files import sha256_file
 from twinrun.study.params import read_params
+from twinrun.study.records import read_record
 
 STUDIES = [
     REPOSITORY / "params.yaml",
@@ -32,7 +35,7 @@ tasks:
     title: Cracks (procedural images)
     data: {reader: sdnet2018, source: data/sample/cracks.zip, image_size: 16, procedural: true, test_share: 0.25, split_seed: 0}
     model: {name: preactresnet18, width: 0.0625}
-    recipe: {epochs: 1, batch_size: 128, heads_every: 1, metric: f1}
+    recipe: {epochs: 1, batch_size: 128, heads_every: 1, metric: f1, keep_model: {det: final}}
     optimizers: &both
       sgd: {lr: 0.05, momentum: 0.9, schedule: {kind: cosine, t_max_epochs: 2}}
       adam: {lr: 0.002, schedule: {kind: exponential, factor: 0.5}}
@@ -63,13 +66,16 @@ class Checkout:
     def write(self, text: str) -> None:
         (self.root / "params.yaml").write_text(text)
 
-    def run(self, *command: str, code: int = 0) -> str:
+    def run(self, *command: str, code: int = 0, folder: Path | None = None) -> str:
         environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": str(self.root / "src"),
             "DVC_NO_ANALYTICS": "1",
-            "DVC_SITE_CACHE_DIR": str(self.root / ".dvc/tmp/site"), "GIT_CEILING_DIRECTORIES": str(self.root.parent),
+            "DVC_SITE_CACHE_DIR": str((folder or self.root) / ".dvc/tmp/site"),
+            "GIT_CEILING_DIRECTORIES": str(self.root.parent),
         }  # fmt: skip
-        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=folder or self.root, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == code, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
 
@@ -109,6 +115,101 @@ def test_parallel_runs_are_recorded_and_nothing_is_left_to_do(checkout: Checkout
     assert (checkout.root / "report" / "index.html").stat().st_size > 10_000
     assert checkout.run("twinrun", "sweep") == "0 runs trained, 8 were there already\n"
     assert "Data and pipelines are up to date" in checkout.run("dvc", "repro")
+
+
+def commands_of(page: str) -> list[list[str]]:
+    """The commands of each indented block of a page."""
+    blocks = re.findall(r"(?:^    \S.*\n)+", (REPOSITORY / "docs" / page).read_text(), re.M)
+    return [[line.strip() for line in block.splitlines()] for block in blocks]
+
+
+@pytest.mark.slow
+def test_a_study_is_shared_as_the_page_says(checkout: Checkout, tmp_path: Path) -> None:
+    """And what DVC does to a remote with half of a study is what the page says."""
+    give, take, _, _, clean = commands_of("share.md")
+    lab, origin, clone = tmp_path / "lab", tmp_path / "origin", tmp_path / "study"
+    said = checkout.run("dvc", "push", code=1)
+    assert "no remote specified" in said
+    shutil.copytree(checkout.root, tmp_path / "mine", symlinks=True)  # other tests go on with it as it was
+    mine = tmp_path / "mine"
+    checkout.run("git", "init", "--quiet", "--bare", str(origin))
+    for words in ("user.name me", "user.email me@example.org", "push.default current", f"remote.origin.url {origin}"):
+        checkout.run("git", "config", *words.split(" ", 1), folder=mine)
+    for command in give:
+        checkout.run("bash", "-ec", command.replace("/mnt/lab/study", str(lab)), folder=mine)
+    assert not checkout.run("git", "status", "--porcelain", folder=mine)
+    sent = {file.relative_to(folder) for folder in (mine, REPOSITORY) for file in (folder / "datastore").rglob("*")}
+    assert len(sent) == len(list((REPOSITORY / "datastore").rglob("*")))
+    clone_line, _, _, _, pull, status, repro = take
+    checkout.run("bash", "-ec", clone_line.replace("https://git.example.org/you/study", str(origin)), folder=tmp_path)
+    checkout.run("bash", "-ec", pull, folder=clone)
+    assert "8 complete" in checkout.run("bash", "-ec", status, folder=clone)
+    assert "Data and pipelines are up to date" in checkout.run("bash", "-ec", repro, folder=clone)
+    record = read_record(clone / "runs/cracks/sgd/0/det_1")
+    assert twinrun.fingerprint(twinrun.load(clone).model(record.run).network) == record.final_fingerprint
+    for command in clean:
+        checkout.run("bash", "-ec", command, folder=clone)
+    shutil.rmtree(clone / "runs")
+    checkout.run("dvc", "checkout", "--quiet", folder=clone)
+    assert "8 complete" in checkout.run("twinrun", "status", folder=clone)
+
+    def pull_again(code: int) -> tuple[str, set[str]]:
+        """What is said, and the runs that are there, each of them whole."""
+        for name in ("runs", ".dvc/cache"):
+            shutil.rmtree(clone / name, ignore_errors=True)
+        said = checkout.run("dvc", "pull", code=code, folder=clone)
+        records = [read_record(file.parent, check_files=True) for file in clone.glob("runs/*/*/*/*/record.json")]
+        assert len(records) == len(list(clone.glob("runs/*/*/*/*")))
+        return said, {record.run for record in records}
+
+    listing = stored(lab, yaml.safe_load((clone / "dvc.lock").read_text())["stages"]["train@digits-sgd-0-nd_1"])
+    lab.rename(tmp_path / "away")
+    said, runs = pull_again(code=1)
+    assert "Checkout failed for following targets" in said
+    assert not runs
+    shutil.rmtree(lab, ignore_errors=True)
+    (tmp_path / "away").rename(lab)
+    interrupted = listing.rename(tmp_path / "listing")
+    said, runs = pull_again(code=1)
+    assert "Checkout failed for following targets:\nruns/digits/sgd/0/nd_1" in said
+    assert len(runs) == 7
+    interrupted.rename(listing)
+    (record_file,) = (
+        lab / "files/md5" / item["md5"][:2] / item["md5"][2:]
+        for item in json.loads(listing.read_text())
+        if item["relpath"] == "record.json"
+    )
+    record_file.chmod(0o644)
+    record_file.write_text("damaged")
+    said, runs = pull_again(code=1)
+    assert "Checkout failed for following targets:\nruns/digits/sgd/0/nd_1" in said
+    assert len(runs) == 7
+    record_file.unlink()
+    for file in lab.glob("files/md5/*/*.dir"):
+        file.unlink()
+    checkout.run("dvc", "push", folder=mine)
+    assert len(pull_again(code=0)[1]) == 8
+
+
+def stored(remote: Path, stage: dict[str, list[dict[str, str]]]) -> Path:
+    """The file in a remote that lists what a stage made."""
+    md5 = stage["outs"][0]["md5"]
+    return remote / "files" / "md5" / md5[:2] / md5[2:]
+
+
+@pytest.mark.slow
+def test_a_crate_is_verified_where_it_is_unpacked(checkout: Checkout, tmp_path: Path) -> None:
+    crate, run = tmp_path / "crate", "digits/sgd/0/det_1"
+    said = checkout.run("twinrun", "export", "--to", "ro-crate", "--out", str(crate))
+    assert f"SHA-256 {sha256_file(crate / 'ro-crate-metadata.json')} stands for all that is in the crate" in said
+    assert "not prepared yet: digits" in checkout.run("twinrun", "verify", run, folder=crate, code=3)
+    shutil.copytree(checkout.root / "prepared", crate / "prepared")  # its data are not in it
+    said = checkout.run("twinrun", "verify", run, folder=crate)
+    assert "files of the crate are as they were packed" in said
+    assert f"{run}\trecord\t1 epochs\tequal" in said
+    with (crate / "report" / "index.html").open("ab") as stream:
+        stream.write(b" ")
+    assert "report/index.html was changed" in checkout.run("twinrun", "verify", run, folder=crate, code=4)
 
 
 @pytest.mark.slow

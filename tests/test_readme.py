@@ -1,18 +1,40 @@
-"""What README and docs/compare.md show of an answer is what the command answers."""
+"""What README and docs/compare.md show of an answer is what the command answers; numbers are those of files."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import re
 import shlex
+from functools import cache
 
+import numpy as np
+import pandas as pd
 import pytest
+import scipy.stats
 from tests.conftest import REPOSITORY
 from typer.testing import CliRunner
 
 from twinrun.cli.app import app
+from twinrun.study.params import read_params
 
 PAGES = ("README.md", "docs/compare.md")
+# Numbers in sentences that are no results: versions, names, codes, licences; sizes and times of the named machine.
+# fmt: off
+NO_RESULTS = {
+    "README.md": (
+        r"exit 4", r"SHA-256", r"x86-64", r"2023", r"2410\.02806", r"Debian 12", r"Python 3\.11", r"8 GB",
+        r"branch 580", r"exit code: 2 bad input, 3\s+something is incomplete, 4 things differ that must be equal, "
+        r"5 another process is at work, 6 memory ran out, 130", r"1,797 handwritten digits", r"CC BY 4\.0",
+    ),
+    "ARTIFACT.md": (
+        r"[CPF]\d\b", r"x86-64", r"exit 4", r"Debian 12", r"6 GB", r"5\.7 GB", r"CIFAR-10", r"\| [\d.]+( idle)? \|",
+        r"step 1 of epoch 1", r"[\d.]+ minutes", r"33 of processor", r"p < 0\.05", r"95 % of", r"what 10 runs",
+        r"factor of 1\.5\b", r"16 degrees", r"94\.8 % \(SGD\) and 92\.5 % \(Adam\)",
+    ),
+}
+# fmt: on
 STUDY = "cifar10/"  # read in the folder of results/cpu-real-subset
 
 
@@ -47,3 +69,77 @@ def test_verify_is_shown_with_the_epochs_that_it_compares() -> None:
     )[0]
     expected = json.loads((REPOSITORY / "expected" / "fingerprints.json").read_text())["runs"][run]["epochs"]
     assert len(expected) == int(epochs)
+
+
+@cache
+def claims() -> dict[str, tuple[float, ...]]:
+    """What README.md and ARTIFACT.md claim of committed results, as words around numbers, and what these files say."""
+    subset, sources = REPOSITORY / "results" / "cpu-real-subset", REPOSITORY / "results" / "cpu-sources"
+    twins, churns = pd.read_csv(subset / "collected" / "results.csv"), []
+    for task in ("cifar10", "cracks", "breast"):
+        predicted = np.load(subset / "collected" / task / "probabilities.npy").argmax(2)
+        runs = twins[twins["task"] == task].reset_index(drop=True)
+        cells = [list(rows.index) for _, rows in runs[runs["arm"] == "nd"].groupby(["optimizer", "seed"])]
+        pairs = [(predicted[i] != predicted[j]).mean() for cell in cells for i, j in itertools.combinations(cell, 2)]
+        churns.append(100 * float(np.mean(pairs)))
+    det = twins[twins["arm"] == "det"].groupby(["task", "optimizer", "seed"])["fingerprint"].nunique()
+    # | task | optimizer | churn | arm | cells | n | churn, low, high | to all, low, high | to nd, low, high |
+    ratios = {
+        (row[0], row[3]): [float(cell) for cell in row[6:15]]
+        for row in (line.strip("| \n").split(" | ") for line in (sources / "report" / "report.md").open())
+        if row[2:3] == ["churn"] and row[3] in ("ulp", "nd") and len(row) > 14
+    }
+    digits = ratios["digits", "ulp"]
+    ulp = [ratios[task, "ulp"] for task in ("digits", "cracks", "mammograms")]
+    ended = pd.read_csv(sources / "collected" / "results.csv")
+    fixed = int(ended["arm"].isin(["det", "init", "shuffle", "augment", "dropout"]).sum())
+    before = re.search(
+        r"disagreed on ([\d.]+), ([\d.]+)\s+and ([\d.]+) % of the images", (subset / "README.md").read_text()
+    )
+    assert before
+    thesis = CliRunner().invoke(app, ["reanalyze", "thesis"]).output
+    below = re.search(
+        r"Of (30) cells (12) are below 0.05 .* it is (3); after Holm 0, after Benjamini-Hochberg 0", thesis
+    )
+    assert below
+    grids = {name: len(read_params(REPOSITORY / name).runs) for name in ("params.yaml", "studies/thesis.yaml")}
+    return {
+        r"breast images, (\d+) runs on a CPU": (len(twins),),
+        r"deterministic twins are equal in (\d+) of (\d+) cells": (int((det == 1).sum()), len(det)),
+        r"rounding of sums alone disagree on (\d+) %, (\d+) % and (\d+) %": tuple(churns),
+        r"one at a time, (\d+) runs on a CPU": (len(ended),),
+        r"\(ratios ([\d.]+), ([\d.]+) and ([\d.]+);": tuple(row[6] for row in ulp),
+        r"95 % intervals within ([\d.]+) to ([\d.]+)\);": (min(row[7] for row in ulp), max(row[8] for row in ulp)),
+        r"of everything together \(([\d.]+) to ([\d.]+)\)": (digits[4], digits[5]),
+        r"both make ([\d.]+) of the churn": (digits[3],),
+        r"the same fingerprints in the (\d+) runs without fresh noise": (fixed,),
+        r"within a factor of ([\d.]+) of those in its README": (math.sqrt(scipy.stats.f.ppf(0.975, 16, 16)),),
+        r"second run of the study on (\d+), (\d+) and (\d+) %": tuple(map(float, before.groups())),
+        r"published tables: (\d+) of (\d+) cells": (int(below[3]), int(below[1])),
+        r"prediction test instead of (\d+)": (int(below[2]),),
+        r"report, (\d+) small runs": (grids["params.yaml"],),
+        r"environment, data, (\d+) small runs": (grids["params.yaml"],),
+        r"the thesis's (\d+) runs": (grids["studies/thesis.yaml"],),
+        r"whole sample study, (\d+) runs": (grids["params.yaml"],),
+        r"The thesis's study, (\d+) runs": (grids["studies/thesis.yaml"],),
+    }
+
+
+def test_what_readme_and_artifact_claim_is_what_the_committed_files_say() -> None:
+    text = "".join((REPOSITORY / page).read_text() for page in NO_RESULTS)
+    for words, values in claims().items():
+        (found,) = re.findall(words, text)
+        shown = (found,) if isinstance(found, str) else found
+        for number, value in zip(shown, values, strict=True):
+            decimals = len(number.partition(".")[2])
+            assert abs(float(number) - value) <= 0.5 * 10**-decimals + 1e-9, (words, value)
+
+
+def test_no_number_of_a_result_is_left_unchecked() -> None:
+    """A number in ARTIFACT.md's claims or README's sentences is one of those above, or of a kind that is no result."""
+    for page in ("README.md", "ARTIFACT.md"):
+        text = re.sub(r"^    .*$|`[^`]*`|\]\([^)]*\)|https?://\S+", " ", (REPOSITORY / page).read_text(), flags=re.M)
+        for words in (*claims(), *NO_RESULTS[page]):
+            text = re.sub(words, " ", text)
+        left = re.findall(r".{0,30}(?<![\w.])\d[\d.,]*.{0,20}", text)
+        assert not left, (page, left)

@@ -16,9 +16,10 @@ from tests.warm.start import REAL
 
 from twinrun.cli.app import main
 from twinrun.export import exporting
-from twinrun.export.exporting import TARGETS, Summary, export
+from twinrun.export.crate import METADATA, check_crate
+from twinrun.export.exporting import TARGETS, TRACKERS, Summary, export, pack
 from twinrun.export.finished import finished_runs
-from twinrun.study.errors import IncompleteError, InputError
+from twinrun.study.errors import IncompleteError, InputError, MismatchError
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
 from twinrun.study.records import read_record
@@ -131,7 +132,7 @@ def _count(target: str, out: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TRACKERS)
 def test_again_adds_nothing_and_an_interrupted_run_is_replaced(
     target: str, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +153,73 @@ def test_again_adds_nothing_and_an_interrupted_run_is_replaced(
     again = run(finished, target, out)
     assert (again.added, again.there) == (0, 4)
     assert _count(target, out) == 5
+
+
+def packed(finished: Finished, out: Path) -> Summary:
+    params, layout = finished
+    file = layout.root / "params.yaml"
+    file.write_text(yaml.safe_dump(params.model_dump(by_alias=True, exclude_none=True), sort_keys=False))
+    return pack(params, file, layout, out)
+
+
+def test_a_crate_is_read_back_and_the_same_study_makes_the_same_one(finished: Finished, tmp_path: Path) -> None:
+    from rocrate.rocrate import ROCrate
+
+    out = tmp_path / "out"
+    (finished[1].root / "LICENSE").write_text("MIT")
+    summary = packed(finished, out)
+    crate = ROCrate(out)
+    assert crate.name == "twinrun study synthetic"
+    assert crate.root_dataset["license"].id == "LICENSE"
+    record = read_record(finished[1].run(finished[0].find(RUN)))
+    entity = crate.dereference(f"runs/{RUN}/record.json")
+    assert entity["description"] == f"{RUN}, complete, fingerprint {record.final_fingerprint}"
+    stack = json.loads((out / "stack.json").read_text())
+    assert sorted(name for item in stack for name in item["runs"]) == [one.id for one in finished[0].runs]
+    files = [file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file() and file.name != METADATA]
+    assert sorted(files) == sorted(e.id for e in crate.get_entities() if e.type == "File" and e.id != METADATA)
+    assert {"params.yaml", "analysis/analysis.json", "collected/results.csv"} <= set(files)
+    assert check_crate(out) == len(files)
+    assert (summary.added, summary.left_out) == (4, {})
+    first = (out / METADATA).read_bytes()
+    packed(finished, out)
+    assert (out / METADATA).read_bytes() == first
+    assert check_crate(tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("byte", "curve.csv was changed"),
+        ("gone", "curve.csv is missing"),
+        ("outside", "is no path in the crate"),
+        ("shape", "not the metadata of an RO-Crate"),
+    ],
+)
+def test_a_crate_that_is_not_as_it_was_packed(harm: str, words: str, finished: Finished, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    packed(finished, out)
+    file, metadata = out / "runs" / RUN / "curve.csv", out / METADATA
+    match harm:
+        case "byte":
+            content = bytearray(file.read_bytes())
+            content[-2] ^= 1
+            file.write_bytes(content)
+        case "gone":
+            file.unlink()
+        case "outside":
+            metadata.write_text(metadata.read_text().replace('"stack.json"', '"../stack.json"'))
+        case "shape":
+            metadata.write_text("[]")
+    with pytest.raises(MismatchError, match=words):
+        check_crate(out)
+
+
+def test_a_folder_of_something_else_is_no_place_for_a_crate(finished: Finished, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").touch()
+    with pytest.raises(InputError, match=r"thesis.tex, which is not of what is to be written there"):
+        packed(finished, tmp_path / "out")
 
 
 def test_other_records_of_the_same_runs_are_refused(finished: Finished, tmp_path: Path) -> None:
@@ -205,13 +273,13 @@ def test_a_record_of_other_code_or_data_is_left_out(finished: Finished, monkeypa
 def test_a_missing_extra_is_one_sentence(
     target: str, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = target  # they have the same names
+    package = {"ro-crate": "rocrate"}.get(target, target)
     for name in list(sys.modules):
         if name.split(".")[0] == package or name.startswith("twinrun.export.to_"):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [_Hidden(package), *sys.meta_path])
     with pytest.raises(InputError) as caught:
-        run(finished, target, tmp_path / "out")
+        (packed(finished, tmp_path) if target == "ro-crate" else run(finished, target, tmp_path / "out"))
     assert f"--to {target} needs the package {package}" in str(caught.value)
     assert f"in a checkout of twinrun: pip install '.[{target}]'" in str(caught.value)
     assert "'twinrun[" not in str(caught.value)  # it is on no index: a stranger's package of that name could come
@@ -245,7 +313,7 @@ def test_the_command(finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys
     assert f"1 of 4 runs were left out:\n  {RUN}: not trained yet" in err
     code, _, err = cli("export", "--to", "excel")
     assert code == 2
-    assert "--to excel is not known\n  targets: tensorboard, wandb, mlflow" in err
+    assert "--to excel is not known\n  targets: tensorboard, wandb, mlflow, ro-crate" in err
 
 
 def _cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

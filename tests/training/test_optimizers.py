@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.warm.start import REAL
 from torch import nn
 
+from twinrun.study.layout import Layout
+from twinrun.study.params import Params
 from twinrun.study.schema import Adam, Cosine, Exponential, Sgd
 from twinrun.training.optimizers import build_optimizer, learning_rate, set_learning_rate
 
@@ -70,3 +75,51 @@ def test_steps_agree_with_the_plain_implementation(settings, plain) -> None:
             model(x).square().mean().backward()
             chosen.step()
     torch.testing.assert_close(ours.weight, theirs.weight)
+
+
+@pytest.mark.parametrize(
+    ("settings", "own"),
+    [
+        (
+            Sgd(lr=0.1, momentum=0.9, weight_decay=0.01, schedule=Cosine(kind="cosine", t_max_epochs=9)),
+            lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01, fused=True),
+        ),
+        (
+            Adam(lr=0.1, beta1=0.8, beta2=0.99, weight_decay=0.01, schedule=Cosine(kind="cosine", t_max_epochs=9)),
+            lambda p: torch.optim.Adam(p, lr=0.1, betas=(0.8, 0.99), weight_decay=0.01, fused=True),
+        ),
+    ],
+)
+def test_the_bits_are_those_of_torchs_own_class(settings, own) -> None:
+    """State, gradients and the mode of autograd included."""
+    torch.manual_seed(0)
+    first, second = nn.Linear(7, 5), nn.Linear(7, 5)
+    second.load_state_dict(first.state_dict())
+    pairs = [(first, build_optimizer(settings, first)), (second, own(second.parameters()))]
+    for _ in range(5):
+        images = torch.randn(4, 7)
+        for model, optimizer in pairs:
+            optimizer.zero_grad(set_to_none=True)
+            model(images).pow(2).sum().backward()
+            optimizer.step()
+            assert torch.is_grad_enabled()
+    (_, ours), (_, theirs) = pairs
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    for mine, other in zip(ours.state_dict()["state"].values(), theirs.state_dict()["state"].values(), strict=True):
+        assert mine.keys() == other.keys()
+        assert all(torch.equal(torch.as_tensor(mine[key]), torch.as_tensor(other[key])) for key in mine)
+    assert ours.state_dict()["param_groups"] == theirs.state_dict()["param_groups"]
+
+
+def test_a_run_imports_neither_torchs_compiler_nor_torchvision(study: Layout, params: Params) -> None:
+    """Each takes longer than all else that a run imports besides torch."""
+    code = """import torch; import sys
+from pathlib import Path
+from twinrun.study.layout import Layout
+from twinrun.study.params import read_params
+from twinrun.training.loop import Options, train_run
+params = read_params(Path("params.yaml"))
+train_run(params, params.find("shapes/adam/0/det_1"), Layout(), "c" * 64, Options(device="cpu", stop_after=1))
+print([name for name in ("torch._dynamo", "torchvision", "pandas", "scipy", "timm") if name in sys.modules])"""
+    said = subprocess.check_output([REAL, "-c", code], cwd=study.root, text=True)
+    assert said == "[]\n"

@@ -1,4 +1,4 @@
-"""`twinrun export`: finished records for other trackers."""
+"""`twinrun export`: finished records for other trackers, or a whole study as one RO-Crate."""
 
 from __future__ import annotations
 
@@ -13,26 +13,37 @@ from twinrun.study.layout import Layout
 
 
 def export(
-    to: Annotated[str, typer.Option("--to", help="tensorboard, wandb (offline) or mlflow (SQLite); each is an extra.")],
+    to: Annotated[
+        str, typer.Option("--to", help="tensorboard, wandb (offline), mlflow (SQLite) or ro-crate; each is an extra.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder to write into; default: export/<target>.")] = None,
     params_file: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Write finished runs, and the tables and figures of analysis/, for another tracker; exit 3 when runs are missing.
 
-    What was exported before is left as it is. Nothing is sent anywhere.
+    What was exported before is left as it is. Nothing is sent anywhere. An RO-Crate is one folder with records, tables,
+    figures, params, code and their digests; `twinrun verify` works in it.
     """
+    from twinrun.export.exporting import CRATE, pack
     from twinrun.export.exporting import export as run_export
     from twinrun.launch.progress import Progress
 
     params = load_params(params_file)
     note_other_study()
     folder = out or Layout().export(to)
-    with Progress(f"export to {to}", 0) as progress:
+    if to == CRATE:
+        from twinrun.export.crate import METADATA
+        from twinrun.study.files import sha256_file
 
-        def note(name: str, place: int, total: int) -> None:
-            progress.update(place, total)
+        summary = pack(params, params_file, Layout(), folder)
+        print(f"{folder / METADATA}: SHA-256 {sha256_file(folder / METADATA)} stands for all that is in the crate")
+    else:
+        with Progress(f"export to {to}", 0) as progress:
 
-        summary = run_export(params, Layout(), to, folder, note)
+            def note(name: str, place: int, total: int) -> None:
+                progress.update(place, total)
+
+            summary = run_export(params, Layout(), to, folder, note)
     shown = f", {summary.tables} tables, {summary.figures} figures"
     print(
         f"{folder}: {summary.added} runs added, {summary.there} were there already"

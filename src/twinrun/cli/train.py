@@ -80,13 +80,13 @@ def train(
     expect_grid: ExpectGrid = None,
 ) -> None:
     """Train one run and write its record; go on where an interrupted one stopped."""
+    enter_clean_environment()  # before anything that takes long to import: it would be imported twice
     params = load_params(params_file)
     check_grid(params, expect_grid)
     run = _choose(params, run_id, index, task, optimizer, seed, label)
     if (stop_after or replay) and (not out or out.resolve() == Path("runs").resolve()):
         option = "--stop-after" if stop_after else "--replay"
         raise InputError(f"{option} needs --out", "it makes no run of the study: put it somewhere else than runs/")
-    enter_clean_environment()
     from twinrun.launch.progress import Progress
     from twinrun.study.records import current_code_digest, read_record
     from twinrun.training.loop import Options, train_run
@@ -147,14 +147,21 @@ def verify(
     prefix: Annotated[str, typer.Option(help="Words before the interpreter, such as an emulator's command.")] = "",
     write_expected: Annotated[bool, typer.Option(help="Note the fingerprints in expected/ instead.")] = False,
 ) -> None:
-    """Train again in fresh processes and compare fingerprints with expected/ and the records; exit 4 if any differs."""
-    import shlex
+    """Train again in fresh processes and compare fingerprints with expected/ and the records; exit 4 if any differs.
 
+    In an unpacked RO-Crate every file is checked first.
+    """
+    import shlex
+    import sys
+
+    from twinrun.export.crate import check_crate
     from twinrun.launch import verify as verifying
     from twinrun.launch.process_slots import places
     from twinrun.launch.status import require_prepared
     from twinrun.study.errors import IncompleteError
 
+    if files := check_crate(Path()):
+        print(f"{files} files of the crate are as they were packed", file=sys.stderr)
     params = load_params(params_file)
     runs = verifying.select(params, Layout(), ids or [], first=first, replay=replay)
     if not runs:

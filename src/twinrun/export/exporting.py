@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from twinrun.export.finished import Analysis, FinishedRun, finished_runs, read_analysis
 from twinrun.study.errors import InputError
@@ -17,7 +17,9 @@ from twinrun.study.params import Params
 SCHEMA = 1
 NOTE = "twinrun-export.json"
 STUDY = "study"  # under which the tables and figures are noted
-TARGETS = {"tensorboard": "to_tensorboard", "wandb": "to_wandb", "mlflow": "to_mlflow"}  # also the names of the extras
+CRATE = "ro-crate"
+TRACKERS = {"tensorboard": "to_tensorboard", "wandb": "to_wandb", "mlflow": "to_mlflow"}
+TARGETS = TRACKERS | {CRATE: "to_crate"}  # also the names of the extras
 
 
 class Target(Protocol):
@@ -47,7 +49,7 @@ def export(params: Params, layout: Layout, target: str, out: Path, done: Callabl
     Raises InputError for an unknown target, a missing extra, or a folder into which other records of these runs were
     exported before; IncompleteError when no run is finished.
     """
-    writer = _open(target, out)
+    writer: Target = _module(target).Writer(out)
     runs, left_out = finished_runs(params, layout)
     analysis = read_analysis(layout)
     noted = _read_note(out / NOTE, target)
@@ -74,17 +76,28 @@ def export(params: Params, layout: Layout, target: str, out: Path, done: Callabl
     return Summary(len(fresh), len(runs) - len(fresh), left_out, len(analysis.tables), len(analysis.figures))
 
 
-def _open(target: str, out: Path) -> Target:
+def pack(params: Params, params_file: Path, layout: Layout, out: Path) -> Summary:
+    """Pack every finished run, and what was made of them, as one RO-Crate into `out`, in place of an older one.
+
+    Raises InputError for a missing extra or a folder of something else, IncompleteError when no run is finished.
+    """
+    module = _module(CRATE)
+    runs, left_out = finished_runs(params, layout)
+    analysis = read_analysis(layout)
+    module.write_crate(params, params_file, layout, runs, out)
+    return Summary(len(runs), 0, left_out, len(analysis.tables), len(analysis.figures))
+
+
+def _module(target: str) -> Any:
     if target not in TARGETS:
         raise InputError(f"--to {target} is not known", f"targets: {', '.join(TARGETS)}")
     try:
-        writer: Target = import_module(f"twinrun.export.{TARGETS[target]}").Writer(out)
+        return import_module(f"twinrun.export.{TARGETS[target]}")
     except ModuleNotFoundError as error:
         raise InputError(
             f"--to {target} needs the package {error.name}, which is not installed",
             f"in a checkout of twinrun: pip install '.[{target}]'",
         ) from error
-    return writer
 
 
 def _read_note(path: Path, target: str) -> dict[str, str]:

@@ -62,6 +62,7 @@ def controlled(seed: int | None = None, *, deterministic: bool | None = None) ->
         )
     with flags_kept(), _generators_kept(), _set_variables(NCCL if fixed else {}):
         set_flags(_mode(fixed))
+        torch.use_deterministic_algorithms(fixed)  # also what a user's block compiles
         random.seed(chosen)
         np.random.seed(chosen)  # noqa: NPY002 - the legacy generator is the one that a user's code may use
         torch.manual_seed(chosen)

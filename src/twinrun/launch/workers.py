@@ -20,8 +20,7 @@ from twinrun.study.params import Params
 from twinrun.study.pins import clean_environment
 
 STOPPED = 130
-# What every run imports; the last is imported by torch's optimizers when they are first used.
-OF_EVERY_RUN = ("twinrun.cli.app", "twinrun.launch.progress", "twinrun.training.loop", "torch._dynamo")
+OF_EVERY_RUN = ("twinrun.cli.app", "twinrun.launch.progress", "twinrun.training.loop")  # what every run imports
 
 
 def modules_of(params: Params, tasks: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
@@ -101,6 +102,14 @@ def flags_kept() -> Iterator[None]:
         torch.use_deterministic_algorithms(bool(before["deterministic_algorithms"]), warn_only=warn_only)
 
 
+def _set_deterministic(value: Any) -> None:
+    # What use_deterministic_algorithms sets, but for the compiler's own switch: to set that, it imports the compiler,
+    # which takes a third of the time in which a run starts (measured), and no run compiles anything.
+    torch.set_deterministic_debug_mode("error" if value else "default")
+    if compiler := sys.modules.get("torch._inductor.config"):
+        compiler.deterministic = bool(value)  # type: ignore[attr-defined]
+
+
 def _set_workspace(value: Any) -> None:
     # cuBLAS picks its workspaces at run time unless told which. It looks when CUDA starts, which is later.
     if value is None:
@@ -111,7 +120,7 @@ def _set_workspace(value: Any) -> None:
 
 _SET: dict[str, Callable[[Any], None]] = {
     # Operations without a deterministic implementation raise instead of differing silently.
-    "deterministic_algorithms": torch.use_deterministic_algorithms,
+    "deterministic_algorithms": _set_deterministic,
     # Convolutions: only algorithms that give the same bits each time.
     "cudnn_deterministic": lambda value: setattr(torch.backends.cudnn, "deterministic", value),
     # Autotuning picks an algorithm by measured speed, another one from process to process; ordinary training has it on.
