@@ -155,7 +155,7 @@ def test_a_study_is_shared_as_the_page_says(checkout: Checkout, tmp_path: Path) 
 
     def pull_again(code: int) -> tuple[str, set[str]]:
         """What is said, and the runs that are there, each of them whole."""
-        for name in ("runs", ".dvc/cache"):
+        for name in (".dvc/cache", "prepared", "runs", "collected", "located", "analysis", "report"):
             shutil.rmtree(clone / name, ignore_errors=True)
         said = checkout.run("dvc", "pull", code=code, folder=clone)
         records = [read_record(file.parent, check_files=True) for file in clone.glob("runs/*/*/*/*/record.json")]
@@ -165,7 +165,7 @@ def test_a_study_is_shared_as_the_page_says(checkout: Checkout, tmp_path: Path) 
     listing = stored(lab, yaml.safe_load((clone / "dvc.lock").read_text())["stages"]["train@digits-sgd-0-nd_1"])
     lab.rename(tmp_path / "away")
     said, runs = pull_again(code=1)
-    assert "Checkout failed for following targets" in said
+    assert "Checkout failed for following targets" in said, said
     assert not runs
     shutil.rmtree(lab, ignore_errors=True)
     (tmp_path / "away").rename(lab)

@@ -47,8 +47,12 @@ def build(classes):
             "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "parent": os.getppid(), "threads": torch.get_num_threads(),
             "tasks": len(os.listdir("/proc/self/task")), "hash": hash("twinrun")}
     (HERE / f"seen-{os.getpid()}").write_text(json.dumps(seen))
-    while (HERE / "wait").exists():
-        time.sleep(0.05)
+    try:
+        while (HERE / "wait").exists():
+            time.sleep(0.05)
+    except KeyboardInterrupt:  # told to stop, which keeps what is finished; not killed
+        (HERE / f"stopped-{os.getpid()}").touch()
+        raise
     return Net(classes)
 """
 
@@ -207,6 +211,7 @@ def test_no_process_outlives_the_sweep(
     number: signal.Signals,
     whole_group: bool,
     sweeping: Callable[[], tuple[subprocess.Popen[str], list[int]]],
+    study: Layout,
 ) -> None:
     """A terminal's ctrl-C and `timeout` signal the whole group, a scheduler or another shell the sweep alone."""
     sweep, children = sweeping()
@@ -216,6 +221,7 @@ def test_no_process_outlives_the_sweep(
     assert sweep.returncode == (-9 if number == signal.SIGKILL else 130)
     assert "no worker server" not in err
     wait_for(lambda: gone(server, *children), seconds=60)
+    assert {file.name for file in study.root.glob("stopped-*")} == {f"stopped-{child}" for child in children}
 
 
 def test_a_sweep_that_is_stopped_while_the_server_loads_ends_at_once(tmp_path: Path) -> None:
