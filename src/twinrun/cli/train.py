@@ -42,23 +42,27 @@ def plan(
             print(f"{index}\t{run.id}")
         require_sources(params, Layout())
         return
-    from twinrun.inspect.cost import probe_once
+    from twinrun.inspect.cost import probed
+    from twinrun.launch.workers import Workers, modules_of
     from twinrun.stats.footprint import estimate_run, study_lines
 
     options = ["--params", str(params_file), "--seconds", "0.5", "--warmup", "0.3"]
     options += ["--device", device] if device else []
     kinds, name, sizes, models = {}, "", {}, []
-    for run in params.runs:
-        # Noise may differ in speed, other seeds and streams do not.
-        noise = ("one ulp" if run.arm == "ulp" else "free noise") if run.free_noise else "no noise"
-        kind = f"{run.task} {run.optimizer} {noise}"
-        if kind not in kinds:
-            measured = probe_once(Path(), run.id, options)
-            name = measured["host"]["gpu"] or measured["host"]["cpu"]
-            kinds[kind] = (estimate_run(measured, params.tasks[run.task].recipe.epochs), 0)
-            sizes[run.task] = measured["model_bytes"]
-        kinds[kind] = (kinds[kind][0], kinds[kind][1] + 1)
-        models += [sizes[run.task]] if params.keeps_model(run) else []
+    # From a worker server, as a sweep starts its runs: that is what is estimated.
+    with Workers(Path(), [*modules_of(params, params.grid.tasks), "twinrun.inspect.probe"]) as workers:
+        for run in params.runs:
+            # Noise may differ in speed, other seeds and streams do not.
+            noise = ("one ulp" if run.arm == "ulp" else "free noise") if run.free_noise else "no noise"
+            kind = f"{run.task} {run.optimizer} {noise}"
+            if kind not in kinds:
+                ended = workers.run(["probe", run.id, *options])
+                measured = probed(run.id, ended.code, ended.output, ended.errors)
+                name = measured["host"]["gpu"] or measured["host"]["cpu"]
+                kinds[kind] = (estimate_run(measured, params.tasks[run.task].recipe.epochs), 0)
+                sizes[run.task] = measured["model_bytes"]
+            kinds[kind] = (kinds[kind][0], kinds[kind][1] + 1)
+            models += [sizes[run.task]] if params.keeps_model(run) else []
     print("\n".join(study_lines(kinds, name, models)))
 
 

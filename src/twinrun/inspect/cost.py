@@ -17,7 +17,6 @@ from typing import Any
 from twinrun.inspect.ladder import Ladder
 from twinrun.study.errors import IncompleteError, InputError, MismatchError, OutOfMemoryError
 from twinrun.study.files import digest, read_json, write_json
-from twinrun.study.pins import clean_environment
 
 SCHEMA = 3
 Measure = Callable[[str], dict[str, Any]]  # rung -> what `twinrun probe` prints
@@ -121,15 +120,11 @@ def probe_command(run_id: str, rung: str | None, options: Sequence[str]) -> list
     return [sys.executable, "-m", "twinrun", "probe", run_id, *(["--rung", rung] if rung else []), *options]
 
 
-def probe_once(root: Path, run_id: str, options: Sequence[str]) -> dict[str, Any]:
-    """What `twinrun probe` says of a run with its own flags, in a process started from nothing."""
-    done = subprocess.run(
-        probe_command(run_id, None, options),
-        cwd=root, env=clean_environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise _failed(run_id, done.returncode, done.stderr)
-    result: dict[str, Any] = json.loads(done.stdout)
+def probed(run_id: str, code: int, output: str, errors: str) -> dict[str, Any]:
+    """What `twinrun probe` said of a run with its own flags; IncompleteError when it failed."""
+    if code:
+        raise _failed(run_id, code, errors)
+    result: dict[str, Any] = json.loads(output)
     return result
 
 
