@@ -30,7 +30,7 @@ def locked(text: str) -> dict[str, tuple[str, list[str]]]:
         requirement = Requirement(line.strip())
         if requirement.marker is None or requirement.marker.evaluate():
             (version,) = requirement.specifier
-            hashes = [found[1] for item in others if (found := re.search(r"--hash=sha256:([0-9a-f]{64})", item))]
+            hashes = [match[1] for item in others if (match := re.search(r"--hash=sha256:([0-9a-f]{64})", item))]
             packages[canonicalize_name(requirement.name)] = (version.version, hashes)
     return packages
 
