@@ -69,6 +69,24 @@ def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path: Path) -> None:
     assert (folder / "lock").is_file()
 
 
+def test_a_file_that_is_removed_before_it_is_locked_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its holder goes, and the file with it, between our opening and our locking: nobody else would see that lock."""
+    path, real, opened = tmp_path / "work" / "lock", os.open, []
+
+    def removed_once(name: Path, flags: int) -> int:
+        file = real(name, flags)
+        if not opened:
+            path.unlink()
+        opened.append(file)
+        return file
+
+    monkeypatch.setattr("twinrun.study.lock.os.open", removed_once)
+    with hold(path, "busy", patience=5):
+        monkeypatch.undo()
+        assert is_held(path)
+    assert len(opened) == 2
+
+
 def test_a_folder_that_the_block_emptied_is_gone(tmp_path: Path) -> None:
     with hold(tmp_path / "work" / "lock", "busy"):
         (tmp_path / "work" / "lock").unlink()

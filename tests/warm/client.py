@@ -9,6 +9,7 @@ import signal
 import sys
 
 REAL = ""
+WORKERS = "twinrun.launch.worker_server"  # is given a socket, whose number it is told
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -23,7 +24,7 @@ def main() -> None:
 def warm(first: str = "", second: str = "") -> bool:
     """Whether a command that begins so is our own, and not a program of a user's, whose processes may be looked at."""
     return (
-        (first == "-m" and second in ("twinrun", "dvc", "pytest"))
+        (first == "-m" and second in ("twinrun", "dvc", "pytest", WORKERS))
         or (first == "-c" and second.startswith("import torch;"))
         or os.path.basename(os.path.dirname(os.path.abspath(first))) == "benchmarks"  # noqa: PTH100, PTH119, PTH120
     )
@@ -43,7 +44,8 @@ def ask(path: str, words: list[str]) -> None:
         "words": words, "environment": dict(os.environ), "folder": os.getcwd(),  # noqa: PTH109
         "world": [os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "user")],  # noqa: PTH115
     }).encode()  # fmt: skip
-    socket.send_fds(channel, [len(request).to_bytes(8, "little")], [0, 1, 2])
+    given = [int(words[2])] if words[1:2] == [WORKERS] else []
+    socket.send_fds(channel, [len(request).to_bytes(8, "little")], [0, 1, 2, *given])
     channel.sendall(request)
     child = int.from_bytes(channel.recv(8), "little")
     if not child:

@@ -24,11 +24,13 @@ from pathlib import Path
 
 # Read by the interpreter, or by a library that is imported here, when it starts: names and beginnings of names.
 AT_START = ("PYTHON", "LD_", "MPL", "LANG", "LC_", *sys.argv[3:])
-PUT_RIGHT = ("PYTHON", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+# Of these, what is read later, or set by `main`. cuBLAS reads its variable with the first product on a GPU.
+PUT_RIGHT = ("PYTHON", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "CUBLAS_WORKSPACE_CONFIG")
 SLOW = (
-    "torch", "torchvision.models", "scipy.stats", "pandas", "matplotlib.figure", "matplotlib.backends.backend_agg",
-    "matplotlib.backends.backend_svg", "sklearn.metrics", "pydantic", "typer", "rich.console", "rich.progress",
-    "jinja2", "safetensors.numpy", "PIL.Image", "dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.commands.status",
+    "torch", "torch._dynamo", "torchvision.models", "scipy.stats", "pandas", "matplotlib.figure",
+    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "sklearn.metrics", "pydantic", "typer",
+    "rich.console", "rich.progress", "jinja2", "safetensors.numpy", "PIL.Image", "dvc.cli", "dvc.repo",
+    "dvc.commands.repro", "dvc.commands.status",
 )  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def serve() -> dict | None:
                 return None
             if key.data == "new":
                 channel = listener.accept()[0]
-                header, descriptors, _, _ = socket.recv_fds(channel, 8, 3)
+                header, descriptors, _, _ = socket.recv_fds(channel, 8, 4)
                 request = json.loads(receive(channel, int.from_bytes(header, "little")))
                 if request["world"] != world or relevant(request["environment"]) != own:
                     channel.sendall(bytes(8))
@@ -150,9 +152,11 @@ def receive(channel: socket.socket, count: int) -> bytes:
 
 def become(request: dict, descriptors: list[int]) -> None:
     """Take over what a process has from the one that starts it."""
-    for number, descriptor in enumerate(descriptors):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
+    numbers = (0, 1, 2, int(request["words"][2])) if len(descriptors) == 4 else (0, 1, 2)
+    for number, descriptor in zip(numbers, descriptors, strict=True):
+        if number != descriptor:
+            os.dup2(descriptor, number)
+            os.close(descriptor)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(request["folder"])
     os.environ.clear()
