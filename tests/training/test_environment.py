@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from twinrun.training import environment
-from twinrun.training.environment import cublas_version, gpu_name, host_facts, versions
+from twinrun.training.environment import cpu_name, cublas_version, gpu_name, host_facts, versions
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -53,3 +55,17 @@ def test_a_gpu_is_described_where_it_is_used(monkeypatch: pytest.MonkeyPatch) ->
     gpu = {"gpu": "H100", "gpu_uuid": "7", "gpu_memory_bytes": 85, "gpu_capability": "9.0"}
     assert host_facts(CUDA) == plain | gpu
     assert gpu_name(CUDA) == "H100"
+
+
+def test_a_processor_without_a_name_is_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(path: Path) -> str:
+        raise OSError
+
+    monkeypatch.setattr(Path, "read_text", nothing)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    for said, name in (("", "x86_64"), ("Xeon", "Xeon")):
+        monkeypatch.setattr(platform, "processor", lambda said=said: said)
+        assert cpu_name() == name
+    lines = "processor : 0\nmodel name\t: A: 3 GHz\n"
+    monkeypatch.setattr(Path, "read_text", lambda path: lines)
+    assert cpu_name() == "A: 3 GHz"
