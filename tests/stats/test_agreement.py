@@ -51,7 +51,8 @@ def test_of_three_runs() -> None:
 def test_of_one_run_and_of_none() -> None:
     single = measured([1], classes=3)
     assert (single.n, single.error, single.js_pairs, single.flips.size) == (1, 0.4, 0, 0)
-    assert np.isnan([single.churn, single.js_distance, single.ensemble_gain]).all()
+    assert (single.churn, single.churn_over_error) == (None, None)
+    assert np.isnan([single.js_distance, single.ensemble_gain]).all()
     assert single.wrong.tolist() == [0, 1, 0, 1, 0]
     assert np.isnan(single.recalls[0, 2]), "a class without examples"
     none = measured([])

@@ -44,7 +44,7 @@ def test_cells_of_one_run_do_not_count_and_those_of_two_have_no_variance() -> No
     two = pair_mean([2, 4], gap, IMAGES)
     assert (two.value, two.df, two.images.size) == (pytest.approx((1 + gap(1, [0, 1, 2, 3])) / 2), 0, 0)
     assert math.isnan(two.over_runs)
-    assert two.interval().reason == "not defined: three runs in each cell that differ are needed"
+    assert two.interval().reason == "not defined: three runs in each cell, or three cells, that differ are needed"
     none = pair_mean([1, 0], gap)
     assert math.isnan(none.value)
     assert none.df == 0
@@ -92,4 +92,4 @@ def test_churn_and_distance_of_cells() -> None:
     assert math.isnan(churn_of_cells([predicted[0][:1]], 20, 3).value)
     heads = [rng.normal(size=(3, 5)), rng.normal(size=(4, 5))]
     value = distance_of_cells(heads).value
-    assert value == pytest.approx(np.mean([mean_relative_distance(cell) for cell in heads]))
+    assert value == pytest.approx(np.mean([mean_relative_distance(cell).value for cell in heads]))
