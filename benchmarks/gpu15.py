@@ -168,7 +168,8 @@ def twinrun(study: Path, *words: str) -> list[str]:
 
 def kept(study: str) -> tuple[str, ...]:
     """What comes back of a study."""
-    return tuple(f"{study}/{name}" for name in ("params.yaml", "collected/**/*", "runs/**/*.json", "located/**/*"))
+    names = ("params.yaml", "collected/**/*", "runs/**/*.json", "located/**/*", "work/located/**/*")
+    return tuple(f"{study}/{name}" for name in names)
 
 
 class Session:
@@ -258,7 +259,7 @@ class Session:
         write(self.state / "out" / "table.txt", table.encode())
         archive = self.state / "results.tar.gz"
         whole = [*sorted((self.state / "logs").rglob("*")), *sorted((self.state / "out").rglob("*"))]
-        for pattern in (pattern for part in listed for pattern in part.keeps):
+        for pattern in dict.fromkeys(pattern for part in listed for pattern in part.keeps):  # parts may share a study
             whole += sorted(self.state.glob(pattern))
         files = sorted((path for path in whole if path.is_file()), key=lambda path: path.stat().st_size)
         room, left_out = min((FILES - 1) * FILE_BYTES, ALL_BYTES) - (1 << 20), []

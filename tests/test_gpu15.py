@@ -39,6 +39,7 @@ def unpacked(out: Path) -> dict[str, bytes]:
     """What came back, by its path in the archive."""
     volumes = sorted(out.glob("results.tar.gz.*"))
     with tarfile.open(fileobj=io.BytesIO(b"".join(volume.read_bytes() for volume in volumes))) as tar:
+        assert len(set(tar.getnames())) == len(tar.getnames())
         return {member.name: tar.extractfile(member).read() for member in tar.getmembers()}  # type: ignore[union-attr]
 
 
@@ -50,7 +51,7 @@ def test_each_part_ends_by_its_limit_and_the_next_one_begins(gpu15: ModuleType, 
             "stubborn", 3, [shell(f"trap '' TERM; echo y > {state}/begun; sleep 60 & wait; sleep 60")], keeps=("beg*",)
         ),
         gpu15.Part("wrong", 3, [shell("echo no such thing; exit 5"), shell(f"touch {state}/after")]),
-        gpu15.Part("right", 3, [shell(f"echo 12 of 12 agree; echo x > {state}/out/right/made.txt")]),
+        gpu15.Part("right", 3, [shell(f"echo 12 of 12 agree; echo x > {state}/out/right/made.txt")], keeps=("beg*",)),
     ]
     begin = time.monotonic()
     gpu15.Session(state, out, 100, "abc").run(listed, listed)
