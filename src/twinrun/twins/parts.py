@@ -69,5 +69,5 @@ def explained(differing: Iterable[str], present: Iterable[str]) -> str:
     sentence += f"; and so does what follows from it: {', '.join(later)}" if later else ""
     equal = [part for part in held if part not in apart]
     sentence += f"; equal: {', '.join(equal)}" if equal else ""
-    lacking = [part for part in PARTS[: PARTS.index(first)] if part not in held and part != ORDER]
+    lacking = [part for part in (POSITION, GENERATOR, SCHEDULER, OPTIMIZER) if part not in held]
     return sentence + (f"; what is compared holds no state of: {', '.join(lacking)}" if lacking else "")
