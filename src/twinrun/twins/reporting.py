@@ -180,10 +180,9 @@ def _what_it_bears(result: Result) -> list[str]:
         return []
     if result.plan.interrupt:
         count = len(result.interrupted)
-        bound = 100 * differing_below(count + 1)
-        return [
-            f"{count} exact resumes: with 95 % confidence at most {bound:.0f} % of such interrupts change the result"
-        ]
+        bound = f"{100 * differing_below(count + 1):.0f} %"
+        exact = f"{count} exact resume{'s' * (count != 1)}"
+        return [f"{exact}: with 95 % confidence at most {bound} of such interrupts change the result"]
     share = (
         f"{finished} identical twins: with 95 % confidence "
         f"at most {100 * differing_below(finished):.0f} % of starts differ"
