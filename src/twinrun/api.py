@@ -49,19 +49,24 @@ class Loaded:
         return {name: table.frame for name, table in build_tables(self.study).items()}
 
     def probabilities(self, run_id: str) -> NDArray[np.float32]:
-        """Class probabilities of one run, (test images, classes)."""
+        """Class probabilities of one run, (test images, classes); of imported classes, theirs is 1."""
         row = self._row(run_id)
+        self._require("predictions")
+        if not self.study.records("probabilities"):
+            return next(self.study.stream(str(row["task"]), [int(row["row"])]))
         values: NDArray[np.float32] = np.array(self.study.probabilities(str(row["task"]))[int(row["row"])])
         return values
 
     def heads(self, run_id: str) -> NDArray[np.float32]:
         """Head weights of one run at its checkpoints, (checkpoints, parameters)."""
         row = self._row(run_id)
+        self._require("weights")
         values: NDArray[np.float32] = np.array(self.study.heads(str(row["task"]))[int(row["row"])])
         return values
 
     def labels(self, task: str) -> NDArray[np.int64]:
         """True classes, (test images,)."""
+        self._require("predictions")
         if task not in self.study.tasks:
             raise InputError(f"{task!r} is no task of this study", f"tasks: {', '.join(self.study.tasks)}")
         return np.array(self.study.labels(task))
@@ -75,6 +80,7 @@ class Loaded:
         from twinrun.training.kept_model import load_model
 
         row = self._row(run_id)
+        self._require("weights")
         folder = Layout(self.root).runs / run_id
         if not (folder / RECORD).is_file():
             hint = "the records are not part of what is collected: `dvc pull` brings them, `twinrun sweep` makes them"
@@ -82,6 +88,10 @@ class Loaded:
         if read_record(folder).final_fingerprint != row["fingerprint"]:
             raise MismatchError(f"{folder}: not the run that was collected", "`twinrun collect` collects anew")
         return load_model(folder, self.root)
+
+    def _require(self, what: str) -> None:
+        if not self.study.records(what):
+            raise InputError(f"{self.study.folder}: {what} are not recorded", "the imported table did not hold them")
 
     def _row(self, run_id: str) -> pd.Series:
         rows = self.study.results[self.study.results["id"] == run_id]

@@ -17,6 +17,7 @@ from twinrun.cli.cost import cost, probe
 from twinrun.cli.data import data_app, prepare
 from twinrun.cli.export import export
 from twinrun.cli.forecast import forecast
+from twinrun.cli.imports import import_results
 from twinrun.cli.launch import doctor, finish, slurm, status, sweep
 from twinrun.cli.locate import follow_run, locate
 from twinrun.cli.report import analyze, collect, report
@@ -51,12 +52,12 @@ app = typer.Typer(
 PROGRAM, RESULTS, STUDY = "Your program", "Your results", "A study of many runs"
 DOORS = {
     PROGRAM: (twins, locate, audit, forecast, cost),
-    RESULTS: (compare, power),
+    RESULTS: (compare, import_results, power),
     STUDY: (plan, prepare, train, sweep, slurm, finish, status, verify, collect, analyze, report, export, doctor),
 }
 for panel, commands in DOORS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(command)
+        app.command("import" if command is import_results else None, rich_help_panel=panel)(command)
 app.add_typer(reanalyze_app, name="reanalyze", rich_help_panel=RESULTS)
 app.add_typer(data_app, name="data", rich_help_panel=STUDY)
 for part in (probe, follow_run, repeat_calls):  # what those above start afresh

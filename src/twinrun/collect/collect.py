@@ -14,6 +14,7 @@ from numpy.lib.format import open_memmap
 from twinrun.collect.artifacts import read_features, read_predictions, read_weights
 from twinrun.collect.checks import Found, read_manifests, read_runs, read_unfinished
 from twinrun.collect.pictures import write_pictures
+from twinrun.collect.schema import COLLECTED_SCHEMA
 from twinrun.stats.samples import Progress, silent
 from twinrun.study.errors import MismatchError
 from twinrun.study.files import write_json, write_text
@@ -21,7 +22,6 @@ from twinrun.study.folders import replaced_folder
 from twinrun.study.layout import CURVE_COLUMNS, Layout
 from twinrun.study.params import Params
 
-COLLECTED_SCHEMA = 1
 LAYER_RUNS = 16  # of a cell and arm: the first complete replicates, whose layers and features are kept (120 pairs)
 NO_LABEL = -1  # in labels.npy, where every run of the task diverged and none left its labels
 

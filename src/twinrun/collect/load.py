@@ -10,21 +10,39 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from twinrun.collect.collect import COLLECTED_SCHEMA
+from twinrun.collect.schema import COLLECTED_SCHEMA, METRICS, StudyInfo
+from twinrun.study.documents import checked
 from twinrun.study.errors import InputError, MismatchError
 from twinrun.study.files import read_json
 
-AGAIN = "it is damaged or not complete: run `twinrun collect` again"
+AGAIN = "it is damaged or not complete: run `twinrun collect` (or `twinrun import`) again"
 RESULT_COLUMNS = (
     "id", "task", "optimizer", "seed", "arm", "replicate", "label", "status", "device", "noise", "entropy", "epochs",
     "accuracy", "f1", "auc", "loss", "initial_fingerprint", "fingerprint", "params_digest",
 )  # fmt: skip
-STUDY_KEYS = ("study", "grid", "execution", "params", "tasks", "runs", "diverged", "code_digest", "grid_digest")
+UNKNOWN = "unknown"  # the noise of imported runs
+IMPORTED_COLUMNS = ("id", "task", "optimizer", "seed", "arm", "replicate", "label", "status")  # the others by choice
 # Named so that a hash of digits is never read as a number.
 TEXT_COLUMNS = (
     "id", "task", "optimizer", "arm", "label", "status", "device", "noise", "entropy", "initial_fingerprint",
-    "fingerprint", "params_digest",
+    "fingerprint", "params_digest", "run", "run_seed",
 )  # fmt: skip
+
+
+def read_results(path: Path, info: dict[str, Any]) -> pd.DataFrame:
+    """results.csv in the order of study.json; of an import the columns that it has not are empty."""
+    imported = info.get("imported")
+    results = read_frame(path, TEXT_COLUMNS, RESULT_COLUMNS if imported is None else IMPORTED_COLUMNS)
+    if imported is not None:
+        known = {str(seed): seed for seed in info["grid"]["seeds"]}
+        results["seed"] = results["seed"].astype(str).map(known).astype(object)
+        results["noise"] = UNKNOWN
+        for name in (column for column in (*RESULT_COLUMNS, *imported["metrics"]) if column not in results):
+            results[name] = pd.Series(np.nan, index=results.index, dtype=object if name in TEXT_COLUMNS else float)
+    results = one_row_a_run(results, info["runs"], path)
+    results["row"] = results.groupby("task").cumcount()
+    check_values(results, path, tuple(dict.fromkeys((*METRICS, "loss", *(imported or {}).get("metrics", ())))))
+    return results
 
 
 def read_frame(path: Path, text: tuple[str, ...], needed: tuple[str, ...]) -> pd.DataFrame:
@@ -47,10 +65,6 @@ def read_frame(path: Path, text: tuple[str, ...], needed: tuple[str, ...]) -> pd
     return frame
 
 
-_GRID_KEYS = ("tasks", "optimizers", "seeds", "runs")
-_TASK_KEYS = ("classes", "n_train", "n_test", "procedural", "data_digest", "remarks", "head_epochs", "head_size")
-
-
 def read_info(path: Path) -> dict[str, Any]:
     """The description of the collected study; MismatchError when it is of another schema or lacks something."""
     if not path.is_file():
@@ -61,34 +75,9 @@ def read_info(path: Path) -> dict[str, Any]:
         raise MismatchError(error.message, AGAIN) from error
     if not isinstance(info, dict) or info.get("schema") != COLLECTED_SCHEMA:
         version = info.get("schema") if isinstance(info, dict) else type(info).__name__
-        raise MismatchError(
-            f"{path}: schema {version!r}, this version reads {COLLECTED_SCHEMA}", "run `twinrun collect`"
-        )
-    absent = [key for key in STUDY_KEYS if key not in info]
-    if absent:
-        raise MismatchError(f"{path}: {', '.join(absent)} missing", AGAIN)
-    check_info(info, path)
+        raise MismatchError(f"{path}: schema {version!r}, this version reads {COLLECTED_SCHEMA}", "`twinrun collect`")
+    checked(info, path, StudyInfo, "a collected study", AGAIN)
     return info
-
-
-def check_info(info: dict[str, Any], path: Path) -> None:
-    """MismatchError names the first key of study.json that is missing below its top level."""
-    wanted: list[tuple[str, Any, tuple[str, ...]]] = [("grid", info["grid"], _GRID_KEYS)]
-    tasks = info["grid"].get("tasks", []) if isinstance(info["grid"], dict) else []
-    for task in tasks:
-        for block in ("tasks", "params"):
-            if not isinstance(info[block], dict):
-                raise MismatchError(f"{path}: {block} is no mapping", AGAIN)
-        wanted.append((f"tasks.{task}", info["tasks"].get(task), _TASK_KEYS))
-        params = info["params"].get(task)
-        wanted.append((f"params.{task}", params, ("title", "data", "model", "recipe")))
-        if isinstance(params, dict):
-            wanted.append((f"params.{task}.data", params.get("data"), ("reader",)))
-            wanted.append((f"params.{task}.recipe", params.get("recipe"), ("metric",)))
-    for name, block, keys in wanted:
-        absent = [key for key in keys if not isinstance(block, dict) or key not in block]
-        if absent:
-            raise MismatchError(f"{path}: {name}.{absent[0]} is missing", AGAIN)
 
 
 def check_measured(measured: pd.DataFrame, path: Path) -> None:
@@ -115,9 +104,9 @@ def check_labels(labels: NDArray[Any], classes: int, path: Path) -> None:
         raise MismatchError(f"{path}: labels that are none of the {classes} classes", AGAIN)
 
 
-def check_values(results: pd.DataFrame, path: Path) -> None:
+def check_values(results: pd.DataFrame, path: Path, metrics: tuple[str, ...]) -> None:
     """Make the metrics numbers; MismatchError for a text, a share outside [0, 1], an unknown status, a foreign id."""
-    for name in ("accuracy", "f1", "auc", "loss"):
+    for name in metrics:
         results[name] = _numbers(results, name, path)
         odd = results[name].notna() & ~results[name].between(0, 1 if name != "loss" else np.finfo(float).max)
         if odd.any():

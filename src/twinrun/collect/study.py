@@ -12,26 +12,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from twinrun.collect.load import (
-    AGAIN,
-    RESULT_COLUMNS,
-    TEXT_COLUMNS,
-    check_labels,
-    check_measured,
-    check_values,
-    one_row_a_run,
-    read_array,
-    read_frame,
-    read_info,
-)
+from twinrun.collect.load import AGAIN, check_measured, one_row_a_run, read_frame, read_info, read_results
+from twinrun.collect.schema import METRICS as METRICS
+from twinrun.collect.study_arrays import StudyArrays
+from twinrun.stats import describe
 from twinrun.stats.samples import UNDEFINED, Estimate, Sample
 from twinrun.study.errors import MismatchError
 from twinrun.study.files import digest
 from twinrun.study.schema import Analysis
 
-MAPPED_RUNS = 32  # whose probabilities are mapped at a time
-METRICS = ("accuracy", "f1", "auc")
-METRIC_LABELS = {"accuracy": "accuracy", "f1": "F1", "auc": "AUC", "loss": "loss"}
+
+class Labels(dict[str, str]):
+    """What people call something by its name; a name without an entry is its own label."""
+
+    def __missing__(self, name: str) -> str:
+        return name
+
+
+METRIC_LABELS = Labels(accuracy="accuracy", f1="F1", auc="AUC", loss="loss")
 
 
 def remarks(*reasons: str) -> str:
@@ -45,7 +43,7 @@ class Cell:
 
     task: str
     optimizer: str
-    seed: int
+    seed: int | str  # `any`: the imported runs of all seeds together
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +122,17 @@ class Group:
         return remarks(*reasons, undefined_metric(metric, self.values(metric)) if metric else "")
 
 
+_UNDEFINED_METRICS = {
+    "auc": "the test set lacks a class, or probabilities are not recorded",
+    "f1": "the test set has no positive example",
+}
+
+
 def undefined_metric(metric: str, values: Sample) -> str:
     """Why a metric has no value in some of the runs."""
     if not np.isnan(values).any():
         return ""
-    why = "the test set lacks a class" if metric == "auc" else "it is missing in the record"
+    why = _UNDEFINED_METRICS.get(metric, "it is not recorded")
     return f"{METRIC_LABELS[metric]} {UNDEFINED}{why}"
 
 
@@ -152,12 +156,19 @@ class Setting:
 
     def groups(self, arm: str) -> list[Group]:
         """One arm of each cell, seed by seed."""
-        return [self.study.group(Cell(self.task, self.optimizer, seed), arm) for seed in self.study.seeds]
+        cells = (cell for cell in self.study.cells(self.task) if cell.optimizer == self.optimizer)
+        return [self.study.group(cell, arm) for cell in cells]
 
     def samples(self, arm: str, metric: str, least: int = 1) -> list[Sample]:
         """The values of each seed that has at least `least`."""
         known = (group.known(metric) for group in self.groups(arm))
         return [values for values in known if values.size >= least]
+
+    def draws(self, metric: str) -> list[float]:
+        """Independent values of the setting: its runs where everything is free, else each seed's mean of nd runs."""
+        if self.study.free_arm == "all":
+            return [float(value) for values in self.samples("all", metric) for value in values]
+        return [describe.mean(values) for values in self.samples("nd", metric)]
 
     @cached_property
     def one_run_a_seed(self) -> tuple[str, list[int]]:
@@ -175,12 +186,9 @@ class Setting:
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class Study(StudyArrays):
     """A collected study; `results` has one row a run in grid order, `row` being its place in its task's arrays."""
 
-    folder: Path
-    info: dict[str, Any]
-    results: pd.DataFrame
     curves: pd.DataFrame
     measured: pd.DataFrame
 
@@ -195,7 +203,7 @@ class Study:
         return list(self.info["grid"]["optimizers"])
 
     @property
-    def seeds(self) -> list[int]:
+    def seeds(self) -> list[int | str]:
         """The seeds of the grid in their order."""
         return list(self.info["grid"]["seeds"])
 
@@ -204,32 +212,60 @@ class Study:
         """The arms of the grid, in order of appearance."""
         return list(dict.fromkeys(self.results["arm"]))
 
+    @property
+    def free_arm(self) -> str:
+        """The arm whose runs are repeated to see the spread: nd, or all where there is no nd."""
+        return "all" if "all" in self.arms and "nd" not in self.arms else "nd"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of its runs, shares in [0, 1]."""
+        return METRICS if self.imported is None else tuple(self.imported["metrics"])
+
+    @property
+    def setting_word(self) -> str:
+        """What a setting of a task is called: optimizer, or the column of an import that plays its role."""
+        return "optimizer" if self.imported is None else str(self.imported["words"].get("optimizer", "model"))
+
     def title(self, task: str) -> str:
         """The task's title; procedural images are always named as such."""
         title = str(self.info["params"][task]["title"])
-        missing = self.info["tasks"][task]["procedural"] and "procedural" not in title
+        missing = self.procedural(task) and "procedural" not in title
         return f"{title} (procedural images)" if missing else title
+
+    def procedural(self, task: str) -> bool:
+        """Whether the task's images were drawn by a program."""
+        return bool(self.info["tasks"][task].get("procedural", False))
+
+    def reader(self, task: str) -> str:
+        """The format of the task's data; empty where it is not recorded."""
+        return str(self.info["params"][task].get("data", {}).get("reader", ""))
 
     def main_metric(self, task: str) -> str:
         """accuracy, f1 or auc."""
         return str(self.info["params"][task]["recipe"]["metric"])
 
-    def metric_pair(self, task: str) -> tuple[str, str]:
-        """The two metrics of the thesis's figures: the main one, then F1 (accuracy where F1 is the main)."""
+    def metric_pair(self, task: str) -> tuple[str, ...]:
+        """The two metrics of the thesis's figures: the main one, then F1 (accuracy where F1 is the main).
+
+        Of an import that has one metric there is no second.
+        """
         main = self.main_metric(task)
-        return (main, "accuracy" if main == "f1" else "f1")
+        others = [name for name in ("f1", "accuracy", *self.metrics) if name != main and name in self.metrics]
+        return (main, *others[:1])
 
     def cells(self, task: str | None = None) -> Iterator[Cell]:
-        """The cells of one task or of all, in grid order."""
+        """The cells of one task or of all that have a run, in grid order."""
         for name in [task] if task else self.tasks:
             for optimizer in self.optimizers:
                 for seed in self.seeds:
-                    yield Cell(name, optimizer, seed)
+                    if (name, optimizer, seed) in self._cells:
+                        yield Cell(name, optimizer, seed)
 
     def settings(self, task: str | None = None) -> list[Setting]:
-        """Every task and optimizer in grid order."""
-        tasks = [task] if task else self.tasks
-        return [Setting(self, name, optimizer) for name in tasks for optimizer in self.optimizers]
+        """Every task and optimizer that have a run, in grid order."""
+        pairs = dict.fromkeys((cell.task, cell.optimizer) for cell in self.cells(task))
+        return [Setting(self, *pair) for pair in pairs]
 
     def groups(self, *arms: str, task: str | None = None) -> Iterator[Group]:
         """These arms of every cell of one task or of all, in grid order."""
@@ -241,20 +277,14 @@ class Study:
         return Group(self, cell, arm, self._places.get(key, np.empty(0, np.intp)))
 
     @cached_property
+    def _cells(self) -> set[tuple[str, str, int | str]]:
+        return {key[:3] for key in self._places}
+
+    @cached_property
     def _places(self) -> dict[Any, NDArray[np.intp]]:
         # One pass over the rows, not one for each question: time stays linear in the runs.
         indices: dict[Any, Any] = self.results.groupby(["task", "optimizer", "seed", "arm"], sort=False).indices
         return indices
-
-    def column(self, name: str) -> NDArray[Any]:
-        """A column of `results` as an array, made once: a study may have thousands of cells."""
-        if name not in self._columns:
-            self._columns[name] = self.results[name].to_numpy()
-        return self._columns[name]
-
-    @cached_property
-    def _columns(self) -> dict[str, NDArray[Any]]:
-        return {}
 
     @property
     def paired_arms(self) -> list[str]:
@@ -282,76 +312,9 @@ class Study:
         """SHA-256 of what was computed, in grid order: names the study, and seeds whatever is drawn at random."""
         return digest([self.info, self.results.to_csv(index=False)])
 
-    def classes(self, task: str) -> list[str]:
-        """The names of a task's classes."""
-        return [str(name) for name in self.info["tasks"][task]["classes"]]
-
     def rng(self, *keys: object) -> np.random.Generator:
         """A generator of its own for `keys`, the same each time for the same study."""
         return np.random.default_rng(int(digest([self.digest, *map(str, keys)]), 16))
-
-    def stream(self, task: str, rows: list[int]) -> Iterator[NDArray[np.float32]]:
-        """Class probabilities (test examples, classes) of some runs of a task, one after the other.
-
-        Raises MismatchError for a complete run whose probabilities are not finite.
-        """
-        for start in range(0, len(rows), MAPPED_RUNS):
-            # Mapped anew every few runs: the pages that were read are given back.
-            mapped = self.probabilities(task)
-            for row in rows[start : start + MAPPED_RUNS]:
-                values = np.array(mapped[row])
-                if not np.isfinite(values).all():
-                    run = self.results.loc[(self.results["task"] == task) & (self.results["row"] == row), "id"].iloc[0]
-                    path = self.folder / task / "probabilities.npy"
-                    raise MismatchError(f"{path}: {run} is complete, but has probabilities that are no numbers", AGAIN)
-                yield values
-
-    def labels(self, task: str) -> NDArray[np.int64]:
-        """True classes (test examples,)."""
-        return read_array(self.folder / task / "labels.npy")
-
-    def probabilities(self, task: str) -> NDArray[np.float32]:
-        """Class probabilities (runs, test examples, classes), memory-mapped; NaN for a diverged run."""
-        return read_array(self.folder / task / "probabilities.npy")
-
-    def heads(self, task: str) -> NDArray[np.float32]:
-        """Head weights (runs, checkpoints, parameters), memory-mapped; NaN where a run diverged."""
-        return read_array(self.folder / task / "heads.npy")
-
-    def layers_of(self, task: str) -> list[dict[str, Any]]:
-        """Name, shape and number of recorded coordinates of every tensor outside the head, in the network's order."""
-        return list(self.info["tasks"][task].get("layers", []))
-
-    def layer_rows(self, task: str) -> list[int]:
-        """The rows of the task's arrays whose layers and features were collected, as the two arrays have them."""
-        return list(self.info["tasks"][task].get("layer_rows", []))
-
-    def layers(self, task: str) -> NDArray[np.float32]:
-        """Recorded coordinates (kept runs, checkpoints, coordinates of all layers), memory-mapped."""
-        return read_array(self.folder / task / "layers.npy")
-
-    def features_shape(self, task: str) -> tuple[int, int] | None:
-        """Test images and features that were recorded of each run; None where none were."""
-        shape = self.info["tasks"][task].get("features_shape")
-        return (int(shape[0]), int(shape[1])) if shape else None
-
-    def features(self, task: str) -> NDArray[np.float32]:
-        """Features after the last epoch (kept runs, test images, features), memory-mapped."""
-        return read_array(self.folder / task / "features.npy")
-
-    def image_ids(self, task: str) -> list[str]:
-        """The test images' ids in the data; `test image 7` where they were not collected."""
-        path = self.folder / task / "ids.csv"
-        if not path.is_file():
-            return [f"test image {index}" for index in range(self.info["tasks"][task]["n_test"])]
-        ids = list(map(str, read_frame(path, ("id",), ("id",))["id"]))
-        if len(ids) != self.info["tasks"][task]["n_test"]:
-            raise MismatchError(f"{path}: {len(ids)} ids for the test images of study.json", AGAIN)
-        return ids
-
-    def head_epochs(self, task: str) -> list[int]:
-        """The epochs of the checkpoints; 0 is the initialization."""
-        return list(self.info["tasks"][task]["head_epochs"])
 
 
 def load_study(folder: Path) -> Study:
@@ -361,37 +324,19 @@ def load_study(folder: Path) -> Study:
     rows or disagrees with the others.
     """
     info = read_info(folder / "study.json")
-    results = read_frame(folder / "results.csv", TEXT_COLUMNS, RESULT_COLUMNS)
-    results = one_row_a_run(results, info["runs"], folder / "results.csv")
-    results["row"] = results.groupby("task").cumcount()
-    check_values(results, folder / "results.csv")
-    measured = read_frame(folder / "measured.csv", ("id",), ("id", "resumed", "train_seconds"))
-    check_measured(measured, folder / "measured.csv")
-    curves = read_frame(folder / "curves.csv", ("id", "fingerprint"), ("id", "epoch", "fingerprint"))
-    if curves.duplicated(["id", "epoch"]).any() or not set(curves["id"]) <= set(info["runs"]):
-        raise MismatchError(f"{folder / 'curves.csv'}: duplicated epochs or runs that are not in study.json", AGAIN)
-    study = Study(folder, info, results, curves, one_row_a_run(measured, info["runs"], folder / "measured.csv"))
-    _check_arrays(study)
+    results = read_results(folder / "results.csv", info)
+    if info.get("imported"):
+        study = Study(folder, info, results, pd.DataFrame(columns=_CURVES), pd.DataFrame({"id": results["id"]}))
+    else:
+        measured = read_frame(folder / "measured.csv", ("id",), ("id", "resumed", "train_seconds"))
+        check_measured(measured, folder / "measured.csv")
+        curves = read_frame(folder / "curves.csv", ("id", "fingerprint"), _CURVES)
+        if curves.duplicated(["id", "epoch"]).any() or not set(curves["id"]) <= set(info["runs"]):
+            raise MismatchError(f"{folder / 'curves.csv'}: duplicated epochs or runs that are not in study.json", AGAIN)
+        study = Study(folder, info, results, curves, one_row_a_run(measured, info["runs"], folder / "measured.csv"))
+    if study.records("predictions"):
+        study.check_arrays()
     return study
 
 
-def _check_arrays(study: Study) -> None:
-    for task in study.tasks:
-        described = study.info["tasks"][task]
-        runs = int((study.results["task"] == task).sum())
-        wanted: dict[str, tuple[int, ...]] = {
-            "labels.npy": (described["n_test"],),
-            "probabilities.npy": (runs, described["n_test"], len(described["classes"])),
-            "heads.npy": (runs, len(described["head_epochs"]), described["head_size"]),
-        }
-        kept = len(study.layer_rows(task))
-        if layers := study.layers_of(task):
-            wanted["layers.npy"] = (kept, len(described["head_epochs"]), sum(layer["recorded"] for layer in layers))
-        if features := study.features_shape(task):
-            wanted["features.npy"] = (kept, *features)
-        for name, shape in wanted.items():
-            path = study.folder / task / name
-            actual = read_array(path).shape
-            if actual != shape:
-                raise MismatchError(f"{path}: shape {actual}, but results.csv and study.json say {shape}", AGAIN)
-        check_labels(study.labels(task), len(described["classes"]), study.folder / task / "labels.npy")
+_CURVES = ("id", "epoch", "fingerprint")

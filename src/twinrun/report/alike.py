@@ -29,19 +29,22 @@ def _arms(draft: Draft, task: str) -> Iterator[str]:
             continue
         who = f"{study.title(task)}: caution, {what} {'change' if arm == 'all' else 'changes'}"
         cells = f"the {arm} runs of each of {plural(len(groups), 'cell')}"
-        if all(len(set(_fingerprints(group))) == 1 for group in groups):
+        if study.records("weights") and all(len(set(_fingerprints(group))) == 1 for group in groups):
             yield f"{who} nothing: {cells} have one fingerprint. {ADVICE}"
-        elif all(not measured.flips.any() for group, measured in draft.agreements
+        elif study.records("predictions") and all(not measured.flips.any() for group, measured in draft.agreements
                  if group.arm == arm and group.cell.task == task and measured.n > 1):  # fmt: skip
             yield (
                 f"{who} no prediction: {cells} name the same class for each of "
-                f"{plural(len(study.labels(task)), 'test image')}, though their weights differ. {ADVICE}"
+                f"{plural(len(study.labels(task)), 'test image')}"
+                f"{', though their weights differ' if study.records('weights') else ''}. {ADVICE}"
             )
 
 
 def _repeated(draft: Draft, task: str) -> Iterator[str]:
     """Two runs that drew different noise and ended with the same bits, among others that differ."""
     study, cells, least = draft.study, 0, False
+    if not study.records("weights"):
+        return
     for group in study.groups("nd", "ulp", "all", task=task):
         prints = _fingerprints(group)
         entropies = study.column("entropy")[group.complete]
@@ -58,6 +61,8 @@ def _repeated(draft: Draft, task: str) -> Iterator[str]:
 def _seeds(draft: Draft, task: str) -> Iterator[str]:
     """One run of each seed, whose seeds change nothing in any optimizer."""
     study, same = draft.study, []
+    if not study.records("predictions"):
+        return
     several = [rows for setting in study.settings(task) if len(rows := setting.one_run_a_seed[1]) > 1]
     places = study.results[study.results["task"] == task]
     for rows in several:

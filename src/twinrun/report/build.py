@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from twinrun.collect.study import Study, load_study
-from twinrun.report.columns import missing
+from twinrun.report.columns import Column, missing
+from twinrun.report.names import said
 from twinrun.report.section import Answer, Draft, Section, chosen
 from twinrun.report.sections import (
     answers,
@@ -79,16 +80,19 @@ def analyze(collected: Path, out: Path, progress: Progress = silent) -> None:
     with replaced_folder(out, ("analysis.json", "statistics.json", "tables", "figures")) as folder:
         made = [_add_tables(draft, section) for section in SECTIONS]
         for section, tables in zip(SECTIONS, made, strict=True):
-            figures = list(section.figures(draft))
-            index["tables"] += [_table_entry(table, write_table(table, folder / "tables")) for table in tables]
-            index["figures"] += [_figure_entry(figure, save(figure, folder / "figures")) for figure in figures]
+            lacks = section.lacks(study)
+            figures = [] if lacks else list(section.figures(draft))
+            index["tables"] += [_table_entry(study, table, write_table(table, folder / "tables")) for table in tables]
+            index["figures"] += [_figure_entry(study, figure, save(figure, folder / "figures")) for figure in figures]
+            if study.imported and not (lacks or tables or section.sentences(draft) or section.answers(draft)):
+                continue
             index["sections"].append(
                 {
                     "name": section.name,
-                    "title": section.title,
-                    "about": section.about,
+                    "title": said(study, section.title),
+                    "about": "" if lacks else said(study, section.about),
                     "answers": [_answer_entry(answer) for answer in section.answers(draft)],
-                    "sentences": list(section.sentences(draft)),
+                    "sentences": [f"Not recorded: {lacks}."] if lacks else list(section.sentences(draft)),
                     "tables": [table.name for table in tables],
                     "figures": [figure.name for figure in figures],
                 }
@@ -108,14 +112,28 @@ def build_tables(study: Study) -> dict[str, Table]:
 def _add_tables(draft: Draft, section: Section) -> list[Table]:
     """Make the tables of a section and put them into the draft; procedural images are named below each."""
     study = draft.study
-    procedural = [task for task in study.tasks if study.info["tasks"][task]["procedural"]]
+    if section.lacks(study):
+        return []
+    procedural = [task for task in study.tasks if study.procedural(task)]
     note = f"Procedural images: {', '.join(procedural)}."
     tables = [
         replace(table, notes=(*table.notes, note)) if procedural and "task" in table.frame else table
         for table in section.tables(draft)
     ]
+    if study.imported:
+        tables = [replace(table, columns=tuple(_called(study, column) for column in table.columns)) for table in tables]
     draft.tables |= {table.name: table for table in tables}
     return tables
+
+
+def _called(study: Study, column: Column) -> Column:
+    """The column by the name that its factor has in an import."""
+    if column.name == "optimizer":
+        return column._replace(label=study.setting_word.capitalize(), meaning="as in the imported table", words={})
+    if study.free_arm == "all":
+        meaning = column.meaning.replace("nd runs", "runs")
+        return column._replace(label=column.label.removesuffix(" nd"), meaning=meaning)
+    return column
 
 
 def key_numbers(draft: Draft) -> dict[str, Any]:
@@ -124,12 +142,15 @@ def key_numbers(draft: Draft) -> dict[str, Any]:
     null is a value that is not available; the remark beside it says why.
     """
     study, numbers = draft.study, {}
-    weights_frame = draft.frame("weights")
-    last_heads = weights_frame[weights_frame["epoch"] == weights_frame.groupby("task")["epoch"].transform("max")]
-    frames = {name: draft.frame(name) for name in ("spread", "churn", "hidden", "determinism")}
-    frames["last_heads"] = last_heads
+    names = ("spread", "churn", "hidden", "determinism")
+    frames: dict[str, pd.DataFrame] = {name: draft.frame(name) for name in names if name in draft.tables}
+    if "weights" in draft.tables:
+        heads = draft.frame("weights")
+        frames["last_heads"] = heads[heads["epoch"] == heads.groupby("task")["epoch"].transform("max")]
     for task in study.tasks:
-        of_task = {name: chosen(frame, task=task).drop(columns="task") for name, frame in frames.items()}
+        of_task: dict[str, pd.DataFrame] = {
+            name: chosen(frame, task=task).drop(columns="task") for name, frame in frames.items()
+        }
         of_task["performance"] = draft.frame(f"performance_{task}")
         cells = {}
         for cell in study.cells(task):
@@ -163,12 +184,12 @@ def _answer_entry(answer: Answer) -> dict[str, Any]:
     return {**answer._asdict(), "rows": [row._asdict() for row in answer.rows], "scale": list(answer.scale)}
 
 
-def _table_entry(table: Table, files: list[str]) -> dict[str, Any]:
+def _table_entry(study: Study, table: Table, files: list[str]) -> dict[str, Any]:
     return {
         "name": table.name,
-        "thesis_name": table.thesis_name,
-        "title": table.title,
-        "caption": table.caption,
+        "thesis_name": "" if study.imported else table.thesis_name,
+        "title": said(study, table.title),
+        "caption": said(study, table.caption),
         "notes": list(table.notes),
         "columns": [column._asdict() for column in table.columns],
         "rows": len(table.frame),
@@ -180,12 +201,12 @@ def _table_entry(table: Table, files: list[str]) -> dict[str, Any]:
     }
 
 
-def _figure_entry(figure: Drawn, files: list[str]) -> dict[str, Any]:
+def _figure_entry(study: Study, figure: Drawn, files: list[str]) -> dict[str, Any]:
     return {
         "name": figure.name,
-        "thesis_name": figure.thesis_name,
-        "title": figure.title,
-        "caption": figure.caption,
+        "thesis_name": "" if study.imported else figure.thesis_name,
+        "title": said(study, figure.title),
+        "caption": said(study, figure.caption),
         "alt": figure.alt,
         "files": [f"figures/{name}" for name in files],
         "command": COMMAND,

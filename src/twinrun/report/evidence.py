@@ -229,8 +229,8 @@ def study_runs(folder: Path, names: Sequence[str], metric: str | None) -> tuple[
         if name not in sets:
             raise InputError(f"{name!r} is no set of runs of {folder}", f"there are: {', '.join(sets)}")
     metric = metric or study.main_metric(names[0].split("/")[0])
-    if metric not in ("accuracy", "f1", "auc", "loss"):
-        raise InputError(f"--metric {metric!r}", "a study has accuracy, f1, auc and loss")
+    if metric not in (*study.metrics, "loss"):
+        raise InputError(f"--metric {metric!r}", f"this study has {', '.join(study.metrics)} and loss")
     frame = study.results[study.results["status"] == "complete"]
     frame = frame.assign(set=frame["task"] + "/" + frame["optimizer"])
     frame = frame[frame["set"].isin(names) & frame[metric].notna()]
@@ -264,13 +264,13 @@ def study_runs(folder: Path, names: Sequence[str], metric: str | None) -> tuple[
             lines.append(f"noise floor of {name}: identical runs have an SD of {pooled.value:.4g}")
     runs = replace(runs, floor=PooledSd.together(floors) if floors else None)
     tasks = {name.split("/")[0] for name in names}
-    if len(tasks) == 1 or all(np.array_equal(study.labels(names[0].split("/")[0]), study.labels(t)) for t in tasks):
+    labels = [study.labels(task) for task in sorted(tasks)] if study.records("predictions") else []
+    if labels and all(np.array_equal(labels[0], other) for other in labels):
         predicted = {name: _predicted(study, name, part) for name, part in rows.items()}
         lines += _churn_words(study, predicted)
         if metric == "accuracy":
-            labels = study.labels(names[0].split("/")[0])
             by_seed = None if arm == "all" or min(map(len, seeds.values())) == 1 else runs.paired
-            right = {name: _right(predicted[name] == labels, rows[name], by_seed, rows) for name in names}
+            right = {name: _right(predicted[name] == labels[0], rows[name], by_seed, rows) for name in names}
             runs = replace(runs, right=right)
     return with_published(runs, published), lines
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from twinrun.collect.study import METRIC_LABELS as METRIC_LABELS
-from twinrun.collect.study import Study
+from twinrun.collect.study import Labels, Study
 
 # The thesis counts its tables CIFAR-10, SDNET2018, CBIS-DDSM and its figures CIFAR-10, CBIS-DDSM, SDNET2018.
 _THESIS = {
@@ -16,14 +17,16 @@ _THESIS = {
 }
 COSINE_FIGURE = {"adam": "Figure 5.11", "sgd": "Figure 5.12"}
 
-OPTIMIZER_LABELS = {"adam": "Adam", "sgd": "SGD"}
+OPTIMIZER_LABELS = Labels(adam="Adam", sgd="SGD")
 NOISE_LABELS = {
+    "unknown": "what was left free is not recorded",
     "native": "CUDA's own execution order",
     "reorder": "emulated reorder noise",
     "ulp": "emulated one-ulp noise",
     "none": "no noise",
 }
 NOISE_WORDS = {
+    "unknown": "what was left free in these runs is not recorded",
     "native": "CUDA's own order of execution was left free (native noise)",
     "reorder": (
         "emulated `reorder` noise: the examples of each batch are put into a fresh, recorded order, which changes only "
@@ -42,11 +45,13 @@ def thesis_name(study: Study, task: str, kind: str) -> str:
     `kind` is what the tables and figures of this project are called: performance, sd, difference or runtime.
     """
     word, numbers = _THESIS[kind]
-    reader = str(study.info["params"][task]["data"]["reader"])
+    reader = study.reader(task)
+    if not reader:  # imported
+        return ""
     if reader not in numbers:  # none of the thesis's data sets: only the form is the thesis's
         return f"as {word}s {min(numbers.values())} to {max(numbers.values())}"
     # Two tasks may share a reader; only the first takes the thesis's number.
-    first = next(name for name in study.tasks if study.info["params"][name]["data"]["reader"] == reader)
+    first = next(name for name in study.tasks if study.reader(name) == reader)
     return f"{'' if task == first else 'as '}{word} {numbers[reader]}"
 
 
@@ -61,19 +66,46 @@ def noise_kinds(study: Study) -> list[str]:
     return [kind for kind in dict.fromkeys(kinds) if kind != "none"]
 
 
+def free_runs(study: Study) -> str:
+    """`nd runs`, or `runs` where everything was free in all of them."""
+    return "nd runs" if study.free_arm == "nd" else "runs"
+
+
+def said(study: Study, text: str) -> str:
+    """A caption or title in the words of an imported study: its factors, no identical runs where it has none."""
+    if not study.imported:
+        return text
+    word = study.setting_word
+    text = re.sub(r"\boptimizer(s?)\b", rf"{word}\1", text)
+    text = re.sub(r"\bOptimizer(s?)\b", rf"{word.capitalize()}\1", text)
+    if study.free_arm == "all":
+        text = re.sub(r"\bidentical runs\b", "runs", text.replace(" nd: no runs.", ""))
+        text = re.sub(r"\b(nd )?twins\b", "runs", text)
+    return text
+
+
+def same_seed(study: Study, arm: str) -> str:
+    """`nd, same seed`: pairs within cells; `any two runs` where the runs of all seeds count together."""
+    return "any two runs" if study.seeds == ["any"] else f"{arm}, same seed"
+
+
 def nd_phrase(study: Study) -> str:
     """`nd runs (emulated reorder noise)`: the free arm, always with the kind of its noise."""
+    if study.free_arm == "all":
+        return "runs (everything free)"
     return f"nd runs ({nd_noise(study)})" if noise_kinds(study) else "nd runs"
 
 
 def nd_noise(study: Study) -> str:
     """The kind of the noise that the free runs had."""
+    if study.free_arm == "all":
+        return "no runs"
     return " and ".join(NOISE_LABELS[kind] for kind in noise_kinds(study)) or "no runs"
 
 
 def procedural_words(study: Study) -> str:
     """The sentence that names the tasks whose images were drawn by a program; empty when there is none."""
-    titles = [study.title(task) for task in study.tasks if study.info["tasks"][task]["procedural"]]
+    titles = [study.title(task) for task in study.tasks if study.procedural(task)]
     return f"Images drawn by a program, not photographs: {', '.join(titles)}." if titles else ""
 
 

@@ -46,6 +46,7 @@ def write_report(analysis: Path, collected: Path, out: Path) -> Path:
     figures = {entry["name"]: _figure(entry, analysis) for entry in index["figures"]}
     page = environment.get_template("report.html.j2").render(
         study=study.info["study"],
+        identical="identical " if study.free_arm == "nd" else "",
         procedural=procedural_words(study),
         diverged=study.info["diverged"],
         sections=index["sections"],

@@ -34,7 +34,7 @@ class Draft:
     def agreements(self) -> list[tuple[Group, Agreement]]:
         """How far the predictions of each group of twins agree; measured once, for it is most of the work."""
         study, measured = self.study, list[tuple[Group, Agreement]]()
-        groups = list(study.groups(*study.paired_arms))
+        groups = list(study.groups(*study.paired_arms)) if study.records("predictions") else []
         for group in groups:
             task, rng = group.cell.task, study.rng("js", group.cell, group.arm)
             stream, classes = partial(study.stream, task), len(study.classes(task))
@@ -66,6 +66,14 @@ def _nothing(draft: Draft) -> list[object]:
     return []
 
 
+NEEDED = {
+    "predictions": "what the runs predict for each test example",
+    "weights": "the weights of the runs",
+    "measurements": "seconds and joules",
+    "deterministic": "deterministic runs to hold the others against",
+}
+
+
 @dataclass(frozen=True)
 class Section:
     """One question of the report: its heading, and functions of the draft that make what stands under it.
@@ -81,6 +89,11 @@ class Section:
     figures: Callable[[Draft], Iterable[Drawn]] = _nothing  # type: ignore[assignment]
     sentences: Callable[[Draft], Iterable[str]] = _nothing  # type: ignore[assignment]
     answers: Callable[[Draft], Iterable[Answer]] = _nothing  # type: ignore[assignment]
+    needs: str = ""  # what must have been recorded for it: a key of NEEDED; imported results have not everything
+
+    def lacks(self, study: Study) -> str:
+        """What the section needs and this study has not recorded, in words; empty where it has."""
+        return NEEDED[self.needs] if self.needs and not study.records(self.needs) else ""
 
 
 def generator(*names: object) -> np.random.Generator:

@@ -46,10 +46,12 @@ def study_total_sd(study: Study, task: str, metric: str) -> StudySd:
     everything = [np.concatenate(values) for setting in settings if (values := setting.samples("all", metric))]
     several = [values for values in everything if values.size > 1]
     if several:
-        return StudySd("total", PooledSd.of(several), f"arm all, {plural(len(several), 'optimizer')}")
+        return StudySd("total", PooledSd.of(several), f"arm all, {plural(len(several), study.setting_word)}")
     parts = [total_sd(setting.samples("nd", metric)) for setting in settings]
     kept = [part for part in parts if part.df]
-    source = f"seeds and noise together, {plural(len(kept), 'optimizer')}" if kept else "no arm all, no two seeds"
+    source = (
+        f"seeds and noise together, {plural(len(kept), study.setting_word)}" if kept else "no arm all, no two seeds"
+    )
     return StudySd("total", PooledSd.together(kept), source)
 
 

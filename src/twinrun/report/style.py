@@ -34,7 +34,20 @@ OPTIMIZER_STYLES: dict[str, dict[str, str]] = {
     "sgd": {"color": VERMILION, "hatch": "///", "marker": "s"},
 }
 SERIES = [(BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (SKY, "P"), (BLACK, "X")]
+HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++")
 GREY = "#666666"
+
+
+def look(study: Study, optimizer: str) -> dict[str, str]:
+    """Colour, hatch and marker of an optimizer, or of what an import compares in its place."""
+    place = study.optimizers.index(optimizer)
+    colour, marker = SERIES[place % len(SERIES)]
+    return OPTIMIZER_STYLES.get(optimizer) or {
+        "color": colour,
+        "hatch": HATCHES[place % len(HATCHES)],
+        "marker": marker,
+    }
+
 
 _STYLE: Any = {
     "font.size": 9,
@@ -125,7 +138,7 @@ def finite_max(values: Sequence[float]) -> float:
     return max((float(value) for value in values if math.isfinite(value)), default=0.0)
 
 
-def seed_ticks(axes: Axes, seeds: Sequence[int]) -> None:
+def seed_ticks(axes: Axes, seeds: Sequence[int | str]) -> None:
     """Seeds along the x axis, slanted when they would touch."""
     texts = [str(seed) for seed in seeds]
     crowded = sum(map(len, texts)) > 40
@@ -133,7 +146,7 @@ def seed_ticks(axes: Axes, seeds: Sequence[int]) -> None:
     axes.grid(False, axis="x")
 
 
-def by_seed(frame: pd.DataFrame, seeds: Sequence[int], column: str) -> list[float]:
+def by_seed(frame: pd.DataFrame, seeds: Sequence[int | str], column: str) -> list[float]:
     """A column's values in the order of `seeds`, NaN where there is none."""
     indexed = frame.set_index("seed")[column]
     return [float(indexed.get(seed, math.nan)) for seed in seeds]
@@ -143,8 +156,8 @@ def optimizer_legend(axes: Axes, study: Study) -> None:
     """The optimizers above the frame, at the right."""
     handles: list[Any] = []
     for optimizer in study.optimizers:
-        look = OPTIMIZER_STYLES[optimizer]
-        handles.append(Patch(facecolor=look["color"], hatch=look["hatch"] * 2, label=OPTIMIZER_LABELS[optimizer]))
+        drawn = look(study, optimizer)
+        handles.append(Patch(facecolor=drawn["color"], hatch=drawn["hatch"] * 2, label=OPTIMIZER_LABELS[optimizer]))
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(handles), borderaxespad=0.2)
 
 
@@ -153,11 +166,12 @@ def metric_panels(
 ) -> Figure:
     """A panel for each of the task's two metrics, over the seeds: what it shows, and the vertical label."""
     with style():
-        figure, grid = new_figure(4.6, 2, 1, sharex=True, **options)
+        count = len(study.metric_pair(task))
+        figure, grid = new_figure(0.2 + 2.2 * count, count, 1, sharex=True, **options)
         for metric, (axes,) in zip(study.metric_pair(task), grid, strict=True):
             draw(axes, metric)
             axes.set_title(METRIC_LABELS[metric], loc="left")
-        grid[-1][0].set_xlabel("seed")
+        grid[-1][0].set_xlabel("" if study.seeds == ["any"] else "seed")
         figure.supylabel(label, fontsize=9)
         figure.suptitle(fitted(f"{study.title(task)}: {what}"), fontsize=10)
         optimizer_legend(grid[0][0], study)
@@ -169,10 +183,10 @@ def difference_panel(axes: Axes, data: pd.DataFrame, study: Study, columns: tupl
     places, width = grouped_positions(len(study.seeds), len(study.optimizers))
     for optimizer, centres in zip(study.optimizers, places, strict=True):
         bars = data[data["optimizer"] == optimizer]
-        look = OPTIMIZER_STYLES[optimizer]
+        style = look(study, optimizer)
         values, mean, sd = (by_seed(bars, study.seeds, name) for name in columns)
         noise = [100 * s / m if m else math.nan for s, m in zip(sd, mean, strict=True)]
-        axes.bar(centres, values, 0.92 * width, color=look["color"], hatch=look["hatch"], alpha=alpha)
+        axes.bar(centres, values, 0.92 * width, color=style["color"], hatch=style["hatch"], alpha=alpha)
         axes.errorbar(centres, [0.0] * len(centres), yerr=noise, fmt="none", ecolor="#666666", capsize=3, elinewidth=1)
     axes.axhline(0, color="black", linewidth=0.8)
     seed_ticks(axes, study.seeds)

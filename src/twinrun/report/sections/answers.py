@@ -49,6 +49,12 @@ def answers(draft: Draft) -> list[Answer]:
 
 def deterministic(study: Study) -> Answer:
     """Whether deterministic runs of a cell end with the same bits, cell by cell."""
+    question = "Is training deterministic?"
+    if not study.records("weights"):
+        words = (
+            "Imported results say nothing of the weights: `twinrun twins` holds starts of a program against each other."
+        )
+        return Answer("deterministic", question, "Not recorded", words)
     groups = list(study.groups("det"))
     several = [group for group in groups if len(group.places) > 1]
     single = sum(len(group.places) == 1 for group in groups)
@@ -73,7 +79,7 @@ def deterministic(study: Study) -> Answer:
         value = f"Yes: {len(several)} of {plural(len(several), 'cell')}"
         runs = sum(len(group.places) for group in several)
         words = f"{plural(runs, 'deterministic run')}: within each cell all weights are equal to the last bit."
-    return Answer("deterministic", "Is training deterministic?", value, words + rest, _cell_squares(study, groups))
+    return Answer("deterministic", question, value, words + rest, _cell_squares(study, groups))
 
 
 def _cells(count: int) -> str:
@@ -120,6 +126,8 @@ def identical_runs(draft: Draft) -> Answer:
     known = _widest(spread for spread in spreads if _is_known(spread.sd))
     if not known:
         words = "No cell has two complete `nd` runs: add `nd_1` to `nd_3` to `runs` in `params.yaml`."
+        if study.imported:
+            words = "No two of the imported runs share a seed: what identical runs do is not told apart from the seeds."
         return Answer("identical", question, "Not measured", words)
     first = known[0]
     metric, interval = METRIC_LABELS[study.main_metric(first.task)], first.pooled.interval()
@@ -187,6 +195,8 @@ def real_difference(study: Study) -> Answer:
             "That takes runs with other seeds: add seeds to the grid, or `all_1` to `all_5` to `runs` in "
             "`params.yaml`. For results from anywhere: `twinrun compare`."
         )
+        if study.imported:
+            words = "That takes two runs or more of a " + study.setting_word + "."
         return Answer("difference", question, "Not known", words)
     first = known[0]
     metric = METRIC_LABELS[study.main_metric(first.task)]
@@ -247,6 +257,8 @@ def _point_words(planned: Planned) -> str:
 def cost_of_determinism(study: Study) -> Answer:
     """What `twinrun cost` measured beside the study; whole-run times prove no cost and are not shown here."""
     question = "What did determinism cost?"
+    if not study.records("measurements"):
+        return Answer("cost", question, "Not recorded", "Imported results have no times; `twinrun cost` measures them.")
     measured = _measured(study)
     if not measured:
         words = (

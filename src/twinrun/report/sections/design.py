@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twinrun.collect.study import Study
 from twinrun.report.names import NOISE_WORDS, noise_kinds
 from twinrun.report.section import Draft, Section
 from twinrun.report.table import plural
@@ -11,6 +12,8 @@ from twinrun.study.grid import ARMS
 def sentences(draft: Draft) -> list[str]:
     """The size of the grid, each task's remarks, and each arm with what is free in it and its runs per cell."""
     study = draft.study
+    if study.imported:
+        return _imported(study)
     grid = study.info["grid"]
     sizes = " x ".join(
         plural(len(grid[key]), noun)
@@ -32,6 +35,22 @@ def sentences(draft: Draft) -> list[str]:
         noise = f" Here: {'; '.join(words)}." if arm in ("nd", "all") and words else ""
         lines.append(f"`{arm}`: {ARMS[arm]} ({plural(count, 'run')} per cell).{noise}")
     return lines
+
+
+def _imported(study: Study) -> list[str]:
+    """What was imported, from where, and what is free in each arm."""
+    imported, word = study.imported or {}, study.setting_word
+    files = ", ".join(f"`{file['name']}`" for file in imported["files"])
+    sizes = ", ".join(
+        f"{plural(int(n), 'run')} of {name}" for name, n in study.results["optimizer"].value_counts().items()
+    )
+    lines = [
+        f"These results were made elsewhere and imported from {files}: {plural(len(study.results), 'run')}, "
+        f"{plural(len(study.tasks), 'task')}, {plural(len(study.optimizers), word)} ({sizes}).",
+        f"A cell is one task, {word} and seed."
+        + (" The seeds are not told apart: all runs of a cell count together." if study.seeds == ["any"] else ""),
+    ]
+    return lines + [f"`{arm}`: {ARMS[arm]}, as far as the table says it." for arm in study.arms]
 
 
 SECTION = Section(

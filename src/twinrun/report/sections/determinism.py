@@ -140,4 +140,4 @@ def sentences(draft: Draft) -> list[str]:
     return lines
 
 
-SECTION = Section("determinism", "Determinism verified?", tables=tables, sentences=sentences)
+SECTION = Section("determinism", "Determinism verified?", tables=tables, sentences=sentences, needs="weights")

@@ -133,4 +133,4 @@ def sentences(draft: Draft) -> list[str]:
     return lines
 
 
-SECTION = Section("energy", "Energy and carbon", tables=tables, sentences=sentences)
+SECTION = Section("energy", "Energy and carbon", tables=tables, sentences=sentences, needs="measurements")

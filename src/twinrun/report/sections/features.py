@@ -105,4 +105,4 @@ def sentences(draft: Draft) -> list[str]:
     return lines
 
 
-SECTION = Section("features", "Features", tables=tables, sentences=sentences)
+SECTION = Section("features", "Features", tables=tables, sentences=sentences, needs="weights")

@@ -189,4 +189,6 @@ def sentences(draft: Draft) -> list[str]:
     return lines
 
 
-SECTION = Section("first_difference", "The first difference", tables=tables, figures=figures, sentences=sentences)
+SECTION = Section(
+    "first_difference", "The first difference", tables=tables, figures=figures, sentences=sentences, needs="weights"
+)

@@ -41,6 +41,8 @@ def sentences(draft: Draft) -> list[str]:
 
 
 def _deterministic(draft: Draft) -> Iterator[Guideline]:
+    if "determinism" not in draft.tables:
+        return
     table = draft.frame("determinism")
     several, free = table[table["n_det"] > 1], table[table["n_nd"] > 1]
     equal, apart = int((several["distinct_det"] == 1).sum()), int((free["distinct_nd"] > 1).sum())
@@ -110,6 +112,8 @@ def _sd_ground(sd: StudySd) -> str:
 
 
 def _churn(draft: Draft, task: str) -> Iterator[Guideline]:
+    if "churn" not in draft.tables:
+        return
     cells, spread = (chosen(draft.frame(name), task=task, arm="nd") for name in ("churn", "hidden"))
     cells, spread = cells[cells["churn"].notna()], spread[spread["sd_accuracy"].notna()]
     if cells.empty or spread.empty:
@@ -131,6 +135,8 @@ def _churn(draft: Draft, task: str) -> Iterator[Guideline]:
 
 def _seeds(draft: Draft, task: str) -> Iterator[Guideline]:
     title, ends = draft.study.title(task), []
+    if "churn" not in draft.tables:
+        return
     for optimizer in draft.study.optimizers:
         arms = chosen(draft.frame("churn_arms"), task=task, optimizer=optimizer, comparison="nd, same seed")
         known = arms[["over_seeds_low", "over_seeds_high"]].dropna()
@@ -157,6 +163,8 @@ def _seeds(draft: Draft, task: str) -> Iterator[Guideline]:
 
 
 def _ensembles(draft: Draft, task: str) -> Iterator[Guideline]:
+    if not draft.study.records("probabilities"):
+        return
     gains = chosen(draft.frame("hidden"), task=task, arm="nd")["ensemble_gain"].dropna()
     interval = mean_interval(gains)
     if len(gains) > LEAST_FREEDOM and gains.nunique() > 1 and (interval.low or 0) > 0:

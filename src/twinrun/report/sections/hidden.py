@@ -14,7 +14,7 @@ from twinrun.collect.pictures import TOP_IMAGES
 from twinrun.collect.study import Group, Study
 from twinrun.report import style as drawing
 from twinrun.report.columns import ARM, CELLS, GROUP, REMARK, TASK, Column, N
-from twinrun.report.names import left_out, nd_noise, nd_phrase
+from twinrun.report.names import free_runs, left_out, nd_noise, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, counts, plural, remarks, span
@@ -141,17 +141,17 @@ def share_table(draft: Draft) -> Table:
 
 
 def _hidden_row(group: Group, agreement: Agreement) -> dict[str, Any]:
-    part = agreement.test_set
+    part, soft = agreement.test_set, group.study.records("probabilities")
     return {
         **group.identity,
         "n": agreement.n,
-        "js_distance": agreement.js_distance,
-        "js_pairs": agreement.js_pairs,
-        "ensemble_gain": agreement.ensemble_gain,
+        "js_distance": agreement.js_distance if soft else None,
+        "js_pairs": agreement.js_pairs if soft else None,
+        "ensemble_gain": agreement.ensemble_gain if soft else None,
         "sd_accuracy": part.sd,
         "sd_independent": part.sd_independent,
         "variance_rest": part.variance_rest,
-        "remark": group.why(2),
+        "remark": remarks(group.why(2), "" if soft else "probabilities are not recorded"),
     }
 
 
@@ -181,10 +181,12 @@ def _flips_table(draft: Draft) -> Table:
     """The images of each task on which twins disagree most."""
     study, rows, notes = draft.study, list[dict[str, Any]](), []
     for task in study.tasks:
-        twins = [a for group, a in draft.agreements if group.cell.task == task and group.arm == "nd" and a.n > 1]
+        twins = [
+            a for group, a in draft.agreements if group.cell.task == task and group.arm == study.free_arm and a.n > 1
+        ]
         labels, names, ids = study.labels(task), study.classes(task), study.image_ids(task)
         if not twins or not len(labels):
-            notes.append(f"{study.title(task)}: not available, no cell has two complete nd runs.")
+            notes.append(f"{study.title(task)}: not available, no cell has two complete {free_runs(study)}.")
             continue
         places, flips = most_flipping([agreement.flips for agreement in twins], TOP_IMAGES)
         wrong = np.sum([np.rint(agreement.wrong * agreement.n) for agreement in twins], axis=0) / sum(
@@ -211,7 +213,7 @@ def _flips_table(draft: Draft) -> Table:
         name="flips",
         title="Images that flip most",
         caption=(
-            f"The {TOP_IMAGES} test images of each task on which nd twins ({nd_noise(study)}) disagree most: share of "
+            f"The {TOP_IMAGES} test images of each task on which {nd_phrase(study)} disagree most: share of "
             "the pairs of a cell's runs that disagree on the image, mean over the cells; share of all those runs that "
             "err on it. Ties in the order of the test set."
         ),
@@ -233,7 +235,7 @@ def figures(draft: Draft) -> list[Drawn]:
 
 def _classes_figure(study: Study, classes: pd.DataFrame) -> Drawn:
     """Churn on the images of each class beside the class's error, one panel per task."""
-    nd = classes[(classes["arm"] == "nd") & classes["class_churn"].notna()]
+    nd = classes[(classes["arm"] == study.free_arm) & classes["class_churn"].notna()]
     means = {
         task: chosen(nd, task=task).groupby("class", sort=False)[["class_churn", "recall"]].mean()
         for task in study.tasks
@@ -247,7 +249,7 @@ def _classes_figure(study: Study, classes: pd.DataFrame) -> Drawn:
         for (task, mean), (axes,) in zip(drawn.items(), grid, strict=True):
             axes.set_title(study.title(task), loc="left")
             if mean.empty:
-                drawing.not_available(axes, "no cell with two complete nd runs")
+                drawing.not_available(axes, "no cell with two complete runs")
                 continue
             places = np.arange(len(mean))
             axes.barh(places, 100 * mean["class_churn"], 0.7, color=drawing.BLUE)
@@ -323,22 +325,22 @@ def sentences(draft: Draft) -> list[str]:
     """Distance of probabilities, gain of the ensemble and the finite test set's share, task by task."""
     study, lines = draft.study, []
     for task in study.tasks:
-        table = chosen(draft.frame("hidden"), task=task, arm="nd")
+        table = chosen(draft.frame("hidden"), task=task, arm=study.free_arm)
         table = table[table["js_distance"].notna()]
         if table.empty:
             continue
         text = (
-            f"{study.title(task)}: the probabilities of nd twins are apart by a Jensen-Shannon distance of "
-            f"{table['js_distance'].mean():.3f} on average; averaging them changes accuracy by "
+            f"{study.title(task)}: the probabilities of two {free_runs(study)} are apart by a Jensen-Shannon distance "
+            f"of {table['js_distance'].mean():.3f} on average; averaging them changes accuracy by "
             f"{span(table['ensemble_gain'], '+.2f', 100)} points over {plural(len(table), 'cell')}"
         )
         lines.append(f'{text} (table "What accuracy hides").')
-        share = chosen(draft.frame("finite_test_set"), task=task, arm="nd").iloc[0]
+        share = chosen(draft.frame("finite_test_set"), task=task, arm=study.free_arm).iloc[0]
         if pd.notna(share["share"]):
             ends = f"95 % interval {share['share_low']:.2f} to {share['share_high']:.2f}"
             lines.append(
                 f"{study.title(task)}: the finite test set makes {share['share']:.2f} of the variance of accuracy over "
-                f"nd twins ({ends})."
+                f"{free_runs(study)} ({ends})."
                 if share["share"] < 1
                 else f"{study.title(task)}: accuracy scatters no more than a test set of this size makes it by itself "
                 f"(share of the variance {ends})."
@@ -346,4 +348,6 @@ def sentences(draft: Draft) -> list[str]:
     return lines
 
 
-SECTION = Section("hidden", "What accuracy hides", tables=tables, figures=figures, sentences=sentences)
+SECTION = Section(
+    "hidden", "What accuracy hides", tables=tables, figures=figures, sentences=sentences, needs="predictions"
+)

@@ -54,7 +54,11 @@ def tables(draft: Draft) -> list[Table]:
             "only gross departures, so a large p is no evidence of normality."
         ),
         columns=COLUMNS,
-        rows=[_row(group, metric) for group in study.groups("nd") for metric in study.metric_pair(group.cell.task)],
+        rows=[
+            _row(group, metric)
+            for group in study.groups(study.free_arm)
+            for metric in study.metric_pair(group.cell.task)
+        ],
     )
     return [table]
 
@@ -96,10 +100,10 @@ def figures(draft: Draft) -> list[Drawn]:
         for axes, setting in zip(panels, study.settings(), strict=True):
             title = str(study.info["params"][setting.task]["title"]).partition(" (")[0]
             axes.set_title(f"{title}, {OPTIMIZER_LABELS[setting.optimizer]}")
-            cells = [normal_scores(values)[0] for values in setting.samples("nd", setting.metric)]
+            cells = [normal_scores(values)[0] for values in setting.samples(study.free_arm, setting.metric)]
             cells = [scores for scores in cells if scores.size]
             if not cells:
-                drawing.not_available(axes, "no cell with three\nnd runs that differ")
+                drawing.not_available(axes, "no cell with three\nruns that differ")
                 continue
             scores = np.sort(np.concatenate(cells))
             n, total, kept_cells = scores.size, total + scores.size, kept_cells + len(cells)
@@ -108,7 +112,7 @@ def figures(draft: Draft) -> list[Drawn]:
             low, high = (special.ndtri(special.betaincinv(ranks, n + 1 - ranks, tail)) for tail in (0.025, 0.975))
             axes.fill_between(places, low, high, color="#cccccc", linewidth=0, alpha=0.7)
             axes.axline((0, 0), slope=1, color=drawing.GREY, linewidth=0.8, linestyle="--")
-            look = drawing.OPTIMIZER_STYLES[setting.optimizer]
+            look = drawing.look(study, setting.optimizer)
             axes.plot(places, scores, look["marker"], color=look["color"], markersize=3)
         grid[0][0].set(xlim=(-FRAME, FRAME), ylim=(-FRAME, FRAME))
         figure.supxlabel("expected of normal values", fontsize=9)

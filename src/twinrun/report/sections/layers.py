@@ -351,4 +351,4 @@ def sentences(draft: Draft) -> list[str]:
     return lines
 
 
-SECTION = Section("layers", "Layers", tables=tables, figures=figures, sentences=sentences)
+SECTION = Section("layers", "Layers", tables=tables, figures=figures, sentences=sentences, needs="weights")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from twinrun.collect.study import Group, Setting, Study
 from twinrun.report import style as drawing
 from twinrun.report.columns import CELLS, COMPARISON, GROUP, PAIRS, REMARK, SETTING, Column, N
-from twinrun.report.names import OPTIMIZER_LABELS, left_out, nd_noise, nd_phrase
+from twinrun.report.names import OPTIMIZER_LABELS, free_runs, left_out, nd_noise, nd_phrase, same_seed
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, counts, plural, remarks, span
@@ -106,9 +106,9 @@ def _cell_row(group: Group, agreement: Agreement) -> dict[str, Any]:
 def _arm_rows(draft: Draft, setting: Setting) -> Iterator[dict[str, Any]]:
     """Churn per arm, averaged over the cells, and that between the seeds of the free arm."""
     study = setting.study
-    free = "nd" if "nd" in study.arms else study.arms[0]
+    free = study.free_arm if study.free_arm in study.arms else study.arms[0]
     control, counts = _between_seeds(setting.groups(free))
-    few = "fewer than two seeds" if control["cells"] < 2 else ""
+    few = "fewer than two seeds" if control["cells"] < 2 and study.seeds != ["any"] else ""
     no_ratio = few or ("seeds do not differ: no ratio" if control["churn"] == 0 else "")
     sizes = [group.n for group in setting.groups(free)]
     over_seeds = churn_over_seeds(counts, sizes)
@@ -125,7 +125,7 @@ def _arm_rows(draft: Draft, setting: Setting) -> Iterator[dict[str, Any]]:
         ends = churn_over_seeds(counts, sizes, [agreement.flips for _, agreement in of_arm])
         yield {
             **setting.identity,
-            "comparison": f"{arm}, same seed",
+            "comparison": same_seed(study, arm),
             "cells": len(known),
             "pairs": sum(pairs for pairs, _ in known),
             "churn": mean_churn,
@@ -143,6 +143,8 @@ def _arm_rows(draft: Draft, setting: Setting) -> Iterator[dict[str, Any]]:
                 f"interval {ends.ratio.reason}" if known and ends.ratio.reason else "",
             ),
         }
+    if study.seeds == ["any"]:
+        return
     yield {
         **setting.identity,
         "comparison": f"{free}, other seeds",
@@ -203,7 +205,7 @@ def figures(draft: Draft) -> list[Drawn]:
             axes.set(xlim=(0, limit), ylim=(0, limit), xlabel="test error (%)", ylabel="churn (% of test images)")
             axes.set_aspect("equal")
             axes.grid(True, axis="both")
-            axes.set_title(nd_phrase(study) if arm == "nd" else f"arm {arm}", loc="left")
+            axes.set_title(nd_phrase(study) if arm == study.free_arm else f"arm {arm}", loc="left")
         handles = [
             Line2D([], [], linestyle="", label=_label(setting), **_look(setting)) for setting in study.settings()
         ]
@@ -237,9 +239,9 @@ def _look(setting: Setting) -> dict[str, Any]:
     """A colour per task; a marker per optimizer, filled for Adam."""
     colour = drawing.SERIES[setting.study.tasks.index(setting.task) % len(drawing.SERIES)][0]
     return {
-        "marker": drawing.OPTIMIZER_STYLES[setting.optimizer]["marker"],
+        "marker": drawing.look(setting.study, setting.optimizer)["marker"],
         "color": colour,
-        "mfc": colour if setting.optimizer == "adam" else "none",
+        "mfc": colour if setting.optimizer == "adam" or setting.study.imported else "none",
         "mew": 1.4,
         "markersize": 6,
     }
@@ -256,13 +258,17 @@ def sentences(draft: Draft) -> list[str]:
 
 def _sentence(study: Study, task: str, table: pd.DataFrame) -> str:
     known = table[table["churn"].notna()]
-    twins, other = chosen(known, comparison="nd, same seed"), known[known["comparison"].str.endswith("other seeds")]
+    twins, other = (
+        chosen(known, comparison=same_seed(study, study.free_arm)),
+        known[known["comparison"].str.endswith("other seeds")],
+    )
     if twins.empty:
-        return f"{study.title(task)}: churn not available, no cell has two complete nd runs."
+        return f"{study.title(task)}: churn not available, no cell has two complete {free_runs(study)}."
     images, pairs = plural(study.info["tasks"][task]["n_test"], "test image"), int(twins["pairs"].sum())
     text = (
-        f"{study.title(task)}: two nd runs of the same seed disagree on {100 * twins['churn'].mean():.1f} % of the "
-        f"{images} ({plural(pairs, 'pair')}), at an error of {100 * twins['error'].mean():.1f} %"
+        f"{study.title(task)}: two {free_runs(study)}{'' if study.free_arm == 'all' else ' of the same seed'} disagree "
+        f"on {100 * twins['churn'].mean():.1f} % of the {images} ({plural(pairs, 'pair')}), at an error of "
+        f"{100 * twins['error'].mean():.1f} %"
     )
     if len(other):
         labels = " and ".join(dict.fromkeys(other["comparison"].str.removesuffix(", other seeds")))
@@ -282,4 +288,5 @@ SECTION = Section(
     tables=tables,
     figures=figures,
     sentences=sentences,
+    needs="predictions",
 )

@@ -33,6 +33,8 @@ def _noise_by_device(study: Study) -> str:
 
 def provenance(study: Study) -> list[tuple[str, str]]:
     """Pairs of what and value, in the order of the report."""
+    if study.imported:
+        return _imported(study)
     info, measured = study.info, study.measured
     resumed = measured["resumed"].astype(str).eq("True")
     complete = int((study.results["status"] == "complete").sum())
@@ -73,6 +75,20 @@ def provenance(study: Study) -> list[tuple[str, str]]:
             for column in measured.columns
             if column.startswith(prefix)
         ]
+    return rows
+
+
+def _imported(study: Study) -> list[tuple[str, str]]:
+    imported = study.imported or {}
+    rows = [("Runs", f"{len(study.results)} imported"), ("Digest of the study", study.digest)]
+    rows += [(f"File {file['name']}", f"SHA-256 {file['sha256']}") for file in imported["files"]]
+    rows += [(f"Column of {role}", ", ".join(names)) for role, names in imported["columns"].items()]
+    rows.append(("Columns that were not read", ", ".join(imported["unread"]) or "none"))
+    for task in study.tasks:
+        if study.records("predictions"):
+            classes = study.classes(task)
+            said = f"{study.info['tasks'][task]['n_test']} examples of {len(classes)} classes ({', '.join(classes)})"
+            rows.append((f"{study.title(task)}: data", said))
     return rows
 
 

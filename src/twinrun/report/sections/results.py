@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from twinrun.collect.study import METRICS, Group, Study, undefined_metric
+from twinrun.collect.study import Group, Study, undefined_metric
 from twinrun.report import style as drawing
 from twinrun.report.columns import METRIC, N_DET, N_ND, OPTIMIZER, REMARK, SEED, TASK, Column, N
-from twinrun.report.names import METRIC_LABELS, nd_phrase, thesis_name
+from twinrun.report.names import METRIC_LABELS, free_runs, nd_phrase, thesis_name
 from twinrun.report.section import Draft, Section, chosen
-from twinrun.report.study_sd import study_same_seed_sd
+from twinrun.report.study_sd import study_same_seed_sd, study_total_sd
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, counts, plural, remarks, span
 from twinrun.report.thesis.tables import summary_notes
@@ -33,6 +33,7 @@ PERFORMANCE_COLUMNS = (
     Column("difference_percent", "Difference %", "+.2f", "100 (det - nd) / nd"),
     REMARK,
 )
+DETERMINISTIC_COLUMNS = ("n_det", "det", "det_equal", "difference_percent")
 SUMMARY_COLUMNS = (
     TASK,
     METRIC,
@@ -54,8 +55,8 @@ def tables(draft: Draft) -> list[Table]:
         name="summary",
         title="Smallest, mean and largest result per task",
         caption=(
-            "Over all n complete det and nd runs of a task, all optimizers and seeds together. Metrics in [0, 1]; the "
-            "task's main metric is marked."
+            f"Over all n complete {'' if study.free_arm == 'all' else 'det and '}{free_runs(study)} of a task, all "
+            f"{study.setting_word}s and seeds together. Metrics in [0, 1]; the task's main metric is marked."
         ),
         columns=SUMMARY_COLUMNS,
         rows=[row for task in study.tasks for row in _summary_rows(study, task)],
@@ -67,7 +68,17 @@ def tables(draft: Draft) -> list[Table]:
 
 
 def _performance_table(study: Study, task: str) -> Table:
-    pairs = list(zip(study.groups("nd", task=task), study.groups("det", task=task), strict=True))
+    pairs = list(zip(study.groups(study.free_arm, task=task), study.groups("det", task=task), strict=True))
+    rows = [_performance_row(metric, free, fixed) for metric in study.metrics for free, fixed in pairs]
+    if not study.records("deterministic"):
+        return Table(
+            name=f"performance_{task}",
+            title=f"{study.title(task)}: mean and spread",
+            caption=f"Per metric and {study.setting_word}: mean and sample SD (1/(n-1)) of n {free_runs(study)}.",
+            columns=tuple(column for column in PERFORMANCE_COLUMNS if column.name not in DETERMINISTIC_COLUMNS),
+            rows=rows,
+            main=True,
+        )
     return Table(
         name=f"performance_{task}",
         title=f"{study.title(task)}: deterministic against free runs",
@@ -77,7 +88,7 @@ def _performance_table(study: Study, task: str) -> Table:
             f"last epoch, {study.info['tasks'][task]['n_test']} test images; n is the number of runs."
         ),
         columns=PERFORMANCE_COLUMNS,
-        rows=[_performance_row(metric, free, fixed) for metric in METRICS for free, fixed in pairs],
+        rows=rows,
         thesis_name=thesis_name(study, task, "performance"),
         main=True,
     )
@@ -100,7 +111,7 @@ def _performance_row(metric: str, free: Group, fixed: Group) -> dict[str, Any]:
         "difference_percent": describe.difference_percent(det, mean_nd).value,
         "remark": remarks(
             free.why(2),
-            fixed.why(),
+            fixed.why() if fixed.study.records("deterministic") else "",
             undefined_metric(metric, np.concatenate([values, det_values])),
             "deterministic runs differ" if fixed.n > 1 and equal == "no" else "",
             "the nd mean is 0: no relative difference" if mean_nd == 0 else "",
@@ -109,10 +120,10 @@ def _performance_row(metric: str, free: Group, fixed: Group) -> dict[str, Any]:
 
 
 def _summary_rows(study: Study, task: str) -> list[dict[str, Any]]:
-    groups = list(study.groups("det", "nd", task=task))
+    groups = list(study.groups("det", study.free_arm, task=task))
     diverged = sum(len(group.places) - group.n for group in groups)
     rows = []
-    for metric in METRICS:
+    for metric in study.metrics:
         values = np.concatenate([group.values(metric) for group in groups])
         known = values[~np.isnan(values)]
         rows.append(
@@ -140,7 +151,7 @@ def figures(draft: Draft) -> list[Drawn]:
     return [
         _difference_figure(draft.study, task, table)
         for task, table in by_task
-        if table["difference_percent"].notna().any()
+        if draft.study.records("deterministic") and table["difference_percent"].notna().any()
     ]
 
 
@@ -187,19 +198,21 @@ def sentences(draft: Draft) -> list[str]:
 def _spread_sentence(draft: Draft, task: str) -> str:
     study = draft.study
     metric, title = study.main_metric(task), study.title(task)
-    same_seed = study_same_seed_sd(study, task, metric)
+    same_seed = (study_total_sd if study.free_arm == "all" else study_same_seed_sd)(study, task, metric)
     interval = same_seed.pooled.interval()
     if interval.value is None:
-        return f"{title}: spread not available, no cell has two complete nd runs."
+        return f"{title}: spread not available, no cell has two complete {free_runs(study)}."
+    who = f"{title}: {'' if study.free_arm == 'all' else 'identical '}{free_runs(study)}"
     if interval.value == 0:
-        text = f"{title}: identical nd runs all have the same {METRIC_LABELS[metric]} ({same_seed.source})"
+        text = f"{who} all have the same {METRIC_LABELS[metric]} ({same_seed.source})"
     else:
         said = same_seed.said(100, "points", ".2f")
-        text = f"{title}: identical nd runs differ in {METRIC_LABELS[metric]}: pooled {said}"
-    differences = chosen(draft.frame(f"performance_{task}"), metric=metric)["difference_percent"].dropna()
+        text = f"{who} differ in {METRIC_LABELS[metric]}: pooled {said}"
+    table = chosen(draft.frame(f"performance_{task}"), metric=metric)
+    differences = table["difference_percent"].dropna() if "difference_percent" in table else pd.Series(dtype=float)
     if len(differences):
-        table = thesis_name(study, task, "performance")
-        text += f"; the deterministic run lies {span(differences, '+.2f')} % from their mean ({table})"
+        named = thesis_name(study, task, "performance") or "table above"
+        text += f"; the deterministic run lies {span(differences, '+.2f')} % from their mean ({named})"
     return f"{text}."
 
 
@@ -208,6 +221,8 @@ def cautions(study: Study, task: str) -> list[str]:
 
     Runs that all name the same class agree perfectly: their SD and churn of 0 are no reproducibility of training.
     """
+    if not study.records("predictions"):
+        return []
     labels = study.labels(task)
     rows = sorted(row for group in study.groups(*study.arms, task=task) for row in group.rows)
     if not rows or not len(labels):

@@ -161,4 +161,4 @@ def sentences(draft: Draft) -> list[str]:
     return lines
 
 
-SECTION = Section("runtime", "Runtime", tables=tables, figures=figures, sentences=sentences)
+SECTION = Section("runtime", "Runtime", tables=tables, figures=figures, sentences=sentences, needs="measurements")

@@ -6,7 +6,7 @@ import math
 from itertools import combinations
 from typing import Any
 
-from twinrun.collect.study import METRICS, Setting
+from twinrun.collect.study import Setting
 from twinrun.report.columns import METRIC, REMARK, SETTING, TASK, Column, N
 from twinrun.report.names import OPTIMIZER_LABELS, nd_phrase
 from twinrun.report.section import Draft, Section, generator
@@ -80,6 +80,8 @@ def tables(draft: Draft) -> list[Table]:
     """Seeds, optimizers, variance components."""
     study = draft.study
     settings = study.settings()
+    known = [setting for setting in settings if study.seeds != ["any"]]
+    none = () if known else ("Not recorded: several runs of a seed.",)
     seeds = Table(
         name="seed_groups",
         title="Seeds against each other",
@@ -93,16 +95,22 @@ def tables(draft: Draft) -> list[Table]:
             "against simulated normal groups of these sizes (exact); the classic form hardly ever rejects at n = 5."
         ),
         columns=SEED_COLUMNS,
-        rows=[_seeds_row(setting) for setting in settings],
-        thesis_name="Table 5.6",
+        rows=[_seeds_row(setting) for setting in known],
+        thesis_name="" if study.imported else "Table 5.6",
+        notes=none,
     )
     rows = [_optimizers_row(*pair) for task in study.tasks for pair in combinations(study.settings(task), 2)]
+    means = (
+        "One value per seed, the mean of its runs, or each run where everything is free;"
+        if study.imported
+        else "What the text of the thesis says of its Table 5.6. Means: one value per seed, the mean of its nd runs "
+        "(runs of one seed are no independent draws of an optimizer);"
+    )
     optimizers = Table(
         name="optimizers",
-        title="Optimizers against each other",
+        title=f"{study.setting_word.capitalize()}s against each other",
         caption=(
-            "What the text of the thesis says of its Table 5.6. Means: one value per seed, the mean of its nd runs "
-            "(runs of one seed are no independent draws of an optimizer); Welch's t and the permutation of all splits, "
+            f"{means} Welch's t and the permutation of all splits, "
             "first less second, n seeds each; Mann-Whitney's U and P(second > first) = U / (n1 n2), ties half, with "
             "Newcombe's interval. Noise: SD of nd runs within a seed, pooled over the seeds, compared by "
             "Brown-Forsythe with deviations from each seed's own median (seeds of three nd runs or more), by the F "
@@ -110,7 +118,7 @@ def tables(draft: Draft) -> list[Table]:
         ),
         columns=OPTIMIZER_COLUMNS,
         rows=rows,
-        notes=() if rows else ("Not available: the study has one optimizer.",),
+        notes=() if rows else (f"Not available: the study has one {study.setting_word}.",),
     )
     variance = Table(
         name="variance",
@@ -122,7 +130,8 @@ def tables(draft: Draft) -> list[Table]:
             "numbers of runs; its ends may be negative). With few seeds the interval is wide: read it, not the point."
         ),
         columns=VARIANCE_COLUMNS,
-        rows=[_variance_row(setting, metric) for setting in settings for metric in METRICS],
+        rows=[_variance_row(setting, metric) for setting in known for metric in study.metrics],
+        notes=none,
     )
     return [seeds, optimizers, variance]
 
@@ -139,7 +148,7 @@ def _told(name: str, reason: str) -> str:
 
 def _seeds_row(setting: Setting) -> dict[str, Any]:
     names = (setting.task, setting.optimizer, setting.metric)
-    groups = setting.samples("nd", setting.metric, least=2)
+    groups = setting.samples(setting.study.free_arm, setting.metric, least=2)
     cells = [[group] for group in groups]
     f, h = hypothesis.anova(groups), hypothesis.kruskal_wallis(groups)
     noise, classic = hypothesis.brown_forsythe(cells), hypothesis.brown_forsythe(cells, classic=True)
@@ -172,8 +181,8 @@ def _seeds_row(setting: Setting) -> dict[str, Any]:
 def _optimizers_row(first: Setting, second: Setting) -> dict[str, Any]:
     """Two optimizers: their means with the seeds as draws, and their noise."""
     metric, names = first.metric, (first.task, first.optimizer, second.optimizer, first.metric)
-    sides = [setting.samples("nd", metric) for setting in (first, second)]
-    means = [[describe.mean(group) for group in side] for side in sides]
+    sides = [setting.samples(first.study.free_arm, metric) for setting in (first, second)]
+    means = [setting.draws(metric) for setting in (first, second)]
     welch = hypothesis.welch_t(*means)
     permuted = permutation.permutation_test(means[0], means[1], generator("optimizers", *names))
     ranks, above = hypothesis.mann_whitney(*means), effects.superiority(means[1], means[0])
@@ -185,8 +194,8 @@ def _optimizers_row(first: Setting, second: Setting) -> dict[str, Any]:
         "metric": metric,
         "first": OPTIMIZER_LABELS[first.optimizer],
         "second": OPTIMIZER_LABELS[second.optimizer],
-        "n_first": len(sides[0]),
-        "n_second": len(sides[1]),
+        "n_first": len(means[0]),
+        "n_second": len(means[1]),
         "difference_points": describe.mean(means[0]) - describe.mean(means[1]),
         "t_welch": welch.statistic,
         "p_welch": welch.p,
@@ -214,7 +223,7 @@ def _optimizers_row(first: Setting, second: Setting) -> dict[str, Any]:
 
 
 def _variance_row(setting: Setting, metric: str) -> dict[str, Any]:
-    groups = setting.samples("nd", metric, least=2)
+    groups = setting.samples(setting.study.free_arm, metric, least=2)
     parts = components(groups)
     return {
         **setting.identity,

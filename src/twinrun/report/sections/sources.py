@@ -100,9 +100,11 @@ def _rows(setting: Setting, arms: list[str]) -> list[dict[str, Any]]:
         f"{SD} of {METRIC_LABELS[setting.metric]}": {
             arm: PooledSd.of(setting.samples(arm, setting.metric)) for arm in arms
         },
-        CHURN: {arm: churn_of(groups[arm]) for arm in arms},
-        DISTANCE: {arm: distance_of(groups[arm]) for arm in arms},
     }
+    if setting.study.records("predictions"):
+        measured[CHURN] = {arm: churn_of(groups[arm]) for arm in arms}
+    if setting.study.records("weights"):
+        measured[DISTANCE] = {arm: distance_of(groups[arm]) for arm in arms}
     return [
         {
             **setting.identity,
@@ -207,7 +209,7 @@ def figures(draft: Draft) -> list[Drawn]:
                 if task == study.tasks[0]:
                     axes.set_ylabel("SD of the metric" if quantity == SD else quantity)
                 for index, optimizer in enumerate(study.optimizers):
-                    look = drawing.OPTIMIZER_STYLES[optimizer]
+                    look = drawing.look(study, optimizer)
                     shift = 0.12 * (2 * index - len(study.optimizers) + 1)
                     for mark in chosen(rows, task=task, optimizer=optimizer).to_dict("records"):
                         place = arms.index(mark["source"]) + shift
@@ -216,7 +218,7 @@ def figures(draft: Draft) -> list[Drawn]:
                         axes.plot(place, mark["value"], color=look["color"], marker=look["marker"], markersize=3.5)
                 axes.set_ylim(bottom=0)
                 axes.set_xticks(range(len(arms)), arms, rotation=90)
-        looks = [(OPTIMIZER_LABELS[name], drawing.OPTIMIZER_STYLES[name]) for name in study.optimizers]
+        looks = [(OPTIMIZER_LABELS[name], drawing.look(study, name)) for name in study.optimizers]
         handles = [
             Line2D([], [], linestyle="", color=look["color"], marker=look["marker"], label=label)
             for label, look in looks

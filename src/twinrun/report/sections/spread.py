@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from twinrun.collect.study import Group, Study
 from twinrun.report import style as drawing
 from twinrun.report.columns import GROUP, METRIC, REMARK, Column, N
-from twinrun.report.names import METRIC_LABELS, nd_noise, nd_phrase, thesis_name
+from twinrun.report.names import METRIC_LABELS, free_runs, nd_noise, nd_phrase, said, thesis_name
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, counts, remarks, span
@@ -82,7 +82,7 @@ def _row(group: Group, metric: str) -> dict[str, object]:
 
 def figures(draft: Draft) -> list[Drawn]:
     """Figures 5.1-5.3, of the tasks with identical runs."""
-    spread = chosen(draft.frame("spread"), arm="nd")
+    spread = chosen(draft.frame("spread"), arm=draft.study.free_arm)
     by_task = ((task, chosen(spread, task=task)) for task in draft.study.tasks)
     return [_sd_figure(draft.study, task, data) for task, data in by_task if data["sd_sample"].notna().any()]
 
@@ -97,7 +97,8 @@ def _sd_figure(study: Study, task: str, data: pd.DataFrame) -> Drawn:
         name=f"sd_{task}",
         title=f"{study.title(task)}: spread of identical runs",
         caption=(
-            f"How far runs with the same seed and settings scatter. Bars: sample SD s, with 1/(n-1), over the "
+            f"How far runs with the same {'' if study.free_arm == 'all' else 'seed and '}settings scatter. Bars: "
+            "sample SD s, with 1/(n-1), over the "
             f"{nd_phrase(study)} of each seed and optimizer ({counts(data['n'])} per bar), in points (0.01 of a metric "
             "in [0, 1]). Black ticks: the thesis's SD with 1/n (eq. 5.1). Whiskers: 95 % chi-square interval of the "
             "SD, s sqrt((n-1)/q), for normal values; a triangle marks one that leaves the frame. Where "
@@ -108,8 +109,8 @@ def _sd_figure(study: Study, task: str, data: pd.DataFrame) -> Drawn:
             study,
             task,
             lambda axes, metric: _sd_panel(axes, chosen(data, metric=metric), study),
-            "spread of identical runs",
-            "SD of the nd runs (points)",
+            said(study, "spread of identical runs"),
+            f"SD of the {free_runs(study)} (points)",
         ),
         thesis_name=thesis_name(study, task, "sd"),
     )
@@ -117,12 +118,12 @@ def _sd_figure(study: Study, task: str, data: pd.DataFrame) -> Drawn:
 
 def _sd_panel(axes: Axes, data: pd.DataFrame, study: Study) -> None:
     if data["sd_sample"].notna().sum() == 0:
-        drawing.not_available(axes, "no cell with two complete nd runs")
+        drawing.not_available(axes, "no two complete runs")
         return
     limit = 100 * WHISKER_LIMIT * drawing.finite_max(data["sd_sample"].tolist()) or 1.0
     places, width = drawing.grouped_positions(len(study.seeds), len(study.optimizers))
     for optimizer, centres in zip(study.optimizers, places, strict=True):
-        bars, look = chosen(data, optimizer=optimizer), drawing.OPTIMIZER_STYLES[optimizer]
+        bars, look = chosen(data, optimizer=optimizer), drawing.look(study, optimizer)
         columns = ("sd_sample", "sd_population", "sd_low", "sd_high")
         values, thesis, low, high = (
             [100 * value for value in drawing.by_seed(bars, study.seeds, name)] for name in columns

@@ -260,4 +260,5 @@ SECTION = Section(
         "pairs of seeds, corrections for many cells, sizes of effects beside p-values, and equivalence."
     ),
     tables=tables,
+    needs="deterministic",
 )

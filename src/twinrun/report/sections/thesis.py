@@ -46,7 +46,7 @@ def tables(draft: Draft) -> list[Table]:
     """The thesis's cells of every corresponding task beside the study's."""
     published, rows, notes = published_performance(), [], []
     for task in draft.study.tasks:
-        reader = str(draft.study.info["params"][task]["data"]["reader"])
+        reader = draft.study.reader(task)
         theirs = published[published["task"] == reader]
         if len(theirs):
             notes.append(_note(draft.study, task, reader))

@@ -278,4 +278,4 @@ def sentences(draft: Draft) -> list[str]:
     return lines
 
 
-SECTION = Section("weights", "Head weights", tables=tables, figures=figures, sentences=sentences)
+SECTION = Section("weights", "Head weights", tables=tables, figures=figures, sentences=sentences, needs="weights")

@@ -78,7 +78,7 @@ def summary_notes(study: Study) -> tuple[str, ...]:
     published = thesis_frame("table_5_4").set_index("task")
     notes = []
     for task in study.tasks:
-        reader = str(study.info["params"][task]["data"]["reader"])
+        reader = study.reader(task)
         if reader in published.index:
             row = published.loc[reader]
             notes.append(

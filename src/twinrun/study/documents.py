@@ -1,0 +1,31 @@
+"""JSON files with a schema: read whole and right, or refused in one sentence that names the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from twinrun.study.errors import MismatchError
+from twinrun.study.files import read_json
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+def read_document(path: Path, model: type[Document], what: str, hint: str) -> Document:
+    """The document in `path`; InputError when it is no JSON, MismatchError when it is not `what`."""
+    return checked(read_json(path), path, model, what, hint)
+
+
+def checked(content: Any, path: Path, model: type[Document], what: str, hint: str) -> Document:
+    """`content`, which was read from `path`, as a document; MismatchError names the first key that is wrong."""
+    if not isinstance(content, dict):
+        raise MismatchError(f"{path}: not {what}: it holds a {type(content).__name__}, not keys and values", hint)
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        said = "is missing" if first["type"] == "missing" else f"is wrong ({first['msg']})"
+        raise MismatchError(f"{path}: not {what}: {where} {said}", hint) from error
