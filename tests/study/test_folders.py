@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,42 @@ def test_what_a_folder_may_hold(tmp_path: Path) -> None:
     (tmp_path / "task" / "labels.npy").touch()
     assert foreign_content(tmp_path, ("*/labels.npy",)) is None
     assert foreign_content(tmp_path, ("labels.npy",)) == "task"
+
+
+def _killed(target: Path, *, swapping: bool) -> int:
+    """The number of a process that was killed while it wrote `target`, or while it put the new folder in its place."""
+    child = os.fork()
+    if not child:
+        with replaced_folder(target, ("*",)) as building:
+            (building / "new").touch()
+            if swapping:
+                target.rename(target.with_name(f".{target.name}.{os.getpid()}.old"))
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    return child
+
+
+@pytest.mark.parametrize("swapping", [False, True])
+def test_what_a_killed_process_left_is_removed_and_nothing_is_lost(tmp_path: Path, swapping: bool) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "old").touch()
+    child = _killed(target, swapping=swapping)
+    assert (tmp_path / f".target.{child}.tmp" / "new").exists()
+    with pytest.raises(RuntimeError, match="stop"), replaced_folder(target, ("*",)):
+        raise RuntimeError("stop")
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert [path.name for path in target.iterdir()] == ["old"]
+
+
+def test_a_folder_that_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    with replaced_folder(target, ("*",)) as building:
+        (building / "first").touch()
+        other = tmp_path / f".target.{os.getpid() + 1}.tmp"
+        building.rename(other)  # as if another process had it
+        with replaced_folder(target, ("*",)) as mine:
+            (mine / "second").touch()
+        assert (other / "first").exists()
+        other.rename(building)
+    assert [path.name for path in target.iterdir()] == ["first"]

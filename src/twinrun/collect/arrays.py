@@ -18,7 +18,7 @@ class RowWriter:
     def __init__(self, stream: BinaryIO, dtype: np.dtype[Any], row: tuple[int, ...]) -> None:
         self._stream, self._dtype, self._row = stream, dtype, row
 
-    def add(self, row: ArrayLike) -> None:
+    def add(self, row: ArrayLike | None) -> None:
         """Write a row; a single number fills it."""
         whole = np.broadcast_to(np.asarray(row, self._dtype), self._row)
         self._stream.write(np.ascontiguousarray(whole).data)

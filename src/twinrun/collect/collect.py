@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.lib.format import open_memmap
 
+from twinrun.collect.arrays import written_rows
 from twinrun.collect.artifacts import read_features, read_predictions, read_weights
 from twinrun.collect.checks import Found, read_manifests, read_runs, read_unfinished
 from twinrun.collect.pictures import write_pictures
@@ -119,33 +119,28 @@ def _write_task(
     # Either may know it: what is procedural must never be shown as photographs.
     procedural = params.tasks[task].data.procedural or bool(manifest.get("procedural", False))
     n_test, n_classes = manifest["n_test"], len(manifest["classes"])
-    shape = (len(runs), n_test, n_classes)
-    probabilities = open_memmap(folder / "probabilities.npy", mode="w+", dtype=np.float32, shape=shape)
-    # numpy cannot map an empty array: a task without one complete run has no heads to map.
-    heads_shape = (len(runs), len(epochs), size)
-    heads = open_memmap(folder / "heads.npy", mode="w+", dtype=np.float32, shape=heads_shape) if size else None
     labels = np.full(n_test, NO_LABEL, np.int64)
-    for row, item in enumerate(runs):
-        if item.complete:
-            probabilities[row], labels = read_predictions(layout.run(item.run))
-        else:
-            probabilities[row] = np.nan
-        if heads is not None:
-            heads[row] = np.nan
+    with (
+        written_rows(folder / "probabilities.npy", (len(runs), n_test, n_classes)) as probabilities,
+        written_rows(folder / "heads.npy", (len(runs), len(epochs), size)) as heads,
+    ):
+        for item in runs:
+            rows: Any = np.nan
+            if item.complete:
+                rows, labels = read_predictions(layout.run(item.run))
+            probabilities.add(rows)
             reached = read_weights(layout.run(item.run))
+            vectors = np.full((len(epochs), size), np.nan, np.float32)
             for epoch, vector in zip(reached.epochs, reached.heads, strict=True):
                 if epoch in epochs and vector.size == size:
-                    heads[row, epochs.index(epoch)] = vector
-    probabilities.flush()
-    if heads is None:
-        np.save(folder / "heads.npy", np.empty(heads_shape, np.float32))
-    else:
-        heads.flush()
+                    vectors[epochs.index(epoch)] = vector
+            heads.add(vectors)
     np.save(folder / "labels.npy", labels)
     _write_ids(folder, layout.prepared(task), n_test)
     shown = params.tasks[task].show_images
     first, prepared = int(manifest.get("n_train") or 0), layout.prepared(task)
-    flipping = write_pictures(folder, prepared, first, probabilities, _nd_rows(runs)) if shown else None
+    mapped = np.load(folder / "probabilities.npy", mmap_mode="r") if shown else None
+    flipping = None if mapped is None else write_pictures(folder, prepared, first, mapped, _nd_rows(runs))
     return {
         "classes": manifest["classes"],
         "n_train": manifest.get("n_train"),
@@ -176,20 +171,18 @@ def _write_layers(folder: Path, layout: Layout, runs: list[Found]) -> dict[str, 
         return {"layers": [], "layer_rows": [], "features_shape": None}
     model = read_weights(layout.run(runs[kept[0]].run))
     shape = runs[kept[0]].features_shape
-    layers = features = None
+    folders = [layout.run(runs[row].run) for row in kept]
     if model.samples.size:
-        path, dimensions = folder / "layers.npy", (len(kept), *model.samples.shape)
-        layers = open_memmap(path, mode="w+", dtype=np.float32, shape=dimensions)
+        with written_rows(folder / "layers.npy", (len(kept), *model.samples.shape)) as layers:
+            for place in folders:
+                layers.add(read_weights(place).samples)
     if shape:
-        features = open_memmap(folder / "features.npy", mode="w+", dtype=np.float32, shape=(len(kept), *shape))
-    for place, row in enumerate(kept):
-        if layers is not None:
-            layers[place] = read_weights(layout.run(runs[row].run)).samples
-        if features is not None:
-            features[place] = read_features(layout.run(runs[row].run))
+        with written_rows(folder / "features.npy", (len(kept), *shape)) as features:
+            for place in folders:
+                features.add(read_features(place))
     return {
         # A list, for JSON's keys are sorted and the network's order is wanted.
-        "layers": [{"name": name, **layer} for name, layer in model.layers.items()] if layers is not None else [],
+        "layers": [{"name": name, **layer} for name, layer in model.layers.items()] if model.samples.size else [],
         "layer_rows": kept,
         "features_shape": shape,
     }

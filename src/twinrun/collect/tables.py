@@ -102,6 +102,8 @@ def pieces(path: Path, columns: Columns) -> Iterator[Piece]:
     numbers = [*columns.probabilities, *columns.numbers]
     line, place = 1 if path.suffix == ".parquet" else 2, "row {}" if path.suffix == ".parquet" else "line {}"
     for frame in (_parquet if path.suffix == ".parquet" else _csv)(path, columns):
+        if frame.empty:
+            continue
         text = {name: _names(frame[name]) for name in columns.text}
         try:
             values = frame[numbers].to_numpy(np.float32 if columns.probabilities else np.float64)
@@ -124,7 +126,7 @@ def _header(path: Path) -> list[str]:
         return [str(name) for name in _parquet_file(path).schema_arrow.names]
     try:
         with _opened(path) as stream:
-            first = next(csv.reader(stream), [])
+            first = next(csv.reader(stream, skipinitialspace=True), [])
     except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: no CSV table in UTF-8 ({error})") from error
     if not first:
@@ -134,7 +136,7 @@ def _header(path: Path) -> list[str]:
             raise InputError(
                 f"{path}: its columns are parted by {word}", "save it with commas, and decimals with a point"
             )
-    return [name.strip() for name in first]
+    return first
 
 
 def _opened(path: Path) -> Any:
@@ -147,13 +149,14 @@ def _opened(path: Path) -> Any:
 
 def _csv(path: Path, columns: Columns) -> Iterator[pd.DataFrame]:
     kinds = dict.fromkeys(columns.text, "category") | dict.fromkeys(columns.probabilities, "float32")
-    kinds |= dict.fromkeys(columns.numbers, "float64")
+    # Also what is not read: with `usecols` a row longer than the header would lose its end without a word.
+    kinds |= dict.fromkeys(columns.numbers, "float64") | dict.fromkeys(columns.unread, "str")
     try:
-        # A row longer than the header would lose its end with no more than a warning.
+        # Where all rows are longer than the header there is no more than a warning.
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             yield from pd.read_csv(
-                path, usecols=list(kinds), dtype=kinds, chunksize=ROWS, index_col=False, encoding="utf-8-sig",
+                path, dtype=kinds, chunksize=ROWS, index_col=False, encoding="utf-8-sig",
                 keep_default_na=False, na_values=[""], skipinitialspace=True, skip_blank_lines=False,
             )  # fmt: skip
     except (ValueError, pd.errors.ParserWarning, OSError, EOFError) as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -27,12 +28,51 @@ def foreign_content(folder: Path, only: Sequence[str]) -> str | None:
 
 
 @contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder as in use, for as long as this process lives at most; not every file system can."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether a process holds a folder; also where the file system does not say."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _clear_away(target: Path, *, locked: bool) -> None:
+    """Remove what killed processes left beside `target`; put back what one had just moved aside."""
+    for retired in target.parent.glob(f".{target.name}.*.old"):
+        if locked or not _in_use(retired.with_suffix(".tmp")):
+            if not target.exists():
+                retired.replace(target)
+            shutil.rmtree(retired, ignore_errors=True)
+    for building in target.parent.glob(f".{target.name}.*.tmp"):
+        if building.is_dir() and (locked or not _in_use(building)):
+            shutil.rmtree(building, ignore_errors=True)
+
+
+@contextmanager
 def replaced_folder(target: Path, only: Sequence[str], *, locked: bool = False) -> Iterator[Path]:
     """A temporary sibling of `target` to write into; it takes the target's place when the block ends well.
 
     `only` says what an old `target` may hold: patterns of names, or `*/name` for a folder that has `name` in it. With
-    anything else in it, it is somebody else's folder and is left alone. `locked` says that no other process can be at
-    work on `target`: then what killed ones left is removed, too.
+    anything else in it, it is somebody else's folder and is left alone. What killed processes left beside `target` is
+    removed; `locked` says that no other process can be at work on it, which needs no asking then.
 
     An error inside the block leaves the target as it was and removes the sibling. Raises InputError for a folder with
     other content, before anything is done, for a full disk and for a place that cannot be written.
@@ -48,17 +88,16 @@ def replaced_folder(target: Path, only: Sequence[str], *, locked: bool = False) 
     try:
         if target.exists() and not target.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        for kind in ("tmp", "old"):
-            for stale in target.parent.glob(f".{target.name}.*.{kind}") if locked else ():
-                shutil.rmtree(stale, ignore_errors=True)
+        _clear_away(target, locked=locked)
         # A killed process may have had the same number, as the first one in every container has.
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
-        yield building
-        # A folder cannot be renamed over a full one: the old one steps aside first.
-        if target.exists():
-            target.replace(retired)
-        building.replace(target)
+        with _held(building):
+            yield building
+            # A folder cannot be renamed over a full one: the old one steps aside first.
+            if target.exists():
+                target.replace(retired)
+            building.replace(target)
     except OSError as error:
         if retired.exists() and not target.exists():
             retired.replace(target)
