@@ -8,6 +8,7 @@ import math
 import re
 import shlex
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,24 @@ def test_answers_are_shown_as_they_are_given(page: str, monkeypatch: pytest.Monk
         assert answer.exit_code == 0, answer.exception
         for piece in pieces:
             assert piece in " ".join(answer.output.split())
+
+
+def test_an_import_is_shown_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
+    page = (REPOSITORY / "docs" / "import.md").read_text()
+    shown = re.findall(r"^    \$ (.*)\n((?:    (?!\$).*\n)*)", page, re.M)
+    assert [line.split()[1] for line, _ in shown] == ["import", "mine", "compare", "import", "import"]
+    folder = tmp_path
+    for line, answer in shown:
+        for command in line.split(" && "):
+            if command.startswith("cd "):
+                folder = tmp_path / command.split()[1]
+                continue
+            monkeypatch.chdir(folder if not command.startswith("twinrun import") else tmp_path)
+            done = CliRunner().invoke(app, shlex.split(command)[1:])
+            said = done.output + ("" if done.exception is None else f"twinrun: {done.exception}")
+        for piece in re.split(r"    \.\.\.\n|; \.\.\.\n", answer):
+            assert " ".join(piece.split()) in " ".join(said.split())
 
 
 def test_verify_is_shown_with_the_epochs_that_it_compares() -> None:

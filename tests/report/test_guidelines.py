@@ -30,7 +30,7 @@ def study(noise: str = "native", **sds: Any) -> Any:
     return SimpleNamespace(
         tasks=["digits"], optimizers=["sgd"], title=lambda task: "Digits", main_metric=lambda task: "accuracy",
         results=pd.DataFrame({"arm": ["det", "nd"], "noise": ["none", noise]}), groups=groups,
-        settings=lambda task: [setting],
+        settings=lambda task: [setting], setting_word="optimizer", free_arm="nd",
     )  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_emulated_noise_says_nothing_of_a_fixed_seed() -> None:
 
 def test_nothing_is_said_where_nothing_is_decided() -> None:
     assert given({}) == []
-    draft: Any = SimpleNamespace(study=study(), frame=frames().__getitem__)
+    draft: Any = SimpleNamespace(study=study(), frame=frames().__getitem__, tables=frames())
     assert section.sentences(draft) == ["The numbers of this study decide none of the rules."]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
 
-from twinrun.study.errors import InputError, MismatchError
+from twinrun.study.errors import InputError, MismatchError, TwinrunError
 from twinrun.study.files import sha256_file, write_json
 from twinrun.study.layout import COMPUTED_FILES, MEASURED, RECORD
 from twinrun.study.records import (
@@ -17,6 +18,7 @@ from twinrun.study.records import (
     Metrics,
     Noise,
     Record,
+    read_manifest,
     read_measured,
     read_record,
     seal,
@@ -111,10 +113,11 @@ def test_missing_record_is_named(tmp_path: Path) -> None:
 
 
 def test_states(folder: Path) -> None:
-    expected = Expected("a" * 64, "b" * 64, "c" * 64, ("cpu",), 2)
+    expected = Expected("t/sgd/0/det_1", "a" * 64, "b" * 64, "c" * 64, ("cpu",), 2)
     assert state_of(folder, expected) == "complete"
     assert state_of(folder / "none", expected) == "missing"
     for change, state in (
+        ({"run": "t/sgd/0/nd_9"}, "other run"),
         ({"params_digest": "0" * 64}, "other params"),
         ({"code_digest": "0" * 64}, "other code"),
         ({"data_digest": "0" * 64}, "other data"),
@@ -125,3 +128,30 @@ def test_states(folder: Path) -> None:
         assert state_of(folder, dataclasses.replace(expected, **change)) == state
     (folder / COMPUTED_FILES[0]).unlink()
     assert state_of(folder, expected) == "damaged"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("train_seconds", -1.0), ("energy_joules", math.inf), ("total_seconds", math.nan), ("attempts", -1)],
+)
+def test_what_nobody_can_measure_is_refused(folder: Path, name: str, value: float) -> None:
+    path = folder / MEASURED
+    content = json.loads(path.read_text()) | {name: value}
+    path.write_text(json.dumps(content))
+    with pytest.raises(TwinrunError, match=f"{name} is wrong|is no JSON"):
+        read_measured(folder)
+
+
+def test_nan_in_a_record_is_named(folder: Path) -> None:
+    path = folder / RECORD
+    path.write_text(path.read_text().replace('"accuracy": ', '"accuracy": NaN, "was": ', 1))
+    with pytest.raises(TwinrunError, match="NaN is no JSON"):
+        read_record(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"digest": 3}', "7"])
+def test_a_manifest_of_another_shape_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_text(content)
+    with pytest.raises(MismatchError, match="not the manifest of a prepared task"):
+        read_manifest(path)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from twinrun.training.metrics import auc_score, evaluate_metrics, f1_score
+from twinrun.training.metrics import auc_score, evaluate_metrics
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,9 +42,11 @@ def test_auc_counts_ties_half() -> None:
     assert auc_score(np.array([0.5, 0.5, 0.5], np.float32), np.array([True, False, False])) == 0.5
 
 
-def test_f1_where_nothing_is_positive() -> None:
-    nothing = np.zeros(3, bool)
-    assert f1_score(nothing, nothing) == 0.0
+def test_f1_is_undefined_without_a_positive_and_over_the_classes_that_are_there() -> None:
+    two, three = np.full((4, 2), 0.5, np.float32), np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]], np.float32)
+    assert evaluate_metrics(two, np.zeros(4, np.int64), np.log(two.astype(float))).f1 is None
+    # Both are class 0; one is called 2, which the test set has not.
+    assert evaluate_metrics(three, np.zeros(2, np.int64), np.log(three.astype(float))).f1 == pytest.approx(2 / 3)
 
 
 @given(st.permutations(range(12)))

@@ -82,6 +82,10 @@ def read_predictions(folder: Path) -> tuple[Floats, NDArray[np.int64]]:
         raise MismatchError(f"{path}: probabilities are float32 (n, classes), labels int64 (n,)")
     if labels.shape != probabilities.shape[:1]:
         raise MismatchError(f"{path}: {len(probabilities)} predictions for {labels.size} labels")
+    if probabilities.size and not (probabilities.min() >= 0 and probabilities.max() <= 1 + 1e-5):  # nor NaN
+        raise MismatchError(f"{path}: probabilities that are no numbers from 0 to 1")
+    if labels.size and not (labels.min() >= 0 and labels.max() < probabilities.shape[1]):
+        raise MismatchError(f"{path}: labels that are none of the {probabilities.shape[1]} classes")
     return probabilities, labels
 
 

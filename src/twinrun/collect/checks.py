@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from twinrun.collect.artifacts import read_curve, read_features, read_predictions, read_weights
 from twinrun.stats.samples import Progress, silent
+from twinrun.study.documents import read_document
 from twinrun.study.errors import IncompleteError, MismatchError, TwinrunError
-from twinrun.study.files import digest, read_json, sha256_bytes
+from twinrun.study.files import digest, sha256_bytes
 from twinrun.study.grid import Run
 from twinrun.study.layout import MEASURED, MODEL, RECORD, Layout
 from twinrun.study.params import Params
-from twinrun.study.records import Measured, Record, read_measured, read_record
+from twinrun.study.records import AttemptNote, Measured, Record, read_manifest, read_measured, read_record
 
 SHOWN = 20  # offending runs named in one error
 
@@ -51,13 +52,10 @@ def read_manifests(params: Params, layout: Layout) -> dict[str, dict[str, Any]]:
     absent = [task for task, path in paths.items() if not path.is_file()]
     if absent:
         raise IncompleteError(f"not prepared yet: {', '.join(absent)}", "run `twinrun prepare`, or `make study`")
-    manifests = {task: read_json(path) for task, path in paths.items()}
+    manifests = {task: read_manifest(path).model_dump() for task, path in paths.items()}
     for task, manifest in manifests.items():
-        again = f"run `twinrun prepare {task}` again"
-        for key in ("classes", "n_test", "params_digest", "digest", "remarks"):
-            if not isinstance(manifest, dict) or key not in manifest:
-                raise MismatchError(f"{paths[task]}: {key!r} is missing", again)
         if manifest["params_digest"] != params.data_params_digest(task):
+            again = f"run `twinrun prepare {task}` again"
             raise MismatchError(f"{paths[task]}: prepared for other params of tasks.{task}.data", again)
     return manifests
 
@@ -107,8 +105,8 @@ def read_unfinished(layout: Layout) -> list[tuple[str, str, int]]:
     rows = []
     for path in layout.unfinished():
         try:
-            noted = int(read_json(path)["number"])
-        except (TwinrunError, KeyError, TypeError, ValueError):
+            noted = read_document(path, AttemptNote, "the note of an attempt", "").number
+        except TwinrunError:
             noted = 1  # damaged, but begun
         task, optimizer, seed, label = path.parts[-5:-1]
         rows.append((f"{task}/{optimizer}/{seed}/{label}", task, noted))
@@ -163,8 +161,7 @@ def _faults(item: Found, params: Params, manifest: dict[str, Any], code_digest: 
         )
         if theirs != ours
     ]
-    identity = (run.task, run.optimizer, run.seed, run.arm, run.replicate)
-    if (record.task, record.optimizer, record.seed, record.arm, record.replicate) != identity:
+    if record.named != run.id:
         faults.append("its record names another cell, arm or replicate than its id")
     if params.execution.device not in ("auto", record.device):
         faults.append(f"trained on the device {record.device}, while execution.device is {params.execution.device}")

@@ -12,12 +12,13 @@ import pandas as pd
 
 from twinrun.collect.arrays import written_rows
 from twinrun.collect.artifacts import read_features, read_predictions, read_weights
+from twinrun.collect.cells import write_csv
 from twinrun.collect.checks import Found, read_manifests, read_runs, read_unfinished
 from twinrun.collect.pictures import write_pictures
 from twinrun.collect.schema import COLLECTED_SCHEMA
 from twinrun.stats.samples import Progress, silent
 from twinrun.study.errors import MismatchError
-from twinrun.study.files import write_json, write_text
+from twinrun.study.files import write_json
 from twinrun.study.folders import replaced_folder
 from twinrun.study.layout import CURVE_COLUMNS, Layout
 from twinrun.study.params import Params
@@ -77,11 +78,6 @@ def collect(
         resumed=tuple(item.run.id for item in items if item.measured.resumed),
         folder=None if check_only else layout.collected,
     )
-
-
-def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    """Write a CSV whose numbers read back as the same numbers; an empty cell is a value that does not exist."""
-    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
 def _study(params: Params, items: list[Found], tasks: dict[str, dict[str, Any]], code_digest: str) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from twinrun.study.errors import MismatchError
-from twinrun.study.files import read_json, write_json, write_text
+from twinrun.study.documents import read_document
+from twinrun.study.files import write_json, write_text
 from twinrun.study.records import Sha256
 
 AGAIN = "run `twinrun locate` again"
@@ -89,12 +89,7 @@ def write_first_difference(path: Path, located: FirstDifference) -> None:
 
 def read_first_difference(path: Path) -> FirstDifference:
     """Read what `write_first_difference` wrote; MismatchError when it is something else."""
-    try:
-        return FirstDifference.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise MismatchError(f"{path}: not a located pair of this version: {where}: {first['msg']}", AGAIN) from error
+    return read_document(path, FirstDifference, "a located pair of this version", AGAIN)
 
 
 def sentences(difference: FirstDifference) -> list[str]:

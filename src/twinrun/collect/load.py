@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from twinrun.collect.cells import unquote
 from twinrun.collect.schema import COLLECTED_SCHEMA, METRICS, StudyInfo
 from twinrun.study.documents import checked
 from twinrun.study.errors import InputError, MismatchError
@@ -62,7 +63,7 @@ def read_frame(path: Path, text: tuple[str, ...], needed: tuple[str, ...]) -> pd
     absent = [column for column in needed if column not in frame]
     if absent:
         raise MismatchError(f"{path}: the columns {', '.join(absent)} are missing", AGAIN)
-    return frame
+    return unquote(frame)
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -85,8 +86,8 @@ def check_measured(measured: pd.DataFrame, path: Path) -> None:
     for name in ("train_seconds", "eval_seconds", "total_seconds", "energy_joules", "attempts"):
         if name in measured:
             measured[name] = _numbers(measured, name, path)
-            if (measured[name] < 0).any():
-                raise MismatchError(f"{path}: the column {name} holds something negative", AGAIN)
+            if (measured[name] < 0).any() or np.isinf(measured[name]).any():
+                raise MismatchError(f"{path}: the column {name} holds something negative or infinite", AGAIN)
 
 
 def _numbers(frame: pd.DataFrame, name: str, path: Path) -> pd.Series:

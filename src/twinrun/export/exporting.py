@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, Field
 
 from twinrun.export.finished import Analysis, FinishedRun, finished_runs, read_analysis
+from twinrun.study.documents import read_document
 from twinrun.study.errors import InputError
-from twinrun.study.files import read_json, write_json
+from twinrun.study.files import write_json
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
 
@@ -100,13 +103,22 @@ def _module(target: str) -> Any:
         ) from error
 
 
+class Note(BaseModel):
+    """What was exported already: the digest by run."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    target: str
+    exported: dict[str, str]
+
+
 def _read_note(path: Path, target: str) -> dict[str, str]:
     if not path.is_file():
         return {}
-    note = read_json(path)
-    if not isinstance(note, dict) or note.get("schema") != SCHEMA or note.get("target") != target:
-        raise InputError(f"{path}: not of an export to {target}", "give another folder with --out")
-    return dict(note["exported"])
+    hint = "give another folder with --out"
+    note = read_document(path, Note, "the note of an export", hint)
+    if note.target != target:
+        raise InputError(f"{path}: not of an export to {target}", hint)
+    return dict(note.exported)
 
 
 def _write_note(path: Path, target: str, noted: dict[str, str]) -> None:

@@ -11,9 +11,9 @@ from torch.nn import functional
 from twinrun.inspect.step_operations import Step, step_of
 from twinrun.inspect.targets import find_function
 from twinrun.study.errors import InputError
-from twinrun.study.files import read_json
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
+from twinrun.study.records import read_manifest
 from twinrun.study.schema_model import NAMES, TIMM, ModelSpec
 from twinrun.training.models import build_model
 from twinrun.training.own_models import blame
@@ -40,7 +40,7 @@ def step_of_model(spec: ModelSpec, classes: int, batch_size: int, side: int, roo
 def step_of_task(params: Params, task: str, layout: Layout, batch_size: int | None, side: int | None) -> Step:
     """The step of the task's model on a full batch; the data need not be prepared."""
     settings, manifest = params.tasks[task], layout.prepared(task) / "manifest.json"
-    classes = len(read_json(manifest)["classes"]) if manifest.is_file() else CLASSES  # of the last layer alone
+    classes = len(read_manifest(manifest).classes) if manifest.is_file() else CLASSES  # of the last layer alone
     return step_of_model(
         settings.model, classes, batch_size or settings.recipe.batch_size, side or settings.data.image_size, layout.root
     )

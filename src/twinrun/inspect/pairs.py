@@ -7,11 +7,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 from twinrun.study.errors import IncompleteError, MismatchError
-from twinrun.study.files import read_json
 from twinrun.study.grid import Run
 from twinrun.study.layout import RECORD, Layout
 from twinrun.study.params import Params
-from twinrun.study.records import Record, current_code_digest, read_record
+from twinrun.study.records import Record, current_code_digest, read_manifest, read_record
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def check_pair(params: Params, layout: Layout, first: Recorded, second: Recorded
     now = {
         "params": (a.params_digest, params.run_digest(first.run)),
         "code": (a.code_digest, current_code_digest()),
-        "data": (a.data_digest, str(read_json(manifest).get("digest"))),
+        "data": (a.data_digest, read_manifest(manifest).digest),
     }
     changed = [f"{name} ({was[:12]}, now {other[:12]})" for name, (was, other) in now.items() if was != other]
     if changed:

@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
 
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.progress import Progress
+from twinrun.study.documents import read_document
 from twinrun.study.errors import IncompleteError, InputError, MismatchError, TwinrunError
-from twinrun.study.files import read_json, write_json
+from twinrun.study.files import write_json
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
-from twinrun.study.records import Record, read_record
+from twinrun.study.records import Record, Sha256, read_record
 
 EXPECTED_SCHEMA = 1
 
@@ -168,17 +171,31 @@ def judge(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> str:
     return f"{len(comparisons)} comparison{',' if len(comparisons) == 1 else 's, all'} equal to the last bit"
 
 
+class ExpectedRun(BaseModel):
+    """What a deterministic run is expected to give."""
+
+    params: Sha256
+    data: Sha256
+    device: str
+    initial: Sha256
+    epochs: list[Sha256]
+    metrics: dict[str, float | None] | None = None
+
+
+class ExpectedFile(BaseModel):
+    """expected/fingerprints.json."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    runs: dict[str, ExpectedRun]
+
+
 def read_expected(layout: Layout) -> dict[str, dict[str, Any]]:
     """The committed fingerprints by run id; empty when there are none."""
     if not layout.expected.is_file():
         return {}
-    content = read_json(layout.expected)
-    if content.get("schema") != EXPECTED_SCHEMA:
-        raise MismatchError(
-            f"{layout.expected}: schema {content.get('schema')!r}, this version reads {EXPECTED_SCHEMA}"
-        )
-    runs: dict[str, dict[str, Any]] = content["runs"]
-    return runs
+    again = "restore the committed file, or write it with `twinrun verify --write-expected`"
+    content = read_document(layout.expected, ExpectedFile, "the fingerprints that `twinrun verify` expects", again)
+    return {run_id: run.model_dump() for run_id, run in content.runs.items()}
 
 
 def write_expected(layout: Layout, records: dict[str, Record]) -> None:

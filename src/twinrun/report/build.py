@@ -84,15 +84,17 @@ def analyze(collected: Path, out: Path, progress: Progress = silent) -> None:
             figures = [] if lacks else list(section.figures(draft))
             index["tables"] += [_table_entry(study, table, write_table(table, folder / "tables")) for table in tables]
             index["figures"] += [_figure_entry(study, figure, save(figure, folder / "figures")) for figure in figures]
-            if study.imported and not (lacks or tables or section.sentences(draft) or section.answers(draft)):
+            answers = [_answer_entry(answer) for answer in section.answers(draft)]
+            sentences = [f"Not recorded: {lacks}."] if lacks else list(section.sentences(draft))
+            if study.imported and not (answers or sentences or any(len(table.frame) for table in tables)):
                 continue
             index["sections"].append(
                 {
                     "name": section.name,
                     "title": said(study, section.title),
                     "about": "" if lacks else said(study, section.about),
-                    "answers": [_answer_entry(answer) for answer in section.answers(draft)],
-                    "sentences": [f"Not recorded: {lacks}."] if lacks else list(section.sentences(draft)),
+                    "answers": answers,
+                    "sentences": sentences,
                     "tables": [table.name for table in tables],
                     "figures": [figure.name for figure in figures],
                 }

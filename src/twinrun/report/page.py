@@ -11,11 +11,12 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from twinrun.collect.cells import unquote
 from twinrun.collect.study import Study, load_study
 from twinrun.report.build import ANALYSIS_SCHEMA
 from twinrun.report.columns import Column, missing
 from twinrun.report.names import procedural_words
-from twinrun.report.table import cells, columns_shown, markdown_table
+from twinrun.report.table import cells, columns_shown, markdown_prose, markdown_table
 from twinrun.study.errors import InputError, MismatchError
 from twinrun.study.files import explain_os_error, read_json, write_text
 
@@ -75,7 +76,7 @@ def _read_index(analysis: Path, study: Study) -> dict[str, Any]:
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+        return unquote(pd.read_csv(path, keep_default_na=False, na_values=[""]))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", AGAIN) from error
     except ValueError as error:
@@ -117,7 +118,8 @@ def _figure(entry: dict[str, Any], analysis: Path) -> dict[str, Any]:
 
 def _answer_line(answer: dict[str, Any]) -> str:
     parts = "; ".join(f"{row['label']}: {row['note']}" for row in answer["rows"])
-    return f"- **{answer['question']} {answer['value']}** {answer['words']}{f' ({parts})' if parts else ''}"
+    said = f"- **{answer['question']} {answer['value']}** {answer['words']}{f' ({parts})' if parts else ''}"
+    return markdown_prose(said)
 
 
 def _markdown(study: Study, index: dict[str, Any], frames: dict[str, pd.DataFrame]) -> str:
@@ -125,16 +127,21 @@ def _markdown(study: Study, index: dict[str, Any], frames: dict[str, pd.DataFram
     tables = {entry["name"]: entry for entry in index["tables"]}
     lines = [f"# Report of the study `{study.info['study']}`", ""]
     if procedural_words(study):
-        lines += [f"**{procedural_words(study)}**", ""]
+        lines += [f"**{markdown_prose(procedural_words(study))}**", ""]
     for section in index["sections"]:
         main = [tables[name] for name in section["tables"] if tables[name]["main"] and len(frames[name])]
         if not (main or section["sentences"] or section["answers"]):
             continue
-        sentences = [f"- {sentence}" for sentence in section["sentences"]]
+        sentences = [f"- {markdown_prose(sentence)}" for sentence in section["sentences"]]
         lines += [f"## {section['title']}", "", *sentences, *map(_answer_line, section["answers"])]
         for entry in main:
             name = f"{entry['thesis_name']}. " if entry["thesis_name"] else ""
-            lines += ["", f"### {name}{entry['title']}", "", *markdown_table(_columns(entry), frames[entry["name"]])]
-            lines += ["", entry["caption"]]
+            lines += [
+                "",
+                f"### {name}{markdown_prose(entry['title'])}",
+                "",
+                *markdown_table(_columns(entry), frames[entry["name"]]),
+            ]
+            lines += ["", markdown_prose(entry["caption"])]
         lines.append("")
     return "\n".join(lines[:-1]) + "\n"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from twinrun.collect.collect import write_csv
+from twinrun.collect.cells import write_csv
 from twinrun.collect.study import remarks as remarks
 from twinrun.report.columns import Column, missing
 from twinrun.study.errors import plural as plural
@@ -125,6 +125,15 @@ def markdown_text(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
+def markdown_prose(text: str) -> str:
+    r"""A sentence whose code stays code, and in which nothing is HTML.
+
+    >>> markdown_prose("`<task>` of <b>")
+    '`<task>` of \\<b>'
+    """
+    return "`".join(part if n % 2 else part.replace("<", r"\<") for n, part in enumerate(text.split("`")))
+
+
 def markdown_table(columns: Sequence[Column], frame: pd.DataFrame) -> list[str]:
     """The lines of a Markdown table; one line that says so where there is no row."""
     if frame.empty:
@@ -144,8 +153,9 @@ def full_title(table: Table) -> str:
 
 def markdown(table: Table) -> str:
     """A Markdown page of one table with its caption, notes and the command that makes it."""
-    lines = [f"### {full_title(table)}", "", *markdown_table(table.columns, table.frame), "", table.caption]
-    lines += [line for note in table.notes for line in ("", note)]
+    prose = [markdown_prose(text) for text in (full_title(table), table.caption, *table.notes)]
+    lines = [f"### {prose[0]}", "", *markdown_table(table.columns, table.frame)]
+    lines += [line for text in prose[1:] for line in ("", text)]
     return "\n".join([*lines, "", f"Made by `{COMMAND}`."]) + "\n"
 
 

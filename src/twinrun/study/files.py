@@ -83,10 +83,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def read_json(path: Path) -> Any:
     """The JSON value in `path`; InputError names the file when it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such file", "run the step before, in the study folder: the one that holds params.yaml"

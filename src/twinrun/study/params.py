@@ -90,7 +90,7 @@ class Params(Block):
         device = self.execution.device
         devices = ("cpu", "cuda") if device == "auto" else (device,)
         epochs = self.tasks[run.task].recipe.epochs
-        expected = Expected(self.run_digest(run), code, data_digest, devices, epochs, self.keeps_model(run))
+        expected = Expected(run.id, self.run_digest(run), code, data_digest, devices, epochs, self.keeps_model(run))
         return state_of(layout.run(run), expected)
 
     @property

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from twinrun.study.checkout import CODE_PARTS
+from twinrun.study.documents import checked, read_document
 from twinrun.study.errors import MismatchError, TwinrunError
 from twinrun.study.files import code_digest, digest, read_json, sha256_file, write_json
 from twinrun.study.layout import COMPUTED_FILES, MEASURED, MODEL, RECORD, Layout
+from twinrun.study.values import Fraction, NotNegative
 
 RECORD_SCHEMA = 1
 
@@ -32,9 +34,9 @@ class Noise(_Block):
 class Metrics(_Block):
     """Test-set metrics of the last epoch; shares in [0, 1], the loss in nats."""
 
-    accuracy: float
-    f1: float  # binary: of class 1; else macro average
-    auc: float | None  # binary: of class 1; else macro one-versus-rest; null when the test set lacks a class
+    accuracy: Fraction
+    f1: Fraction | None  # binary: of class 1, null without one; else mean over the classes that the test set has
+    auc: Fraction | None  # binary: of class 1; else macro one-versus-rest; null when the test set lacks a class
     loss: float
 
 
@@ -63,6 +65,11 @@ class Record(_Block):
     files: dict[str, Sha256]  # the other computed files beside this one
 
     @property
+    def named(self) -> str:
+        """The id of the run that its cell, arm and replicate name."""
+        return f"{self.task}/{self.optimizer}/{self.seed}/{self.arm}_{self.replicate}"
+
+    @property
     def final_fingerprint(self) -> str:
         """The fingerprint after the last epoch that ran."""
         return self.fingerprints[-1] if self.fingerprints else self.initial_fingerprint
@@ -76,14 +83,14 @@ class Measured(_Block):
     record_sha256: Sha256  # ties this file to its record
     started: str  # UTC, ISO 8601
     finished: str
-    train_seconds: float | None  # all epochs, synchronized; null when the run was resumed
-    eval_seconds: float | None
-    total_seconds: float | None
-    energy_joules: float | None
+    train_seconds: NotNegative | None  # all epochs, synchronized; null when the run was resumed
+    eval_seconds: NotNegative | None
+    total_seconds: NotNegative | None
+    energy_joules: NotNegative | None
     energy_note: str | None  # why it was not measured, or from what
-    idle_watts: float | None = None  # power of the GPU before the run began
+    idle_watts: NotNegative | None = None  # power of the GPU before the run began
     resumed: bool
-    attempts: int
+    attempts: Annotated[int, Field(ge=0)]
     shared: bool  # other runs were running on the machine at the same time
     host: dict[str, str | int | float | None]
     versions: dict[str, str]
@@ -117,12 +124,7 @@ def read_record(folder: Path, *, check_files: bool = False) -> Record:
         raise MismatchError(f"{path}: record schema {version!r}, this version reads {RECORD_SCHEMA}", again)
     if body.pop("seal", None) != seal(body):
         raise MismatchError(f"{path}: the record was changed after it was written (its seal does not fit)", again)
-    try:
-        record = Record.model_validate(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise MismatchError(f"{path}: not a record of this version: {where}: {first['msg']}", again) from error
+    record = checked(body, path, Record, "a record of this version", again)
     if check_files:
         for name in (*COMPUTED_FILES, *({MODEL} & record.files.keys())):
             file = folder / name
@@ -135,15 +137,38 @@ def read_measured(folder: Path) -> Measured:
     """Read what was measured beside the record in `folder`, and check that it belongs to that record."""
     path = folder / MEASURED
     again = "remove the folder and train the run again"
-    try:
-        measured = Measured.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise MismatchError(f"{path}: not measurements of this version: {where}: {first['msg']}", again) from error
+    measured = read_document(path, Measured, "measurements of this version", again)
     if measured.record_sha256 != sha256_file(folder / RECORD):
         raise MismatchError(f"{path}: belongs to another record", again)
     return measured
+
+
+class AttemptNote(BaseModel):
+    """attempt.json in the work folder of a run that was begun."""
+
+    model_config = ConfigDict(frozen=True)
+
+    identity: str
+    entropy: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None
+    number: Annotated[int, Field(ge=1)]
+
+
+class Manifest(BaseModel):
+    """What describes a prepared task, as far as others than training read it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    classes: list[str]
+    n_test: Annotated[int, Field(ge=0)]
+    params_digest: Sha256
+    digest: Sha256
+    remarks: list[str]
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a prepared task; MismatchError names what is wrong with it."""
+    again = f"run `twinrun prepare {path.parent.name}` again"
+    return read_document(path, Manifest, "the manifest of a prepared task", again)
 
 
 FINISHED = ("complete", "diverged")
@@ -153,6 +178,7 @@ FINISHED = ("complete", "diverged")
 class Expected:
     """What a record must be to count as the run of this study, here and now."""
 
+    run: str
     params_digest: str
     code_digest: str
     data_digest: str | None  # None: the task is not prepared
@@ -168,8 +194,8 @@ def current_code_digest() -> str:
 
 def prepared_digest(layout: Layout, task: str) -> str | None:
     """The digest of the task's data as they are prepared now; None: not prepared."""
-    manifest = layout.prepared(task) / "manifest.json"
-    return str(read_json(manifest).get("digest")) if manifest.is_file() else None
+    path = layout.prepared(task) / "manifest.json"
+    return read_manifest(path).digest if path.is_file() else None
 
 
 def state_of(folder: Path, expected: Expected) -> str:
@@ -178,9 +204,11 @@ def state_of(folder: Path, expected: Expected) -> str:
         return "missing"
     try:
         record = read_record(folder, check_files=True)
-        read_measured(folder)
+        measured = read_measured(folder)
     except TwinrunError:
         return "damaged"
+    if not record.run == measured.run == record.named == expected.run:
+        return "other run"
     if record.params_digest != expected.params_digest:
         return "other params"
     if record.code_digest != expected.code_digest:

@@ -16,16 +16,19 @@ def evaluate_metrics(
 ) -> Metrics:
     """Metrics of predictions (n, classes) against `labels` (n,).
 
+    F1 of two classes is that of class 1, null where the test set has none of it; of more the mean over the classes
+    that the test set has.
     AUC ranks by log-probability, in the binary case by the difference of the two (the logit): as probabilities,
     confident predictions would all be 1 and tie.
     """
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1)
     if classes == 2:
-        f1 = f1_score(predicted == 1, labels == 1)
+        f1 = f1_score(predicted == 1, labels == 1) if (labels == 1).any() else None
         auc = auc_score(log_probabilities[:, 1] - log_probabilities[:, 0], labels == 1)
     else:
-        f1 = math.fsum(f1_score(predicted == c, labels == c) for c in range(classes)) / classes
+        present = [c for c in range(classes) if (labels == c).any()]
+        f1 = math.fsum(f1_score(predicted == c, labels == c) for c in present) / len(present) if present else None
         parts = [auc_score(log_probabilities[:, c], labels == c) for c in range(classes)]
         auc = None if None in parts else math.fsum(part for part in parts if part is not None) / classes
     return Metrics(
@@ -37,10 +40,8 @@ def evaluate_metrics(
 
 
 def f1_score(predicted: NDArray[np.bool_], actual: NDArray[np.bool_]) -> float:
-    """2 TP / (2 TP + FP + FN); 0 where nothing is positive and nothing was predicted so."""
-    both = int((predicted & actual).sum())
-    either = int(predicted.sum()) + int(actual.sum())
-    return 2 * both / either if either else 0.0
+    """2 TP / (2 TP + FP + FN), where something is positive."""
+    return 2 * int((predicted & actual).sum()) / (int(predicted.sum()) + int(actual.sum()))
 
 
 def auc_score(scores: NDArray[np.float64], actual: NDArray[np.bool_]) -> float | None:

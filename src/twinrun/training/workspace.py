@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from twinrun.study.errors import InputError
-from twinrun.study.files import read_json, write_json
+from twinrun.study.documents import read_document
+from twinrun.study.errors import TwinrunError
+from twinrun.study.files import write_json
 from twinrun.study.layout import CHECKPOINT, LOCK
 from twinrun.study.lock import hold
+from twinrun.study.records import AttemptNote
 from twinrun.training.randomness import fresh_entropy
 
 RESUMED = "wait for it, or stop it; it can be resumed"
@@ -47,8 +49,8 @@ class Workspace:
         before: dict[str, object] = {}
         if path.is_file():
             try:
-                before = read_json(path)
-            except InputError:
+                before = read_document(path, AttemptNote, "the note of an attempt", "").model_dump()
+            except TwinrunError:
                 before = {}  # damaged: begin afresh
         same = before.get("identity") == identity
         entropy = str(before["entropy"]) if same and before.get("entropy") else None

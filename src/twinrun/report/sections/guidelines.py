@@ -163,7 +163,7 @@ def _seeds(draft: Draft, task: str) -> Iterator[Guideline]:
 
 
 def _ensembles(draft: Draft, task: str) -> Iterator[Guideline]:
-    if not draft.study.records("probabilities"):
+    if "hidden" not in draft.tables:
         return
     gains = chosen(draft.frame("hidden"), task=task, arm="nd")["ensemble_gain"].dropna()
     interval = mean_interval(gains)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from scipy import special, stats
 
-from twinrun.collect.collect import write_csv
+from twinrun.collect.cells import write_csv
 from twinrun.report.thesis.checks import all_checks
 from twinrun.report.thesis.reported import Check
 from twinrun.report.thesis.tables import RUNS, TITLES, PublishedCell, published_cells
