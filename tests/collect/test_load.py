@@ -45,6 +45,8 @@ def test_measured_numbers_are_not_negative() -> None:
     assert frame["attempts"].tolist() == [1.0, 2.0]
     with pytest.raises(MismatchError, match="the column energy_joules holds something negative"):
         check_measured(pd.DataFrame({"energy_joules": [1.0, -0.5]}), PATH)
+    with pytest.raises(MismatchError, match="the column train_seconds holds something negative or infinite"):
+        check_measured(pd.DataFrame({"train_seconds": [1.0, math.inf]}), PATH)
 
 
 def test_labels_are_classes_or_unknown_throughout() -> None:
@@ -61,10 +63,20 @@ def test_a_study_with_damaged_arrays_or_curves_is_refused(tmp_path: Path) -> Non
     probabilities = np.load(path)
     probabilities[2, 0, 0] = math.nan
     np.save(path, probabilities)
-    study = load_study(folder)
-    assert len(list(study.stream("digits", [2]))) == 1
     with pytest.raises(MismatchError, match=r"cracks/probabilities\.npy: cracks/adam/0/nd_2 is complete, but has"):
-        list(study.stream("cracks", [0, 2]))
+        load_study(folder)
+    probabilities[2, 0, 0] = 1.5
+    np.save(path, probabilities)
+    with pytest.raises(MismatchError, match=r"cracks/adam/0/nd_2 is complete, but has probabilities outside of 0 to 1"):
+        load_study(folder)
+    labels = np.load(folder / "digits" / "labels.npy")
+    np.save(folder / "digits" / "labels.npy", np.full_like(labels, -1))
+    with pytest.raises(MismatchError, match=r"digits/labels\.npy: no labels, though digits/adam/0/det_1 is complete"):
+        load_study(folder)
+    np.save(folder / "digits" / "labels.npy", labels[::-1].copy())
+    with pytest.raises(MismatchError, match=r"results\.csv: digits/adam/0/det_1 has accuracy .* by its predictions"):
+        load_study(folder)
+    np.save(folder / "digits" / "labels.npy", labels)
     curves = (folder / "curves.csv").read_text()
     (folder / "curves.csv").write_text(curves + curves.splitlines()[-1] + "\n")
     with pytest.raises(MismatchError, match=r"collected/curves\.csv: duplicated epochs or runs"):

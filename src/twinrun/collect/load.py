@@ -105,7 +105,7 @@ def check_labels(labels: NDArray[Any], classes: int, path: Path) -> None:
         raise MismatchError(f"{path}: labels that are none of the {classes} classes", AGAIN)
 
 
-def check_values(results: pd.DataFrame, path: Path, metrics: tuple[str, ...]) -> None:
+def check_values(results: pd.DataFrame, path: Path, metrics: tuple[str, ...] = (*METRICS, "loss")) -> None:
     """Make the metrics numbers; MismatchError for a text, a share outside [0, 1], an unknown status, a foreign id."""
     for name in metrics:
         results[name] = _numbers(results, name, path)

@@ -81,6 +81,9 @@ class StudyArrays:
         """Hold the accuracies of results.csv against the predictions: MismatchError."""
         runs = self.results[(self.results["task"] == task) & (self.results["status"] == "complete")]
         labels = self.labels(task)
+        if len(runs) and (labels < 0).any():
+            path = self.folder / task / "labels.npy"
+            raise MismatchError(f"{path}: no labels, though {runs['id'].iloc[0]} is complete", AGAIN)
         predicted = self.stream(task, runs["row"].tolist())
         for run, accuracy, values in zip(runs["id"], runs["accuracy"], predicted, strict=True):
             right = int((values.argmax(axis=1) == labels).sum()) / len(labels) if len(labels) else math.nan

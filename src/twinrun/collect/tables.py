@@ -170,7 +170,7 @@ def _parquet_file(path: Path) -> Any:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
-        hint = "`pip install pyarrow`, or save the table as .csv or .npz"
+        hint = "`pip install pyarrow` (the extra `parquet`), or save the table as .csv or .npz"
         raise InputError(f"{path}: reading Parquet takes the package pyarrow, which is not installed", hint) from error
     try:
         return parquet.ParquetFile(path)
