@@ -10,6 +10,7 @@ from tests.conftest import REPOSITORY
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
 from twinrun.launch.verify import read_expected, select
+from twinrun.study.errors import MismatchError
 from twinrun.study.files import read_json, write_json
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
@@ -99,9 +100,13 @@ def test_data_that_are_not_prepared_are_one_sentence(study: Layout, cli: Cli) ->
 
 
 def test_expected_of_another_schema(study: Layout) -> None:
-    write_json(study.expected, {"schema": 9, "runs": {}})
-    with pytest.raises(Exception, match="schema 9"):
-        read_expected(study)
+    for content, words in (
+        ({"schema": 9, "runs": {}}, "schema 9"), ({"schema": 1}, "runs is missing"), ([], "it holds a list"),
+        ({"schema": 1, "runs": {RUN: 7}}, f"runs.{RUN} is wrong"),
+    ):  # fmt: skip
+        write_json(study.expected, content)
+        with pytest.raises(MismatchError, match=words):
+            read_expected(study)
 
 
 def test_expected_is_that_of_the_sample_study() -> None:

@@ -233,8 +233,14 @@ def _pickled(folder: Path) -> None:
         (_cell("results", "seed", 7), "digits/adam/0/det_1 is not the run that its row describes"),
         (_cell("measured", "train_seconds", "long"), "measured.csv: the column train_seconds"),
         (_cell("measured", "energy_joules", -1), "measured.csv: the column energy_joules holds something negative"),
-        (_replace("study.json", '"head_size"', '"size"'), "study.json: tasks.digits.head_size is missing"),
-        (_replace("study.json", '"optimizers": [', '"optimisers": ['), "study.json: grid.optimizers is missing"),
+        (
+            _replace("study.json", '"head_size"', '"size"'),
+            "study: tasks.digits.head_size is missing",
+        ),
+        (
+            _replace("study.json", '"optimizers": [', '"optimisers": ['),
+            "study: grid.optimizers is missing",
+        ),
         (lambda folder: np.save(folder / "digits/labels.npy", np.full(80, 10)), "labels.npy: labels that are none of"),
     ],
 )

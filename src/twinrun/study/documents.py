@@ -27,5 +27,9 @@ def checked(content: Any, path: Path, model: type[Document], what: str, hint: st
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        said = "is missing" if first["type"] == "missing" else f"is wrong ({first['msg']})"
-        raise MismatchError(f"{path}: not {what}: {where} {said}", hint) from error
+        said = f"{where} is missing" if first["type"] == "missing" else f"{where} is wrong ({first['msg']})"
+        if first["type"] == "value_error":
+            said = str(first["ctx"]["error"])
+        if where == "schema":
+            said = f"schema {content.get('schema')!r}, which this version does not read"
+        raise MismatchError(f"{path}: not {what}: {said}", hint) from error
