@@ -27,7 +27,7 @@ NOT_RECORDED = {
     "runtime": "seconds and joules", "energy": "seconds and joules",
     "tests": "deterministic runs to hold the others against",
 }  # fmt: skip
-PREDICTIONS = dict.fromkeys(("predictions", "hidden"), "what the runs predict for each test example")
+PREDICTIONS = dict.fromkeys(("predictions", "hidden", "statement"), "what the runs predict for each test example")
 
 
 def reported(root: Path, table: Path, **options: str) -> Layout:

@@ -181,7 +181,7 @@ def _said(sd: StudySd) -> str:
 
 
 def _procedural(study: Study, task: str) -> str:
-    return " The images are drawn by a program." if study.info["tasks"][task]["procedural"] else ""
+    return " The images are drawn by a program." if study.procedural(task) else ""
 
 
 def _model(setting: Setting) -> str:
@@ -204,4 +204,5 @@ SECTION = Section(
         "`claim`) prints them alone. What a study cannot know, such as why its size was chosen, is for you to add."
     ),
     sentences=sentences,
+    needs="predictions",
 )
