@@ -103,7 +103,7 @@ def _plan(ladder: Ladder, device: str, blocks: int, seconds: float, warmup: floa
     return (
         f"cost on {device}, {what}: {', '.join(ladder.rungs)}\n"
         f"each block starts a process for each and measures each twice{idle}: about {block:.0f} s a block, "
-        f"{blocks * block / 60:.0f} minutes for {blocks}, and longer where a step takes more than a third of a second"
+        f"{blocks * block / 60:.1f} min for all {blocks}, and longer where a step takes more than a third of a second"
     )
 
 
