@@ -121,14 +121,14 @@ def import_results(
         for entry in entries if rows else ():
             computed[entry["place"]] = dict(rows[entry["place"]][1])
         known = (name for name in METRICS if any(values.get(name) is not None for values in computed.values()))
-        found = list(read[0].numbers) or list(known)
-        _write(building, study, entries, computed, described, read, found, sources)
+        metrics = list(read[0].numbers) or list(known)
+        _write(building, study, entries, computed, described, read, metrics, sources)
     kinds = [entry["arm"] for entry in entries]
     return ImportSummary(
         study=study, runs=len(entries), arms=tuple(dict.fromkeys(kinds)),
         examples={task: described[task]["n_test"] for task in described},
         sets=tuple(dict.fromkeys(f"{entry['task']}/{entry['optimizer']}" for entry in entries)),
-        metrics=tuple(found), positive=tuple(d["classes"][1] for d in described.values() if len(d["classes"]) == 2),
+        metrics=tuple(metrics), positive=tuple(d["classes"][1] for d in described.values() if len(d["classes"]) == 2),
         unread=tuple(dict.fromkeys(name for part in read for name in part.unread)),
         inferred=not any(key.arm for key in keys), folder=folder,
     )  # fmt: skip

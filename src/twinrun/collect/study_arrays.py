@@ -161,8 +161,8 @@ class StudyArrays:
                 wanted["features.npy"] = (kept, *features)
             for name, shape in wanted.items():
                 path = self.folder / task / name
-                found = read_array(path).shape
-                if found != shape:
-                    raise MismatchError(f"{path}: shape {found}, but results.csv and self.json say {shape}", AGAIN)
+                actual = read_array(path).shape
+                if actual != shape:
+                    raise MismatchError(f"{path}: shape {actual}, but results.csv and self.json say {shape}", AGAIN)
             check_labels(self.labels(task), classes, self.folder / task / "labels.npy")
             self._hold_predictions(task)

@@ -188,10 +188,10 @@ def _parquet(path: Path, columns: Columns) -> Iterator[pd.DataFrame]:
 
 def _names(cells: Any) -> pd.Categorical[Any]:
     """Cells as text: whole numbers without a decimal point."""
-    found = pd.Categorical(cells).remove_unused_categories()
-    names = [plain_name(value) for value in found.categories]
+    categories = pd.Categorical(cells).remove_unused_categories()
+    names = [plain_name(value) for value in categories.categories]
     order = {name: place for place, name in enumerate(dict.fromkeys(names))}
-    codes = np.array([*(order[name] for name in names), -1])[found.codes]  # `1` and `1.0` are one name
+    codes = np.array([*(order[name] for name in names), -1])[categories.codes]  # `1` and `1.0` are one name
     return pd.Categorical.from_codes(codes, pd.Index(list(order), dtype=object))
 
 
@@ -279,8 +279,8 @@ def parse_columns(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """
     named = {}
     for text in texts:
-        role, found, names = text.partition("=")
-        if role not in ROLES or not found or not all(name.strip() for name in names.split(",")):
+        role, equals, names = text.partition("=")
+        if role not in ROLES or not equals or not all(name.strip() for name in names.split(",")):
             raise InputError(f"--column {text!r}", f"ROLE=NAME, such as model=arch; roles: {', '.join(ROLES)}")
         named[role] = tuple(name.strip() for name in names.split(","))
         if len(named[role]) > 1 and role not in FACTORS:
