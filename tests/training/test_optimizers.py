@@ -13,7 +13,7 @@ from torch import nn
 
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
-from twinrun.study.schema import Adam, Cosine, Exponential, Sgd
+from twinrun.study.schema import Adam, AdamW, Cosine, Exponential, Sgd, Step
 from twinrun.training.optimizers import build_optimizer, learning_rate, set_learning_rate
 
 
@@ -41,6 +41,21 @@ def test_cosine_is_pytorchs() -> None:
         reference.step()
 
 
+def test_steps_and_a_warm_up_are_pytorchs() -> None:
+    """A rate that rises for three epochs and drops after two and five more; the warm-up of any schedule is the same."""
+    settings = Sgd(lr=0.1, schedule=Step(kind="step", factor=0.2, epochs=[2, 5], warmup_epochs=3))
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    rising = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.25, total_iters=3)
+    dropping = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[2, 5], gamma=0.2)
+    reference = torch.optim.lr_scheduler.SequentialLR(optimizer, [rising, dropping], milestones=[3])
+    for epoch in range(12):
+        assert learning_rate(settings, epoch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-7), epoch
+        optimizer.step()
+        reference.step()
+    cosine = Adam(lr=0.1, schedule=Cosine(kind="cosine", t_max_epochs=4, warmup_epochs=3))
+    assert [learning_rate(cosine, epoch) for epoch in range(4)] == [0.025, 0.05, 0.075, 0.1]
+
+
 def test_rates_have_nine_digits() -> None:
     settings = Sgd(lr=0.1, schedule=Cosine(kind="cosine", t_max_epochs=7))
     for epoch in range(7):
@@ -54,6 +69,10 @@ def test_rates_have_nine_digits() -> None:
         (
             Sgd(lr=0.1, momentum=0.9, weight_decay=0.01, schedule=Cosine(kind="cosine", t_max_epochs=9)),
             lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.01, foreach=False),
+        ),
+        (
+            AdamW(lr=0.1, beta1=0.8, weight_decay=0.2, schedule=Cosine(kind="cosine", t_max_epochs=9)),
+            lambda p: torch.optim.AdamW(p, lr=0.05, betas=(0.8, 0.999), weight_decay=0.2, foreach=False),
         ),
         (
             Adam(lr=0.1, beta1=0.8, beta2=0.99, weight_decay=0.01, schedule=Cosine(kind="cosine", t_max_epochs=9)),

@@ -15,6 +15,11 @@ def remarks(manifest: dict[str, Any]) -> list[str]:
     if skipped:
         names = ", ".join(list(skipped)[:_NAMED]) + (" and more" if len(skipped) > _NAMED else "")
         lines.append(f"{len(skipped)} images left out (on_error: skip): {names}; reasons are in its manifest.json")
+    if positive := manifest["extra"].get("positive_by_name"):
+        lines.append(
+            f"the positive class of F1 and AUC is {positive}, for its name comes second; `positive:` in the data block "
+            "chooses"
+        )
     if sides := manifest["extra"].get("split_folders"):
         lines.append("split by folders: " + ", ".join(f"{name} is {side}" for name, side in sides.items()))
     if passed := manifest["extra"].get("passed_over"):

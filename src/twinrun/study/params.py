@@ -135,6 +135,7 @@ def _keys(block: type[BaseModel]) -> list[str]:
 _BLOCKS: dict[str, type[BaseModel]] = {
     "": Params, "grid": Grid, "execution": Execution, "analysis": Analysis, "task": Task, "model": ModelSpec,
     "recipe": schema.Recipe, "augment": schema.Augment, "optimizers": schema.TaskOptimizers, "adam": schema.Adam,
+    "adamw": schema.AdamW, "step": schema.Step,
     "sgd": schema.Sgd, "cifar10": schema.Cifar10, "sdnet2018": schema.Sdnet2018, "cbis_ddsm": schema.CbisDdsm,
     "image_folder": schema.ImageFolder,
     "exponential": schema.Exponential, "cosine": schema.Cosine,

@@ -23,7 +23,7 @@ class Grid(Block):
     """Which runs the study has: the product of the four lists, in their order."""
 
     tasks: Annotated[list[Name], Field(min_length=1)]
-    optimizers: Annotated[list[Literal["adam", "sgd"]], Field(min_length=1)]
+    optimizers: Annotated[list[Literal["adam", "adamw", "sgd"]], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
     runs: Annotated[list[str], Field(min_length=1)]
 
@@ -105,9 +105,8 @@ class ImageFolder(_Source):
 
     reader: Literal["image_folder"]
     table: Annotated[str, Field(min_length=1)] | None = None  # CSV: path, label[, split][, group]; beside the params
-    classes: Annotated[list[str], Field(min_length=2)] | None = (
-        None  # their order; null: by name. Of two, 2nd: positive
-    )
+    classes: Annotated[list[str], Field(min_length=2)] | None = None  # their order; null: by name
+    positive: str | None = None  # of two classes that of which F1 and AUC are; null: the second of `classes`
     color: Literal["rgb", "gray"] = "rgb"  # every image is made so
     fit: Literal["pad", "crop", "stretch"] = "pad"  # of non-square images: black added, the middle cut out, distorted
     group_pattern: str | None = None  # regular expression: what it finds in a file's name stays on one side
@@ -122,6 +121,8 @@ class ImageFolder(_Source):
             raise ValueError("a table says the groups in its column group: remove group_pattern")
         if self.classes and len(set(self.classes)) < len(self.classes):
             raise ValueError("classes names one twice")
+        if self.classes and self.positive and self.positive != self.classes[1]:
+            raise ValueError("positive is the second of two classes: name it second in classes, or leave classes out")
         try:
             re.compile(self.group_pattern or "")
         except re.error as error:
@@ -165,7 +166,13 @@ class Recipe(Block):
         return value
 
 
-class Exponential(Block):
+class _Schedule(Block):
+    """In the first `warmup_epochs` the rate rises by lr / (warmup_epochs + 1) an epoch; t is counted after them."""
+
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+
+
+class Exponential(_Schedule):
     """lr(t) = lr * factor^(t / period_epochs), t in epochs."""
 
     kind: Literal["exponential"]
@@ -173,7 +180,7 @@ class Exponential(Block):
     period_epochs: Above = 1.0
 
 
-class Cosine(Block):
+class Cosine(_Schedule):
     """lr(t) = lr_min + (lr - lr_min) (1 + cos(pi t / t_max_epochs)) / 2, t in epochs; it rises again after t_max."""
 
     kind: Literal["cosine"]
@@ -181,7 +188,15 @@ class Cosine(Block):
     lr_min: NotNegative = 0.0
 
 
-Schedule = Annotated[Exponential | Cosine, Discriminator("kind")]
+class Step(_Schedule):
+    """lr(t) = lr * factor^(how many of `epochs` are not after t), t in epochs."""
+
+    kind: Literal["step"]
+    factor: Annotated[float, Field(gt=0, le=1)]
+    epochs: Annotated[list[Positive], Field(min_length=1)]
+
+
+Schedule = Annotated[Exponential | Cosine | Step, Discriminator("kind")]
 
 
 class Adam(Block):
@@ -193,6 +208,10 @@ class Adam(Block):
     eps: Above = 1e-8
     weight_decay: NotNegative = 0.0
     schedule: Schedule
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the weights apart from the gradient."""
 
 
 class Sgd(Block):
@@ -208,6 +227,7 @@ class TaskOptimizers(Block):
     """The settings of each optimizer of the grid."""
 
     adam: Adam | None = None
+    adamw: AdamW | None = None
     sgd: Sgd | None = None
 
 

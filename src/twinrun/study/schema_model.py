@@ -31,6 +31,16 @@ class ModelSpec(Block):
     pretrained: str | None = None  # safetensors or torchvision .pth weights, relative to the params file; width 1 only
     pretrained_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")] | None = None  # or its beginning
 
+    @property
+    def words(self) -> str:
+        """The network's name and width, or the function that makes it with its arguments.
+
+        >>> ModelSpec(factory="models.net:build", arguments={"width": 8}).words
+        'models.net:build, width 8'
+        """
+        given = [f"{key} {value}" for key, value in (self.arguments or {}).items()]
+        return ", ".join([self.name or self.factory or "", *given, *([f"width {self.width:g}"] * (self.width != 1.0))])
+
     @field_validator("name")
     @classmethod
     def _known(cls, name: str | None) -> str | None:

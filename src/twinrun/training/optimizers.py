@@ -1,4 +1,4 @@
-"""Adam and SGD as the params say, and the learning rate of each epoch by the thesis's formulas."""
+"""Adam, AdamW and SGD as the params say, and the learning rate of each epoch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from twinrun.study import schema
 
@@ -32,6 +32,12 @@ class EagerAdam(Eager, Adam):
     step: Any = torch.no_grad()(unwrap(Adam.step))
 
 
+class EagerAdamW(Eager, AdamW):
+    """AdamW, whose step is Adam's."""
+
+    step: Any = torch.no_grad()(unwrap(AdamW.step))
+
+
 class EagerSgd(Eager, SGD):
     """SGD."""
 
@@ -41,7 +47,7 @@ class EagerSgd(Eager, SGD):
 def build_optimizer(settings: schema.Adam | schema.Sgd, model: nn.Module) -> Optimizer:
     """The optimizer; fused, because the plain CPU implementation takes its square roots from MKL, whose bits vary."""
     if isinstance(settings, schema.Adam):
-        return EagerAdam(
+        return (EagerAdamW if isinstance(settings, schema.AdamW) else EagerAdam)(
             model.parameters(),
             lr=settings.lr,
             betas=(settings.beta1, settings.beta2),
@@ -59,13 +65,18 @@ def build_optimizer(settings: schema.Adam | schema.Sgd, model: nn.Module) -> Opt
 
 
 def learning_rate(settings: schema.Adam | schema.Sgd, epoch: int) -> float:
-    """The rate of an epoch, counted from 0 (thesis, equations 2.1 and 2.2).
+    """The rate of an epoch, counted from 0 (exponential and cosine: thesis, equations 2.1 and 2.2).
 
     Rounded to nine digits: the last bits of cos and pow differ between C libraries, and would change every weight.
     """
     schedule = settings.schedule
+    if epoch < schedule.warmup_epochs:
+        return float(f"{settings.lr * (epoch + 1) / (schedule.warmup_epochs + 1):.9g}")
+    epoch -= schedule.warmup_epochs
     if isinstance(schedule, schema.Exponential):
         rate = settings.lr * schedule.factor ** (epoch / schedule.period_epochs)
+    elif isinstance(schedule, schema.Step):
+        rate = settings.lr * schedule.factor ** sum(epoch >= drop for drop in schedule.epochs)
     else:
         rate = (
             schedule.lr_min

@@ -63,6 +63,25 @@ def pixels(path: Path, name: str, **keys: Any) -> np.ndarray:
 TREE = ["train/cat/1.png", "train/dog/1.png", "test/cat/2.png", "test/dog/2.png"]
 
 
+def test_the_positive_class_is_chosen_and_never_in_silence(tmp_path: Path) -> None:
+    """`positive` puts it second; without it the order of names does, and a remark says so."""
+    path = write(tmp_path / "x", TREE)
+    assert index_of(path, positive="cat").classes == ("dog", "cat")
+    chosen = prepare("own", block(source=str(path), positive="cat"), tmp_path, tmp_path / "a", lambda *_: None)
+    by_name = prepare("own", block(source=str(path)), tmp_path, tmp_path / "b", lambda *_: None)
+    assert chosen["classes"] == ["dog", "cat"]
+    assert not [line for line in chosen["remarks"] if "positive" in line]
+    assert [line for line in by_name["remarks"] if "positive" in line] == [
+        "the positive class of F1 and AUC is dog, for its name comes second; `positive:` in the data block chooses"
+    ]
+    named = prepare("own", block(source=str(path), positive="dog"), tmp_path, tmp_path / "c", lambda *_: None)
+    assert named["digest"] == by_name["digest"], "a name for what was so changes no run's data"
+    refused = " ".join(said(path, positive="bird").split())
+    assert "positive: 'bird' is not one of two classes one of two classes; there are cat, dog" in refused
+    with pytest.raises(ValueError, match="positive is the second of two classes"):
+        block(classes=["dog", "cat"], positive="dog")
+
+
 @pytest.mark.parametrize("around", ["", "my set/", "a/b/"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_tree_with_its_own_split(around: str, packed: bool, tmp_path: Path) -> None:

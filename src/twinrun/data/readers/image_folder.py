@@ -57,6 +57,8 @@ def index_image_folder(archive: Archive, data: ImageFolder, root: Path) -> Index
     extra["left_out"] = dict(sorted(Counter(row.split for row in rows if row.split in LEFT_OUT).items()))
     rows = [row for row in rows if row.split not in LEFT_OUT]
     classes = _order_classes(archive, data, {row.label for row in rows})
+    if len(classes) == 2 and data.classes is None and data.positive is None:
+        extra["positive_by_name"] = classes[1]
     sides = _choose_sides(archive, data, rows)
     numbers = {name: number for number, name in enumerate(classes)}
     examples = [
@@ -183,6 +185,12 @@ def _read_table(archive: Archive, data: ImageFolder, path: Path) -> tuple[list[_
 
 def _order_classes(archive: Archive, data: ImageFolder, labels: set[str]) -> tuple[str, ...]:
     if data.classes is None:
+        positive = normalize("NFC", data.positive or "")
+        if data.positive and (len(labels) != 2 or positive not in labels):
+            hint = f"one of two classes; there are {', '.join(sorted(labels))}"
+            raise InputError(f"{archive.path}: positive: {data.positive!r} is not one of two classes", hint)
+        if data.positive:
+            return (*(labels - {positive}), positive)
         numbers = all(map(str.isdecimal, labels))
         return tuple(sorted(labels, key=(lambda name: (int(name), name)) if numbers else None))
     classes = tuple(normalize("NFC", name) for name in data.classes)
