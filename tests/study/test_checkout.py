@@ -37,6 +37,20 @@ def test_the_same_code_elsewhere_is_accepted(folder: Layout, tmp_path: Path) -> 
     require_same_code(Layout(REPOSITORY))
 
 
+def test_an_environment_that_was_copied_with_its_folder_is_refused(
+    folder: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even while the code is the same: whatever is changed in the copy would not be what runs."""
+    require_same_code(folder)
+    monkeypatch.setattr("sys.prefix", str(folder.root / ".venv"))
+    with pytest.raises(MismatchError) as caught:
+        require_same_code(folder)
+    assert f"the environment of this folder, {folder.root}/.venv, runs the code of another checkout" in str(
+        caught.value
+    )
+    require_same_code(folder, running=folder.source)
+
+
 @pytest.mark.parametrize("change", ["edited", "removed", "added"])
 def test_other_code_is_refused(change: str, folder: Layout) -> None:
     file = folder.source / "training" / "loop.py"

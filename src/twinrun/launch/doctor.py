@@ -96,10 +96,13 @@ def _study(root: Path, gpu: list[Finding]) -> list[Finding]:
 def _code(root: Path) -> list[Finding]:
     revision = image_revision()
     findings = [Finding("note", f"container: an image of commit {revision}")] if revision is not None else []
+    source, running = Layout(root).source, Path(__file__).parents[1]
     try:
         require_same_code(Layout(root), (*CODE_PARTS, *REPORT_PARTS))
     except TwinrunError as error:
-        return [*findings, Finding("bad", f"code: {error.message}")]
+        return [*findings, Finding("bad", f"code: {error.message}; {error.hint}")]
+    if source.is_dir() and not source.samefile(running):
+        findings.append(Finding("note", f"code: that of {running} runs, which equals this folder's: edits here do not"))
     return findings
 
 

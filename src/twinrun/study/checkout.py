@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def require_same_code(layout: Layout, parts: Iterable[str] = CODE_PARTS, *, runn
     running = running or Path(__file__).parents[1]
     if not layout.source.is_dir() or layout.source.samefile(running):
         return
+    if Path(sys.prefix).is_relative_to(layout.root.resolve()):  # even while both are equal: an edit here would not run
+        raise MismatchError(
+            f"the environment of this folder, {sys.prefix}, runs the code of another checkout: {running}",
+            "it was copied with the folder: remove it, and `make environment` makes a new one",
+        )
     own, theirs = _files(running, parts), _files(layout.source, parts)
     different = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
     if different:
