@@ -44,11 +44,18 @@ class Comparison:
 def select(params: Params, layout: Layout, ids: Sequence[str], *, first: bool, replay: bool) -> list[Run]:
     """The named runs, else every deterministic one; with `replay` also every one whose emulated noise is recorded.
 
-    With `first`, one run per task, optimizer and arm.
+    Of the arm `det` the first of each cell: the report holds the others against it. With `first`, one run per task,
+    optimizer and arm.
     """
     if ids:
         return [params.find(run_id) for run_id in ids]
-    wanted = [run for run in params.runs if not run.free_noise or (replay and _has_emulated_noise(layout.run(run)))]
+    alike = {run.cell: run for run in reversed(params.runs) if run.arm == "det"}
+    wanted = [
+        run
+        for run in params.runs
+        if (alike[run.cell] == run if run.arm == "det" else not run.free_noise)
+        or (replay and _has_emulated_noise(layout.run(run)))
+    ]
     if not first:
         return wanted
     chosen: dict[tuple[str, str, str], Run] = {}
