@@ -23,10 +23,10 @@ help:
 	@echo 'make clean   remove what a study made, but not its data and environment'
 
 study: environment
-	dvc pull --quiet --remote datastore data.dvc
-	dvc repro --quiet prepare
-	twinrun sweep
-	dvc repro
+	@dvc pull --quiet --remote datastore data.dvc
+	@dvc repro --quiet prepare
+	@twinrun sweep
+	@twinrun finish
 	@echo "report: $(CURDIR)/report/index.html"
 
 test: test-environment

@@ -88,7 +88,7 @@ def test_version(cli: Cli) -> None:
 
 
 def test_plan_lists_the_grid(cli: Cli, study: Layout) -> None:
-    code, out, _ = cli("plan")
+    code, out, _ = cli("plan", "--ids")
     assert code == 0
     lines = out.splitlines()
     assert len(lines) == 32
@@ -96,12 +96,24 @@ def test_plan_lists_the_grid(cli: Cli, study: Layout) -> None:
     assert lines[-1] == "31\tcuts/sgd/7/nd_2"
 
 
+def test_plan_says_what_the_study_is(cli: Cli, study: Layout) -> None:
+    code, out, _ = cli("plan")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == ("study tiny: 32 runs = 2 tasks x 2 optimizers x 2 seeds x 4 runs (det_1, det_2, nd_1, nd_2)")
+    assert "  classes  4: a, b, c, d; F1 and AUC are means over the classes" in lines
+    # The source is looked for where the data are prepared, too.
+    source = read_params(study.root / "params.yaml").tasks["shapes"].data.source
+    assert f"prepared from {source}, which is not there" in out
+    assert "F1 and AUC of the class" in out
+
+
 def test_plan_names_the_data_that_are_not_there(cli: Cli, study: Layout) -> None:
     shutil.rmtree(study.prepared("cuts"))
     source = read_params(study.root / "params.yaml").tasks["cuts"].data.source
     code, out, err = cli("plan")
     assert code == 2
-    assert len(out.splitlines()) == 32
+    assert f"{source}, which is not there; not prepared yet: `twinrun prepare cuts`" in out
     assert err.startswith(f"twinrun: tasks.cuts.data.source: {source}: no such file or folder\n")
     assert "tasks.shapes" not in err  # it is prepared
     (study.root / source).mkdir(parents=True)
@@ -119,7 +131,7 @@ def test_plan_needs_no_torch(study: Layout) -> None:
 
 def test_plan_of_the_thesis(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = cli("plan", "--params", str(REPOSITORY / "studies" / "thesis.yaml"))
+    code, out, err = cli("plan", "--ids", "--params", str(REPOSITORY / "studies" / "thesis.yaml"))
     assert code == 2
     assert "tasks.cbis_ddsm.data.source: " in err
     assert len(out.splitlines()) == 180

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from contextlib import nullcontext
 from itertools import pairwise
@@ -191,7 +192,8 @@ def test_an_unknown_task_is_named(cli: Cli) -> None:  # noqa: F811
 def test_a_plan_with_an_estimate_probes_each_kind_once(cli: Cli, study: Layout) -> None:  # noqa: F811
     code, out, _ = cli("plan", "--estimate")
     assert code == 0
-    counts = {line.split("\t")[0]: int(line.split("\t")[1]) for line in out.splitlines()[1:9]}
+    rows = [re.split(r"  +", line) for line in out.splitlines()[1:9]]
+    counts = {row[0]: int(row[1]) for row in rows}
     assert sum(counts.values()) == 32
     assert set(counts.values()) == {4}
     assert "one run after the other on this" in out

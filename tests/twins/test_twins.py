@@ -122,7 +122,8 @@ def test_an_interrupt_names_the_folder_that_is_left(twins: Cli) -> None:
 
 
 def test_the_arm_all_gives_each_twin_its_seed(twins: Cli) -> None:
-    code, _, _ = twins("--arm", "all", *METRIC, words="seeded")
+    code, out, _ = twins("--arm", "all", *METRIC, words="seeded")
+    assert ": mean " in out.splitlines()[0], "the metric first"
     assert code == 4
     used = [twin["seed"] for twin in result()["twins"]]  # type: ignore[attr-defined]
     assert len(set(used)) == 2

@@ -38,15 +38,14 @@ def audit(
         else:
             params = load_params(params_file)
             result = audit_task(params, subject, Layout(), device or params.execution.device, repeats)
+    bad = sum(finding.level == "bad" for finding in result.findings)
+    operations = f"operation{'' if bad == 1 else 's'} that may give other bits from run to run"
+    print(f"{subject}: {bad or 'no'} {operations}, of {result.operations} in a training step")
     _print(result)
     if out:
         write_json(out, result.facts())
-    bad = sum(finding.level == "bad" for finding in result.findings)
     if bad:
-        raise MismatchError(f"{subject}: {bad} findings of operations that may give other bits from run to run")
-    print(
-        f"{subject}: no operation that may give other bits from run to run, of {result.operations} in a training step"
-    )
+        raise MismatchError(f"{subject}: {bad} {operations}")
 
 
 def _print(result: Audit) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from twinrun.cli.options import DEFAULT_PARAMS, ParamsFile, load_params
 from twinrun.study.errors import InputError, plain
 from twinrun.study.layout import Layout
+
+if TYPE_CHECKING:  # heavy to import
+    from twinrun.study.params import Params
 
 data_app = typer.Typer(no_args_is_help=True, help="Fetch or make what a study reads.")
 
@@ -51,15 +54,27 @@ def prepare(
     params_file: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Decode, resize and pack a task's images once, into prepared/."""
-    from twinrun.data.prepare import prepare as prepare_task
-    from twinrun.launch.progress import Progress
-
     params = load_params(params_file)
     for task in tasks or params.grid.tasks:
         if task not in params.tasks:
             raise InputError(f"task {task!r} is not in {params_file}", f"tasks: {', '.join(params.tasks)}")
-        with Progress(f"prepare {task}", 1) as progress:
-            manifest = prepare_task(task, params.tasks[task].data, Path(), Layout().prepared(task), progress.update)
-        print(f"{task}: {manifest['n_train']} train and {manifest['n_test']} test images, digest {manifest['digest']}")
-        for line in manifest["remarks"]:
-            print(f"{task}: {plain(line)}")
+        prepare_one(params, task)
+
+
+def prepare_one(params: Params, task: str) -> None:
+    """Pack the images of one task and say what they are; in a fresh clone the sample data are brought first."""
+    from twinrun.data.prepare import prepare as prepare_task
+    from twinrun.launch.dvc import bring_sample
+    from twinrun.launch.progress import Progress
+
+    bring_sample(Path(), params.tasks[task].data.source)
+    with Progress(f"prepare {task}", 1) as progress:
+        manifest = prepare_task(task, params.tasks[task].data, Path(), Layout().prepared(task), progress.update)
+    classes = manifest["classes"]
+    positive = f", positive {classes[1]}" if len(classes) == 2 else ""
+    print(
+        f"{task}: {manifest['n_train']} train and {manifest['n_test']} test images, {len(classes)} classes"
+        f"{positive}, digest {manifest['digest']}"
+    )
+    for line in manifest["remarks"]:
+        print(f"{task}: {plain(line)}")

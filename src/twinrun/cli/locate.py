@@ -74,7 +74,7 @@ def _locate_all(pairs: dict[str, tuple[str, str] | None], layout: Layout, locate
                 print(f"{task}: not located: {error.message}; `dvc repro -sf locate` where it is", file=sys.stderr)
                 continue
             write_first_difference(folder / f"{task}.json", difference)
-            print("\n".join(sentences(difference)))
+            print(sentences(difference)[0])  # the rest is in the file and in the report
 
 
 def _show(difference: FirstDifference, layout: Layout, runs: Any) -> None:

@@ -27,19 +27,25 @@ if TYPE_CHECKING:  # heavy to import
 
 def plan(
     params_file: ParamsFile = DEFAULT_PARAMS,
-    estimate: Annotated[bool, typer.Option(help="Probe each kind of run: hours, memory, energy, carbon.")] = False,
+    ids: Annotated[bool, typer.Option("--ids", help="List every run with its index, for scripts.")] = False,
+    estimate: Annotated[bool, typer.Option(help="Probe each kind of run: time, memory, energy, carbon.")] = False,
     device: Device = None,
 ) -> None:
-    """Check the params and that the data are there, and list every run with its index; or estimate what they take.
+    """Check the params and that the data are there, and say what the study is; or estimate what its runs take.
 
     A model factory is not called: the first run, or --estimate, finds out whether it gives a model.
     """
     from twinrun.launch.status import require_sources
 
     params = load_params(params_file)
-    if not estimate:
+    if ids:
         for index, run in enumerate(params.runs):
             print(f"{index}\t{run.id}")
+    elif not estimate:
+        from twinrun.launch.summary import summary
+
+        print("\n".join(summary(params, Layout())))
+    if not estimate:
         require_sources(params, Layout())
         return
     from twinrun.inspect.cost import probed
@@ -68,7 +74,7 @@ def plan(
 
 def train(
     run_id: Annotated[str | None, typer.Argument(help="A run's id, such as digits/sgd/42/det_1.")] = None,
-    index: Annotated[int | None, typer.Option(help="The run's index in `twinrun plan`.")] = None,
+    index: Annotated[int | None, typer.Option(help="The run's index in `twinrun plan --ids`.")] = None,
     task: Annotated[str | None, typer.Option(help="With --optimizer, --seed and --run: the run by its parts.")] = None,
     optimizer: Annotated[str | None, typer.Option()] = None,
     seed: Annotated[int | None, typer.Option()] = None,
@@ -91,6 +97,10 @@ def train(
     if (stop_after or replay) and (not out or out.resolve() == Path("runs").resolve()):
         option = "--stop-after" if stop_after else "--replay"
         raise InputError(f"{option} needs --out", "it makes no run of the study: put it somewhere else than runs/")
+    if prepared is None and not Layout().prepared(run.task).exists():  # as in a fresh clone
+        from twinrun.cli.data import prepare_one
+
+        prepare_one(params, run.task)
     from twinrun.launch.progress import Progress
     from twinrun.study.records import current_code_digest, read_record
     from twinrun.training.loop import Options, train_run

@@ -8,10 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from twinrun.study.errors import BusyError, InputError
+from twinrun.study.errors import BusyError, InputError, TwinrunError
 from twinrun.study.files import write_bytes
 
 
@@ -70,9 +71,49 @@ def track(root: Path, path: Path) -> str:
     return f"under DVC: {path}.dvc; commit it with the study"
 
 
+def bring_sample(root: Path, source: str) -> None:
+    """Have DVC bring the sample data where `source` is one of them and not there, as in a fresh clone."""
+    if is_dvc_study(root) and not (root / source).exists() and Path(source).is_relative_to("data/sample"):
+        _dvc(root, "pull", "--quiet", "--remote", "datastore", "data.dvc", hint="the sample data are in datastore/ of the repository")
+
+
+# What DVC says of itself while it works, and nobody can act on.
+_OWN_WORDS = re.compile(
+    r"Stage '.*' didn't change, skipping|Verifying data sources|Running stage|> |Generating lock|Updating lock|"
+    r"To track the changes|To enable auto staging|\tgit add|\tdvc config|Use `dvc push`|WARNING: .* is empty|\s*$"
+)
+_PROGRESS = re.compile(r"\w+ \d+/\d+$")  # of launch.progress, in a pipe
+_SECONDS = 5.0  # between two lines of progress
+
+
 def reproduce(root: Path) -> None:
-    """Run the stages that are not up to date, saying what they say."""
-    _dvc(root, "repro", shown=True)
+    """Run the stages that are not up to date: what they say, a line of progress now and then, and not DVC's own words.
+
+    Raises what `_dvc` raises.
+    """
+    shown, said = time.monotonic(), list[str]()
+    command, environment = _command(root, "repro")
+    with subprocess.Popen(
+        command,
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                said = [*said[-200:], line]
+                if _OWN_WORDS.match(line) or (_PROGRESS.match(line) and time.monotonic() - shown < _SECONDS):
+                    continue
+                shown = time.monotonic()
+                print(line, end="", flush=True)
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        raise _failed("repro", "".join(said), _HINT, _WAIT)
 
 
 _HINT = "the runs are kept; when the cause is mended, run the same command again"
@@ -80,25 +121,27 @@ _WAIT = "wait for it; then `twinrun sweep` records what was trained"
 _BUSY = ("it is being blocked by", "Unable to acquire lock")  # what DVC says where another of its processes is at work
 
 
-def _dvc(root: Path, *arguments: str, hint: str = _HINT, busy: str = _WAIT, shown: bool = False) -> str:
+def _dvc(root: Path, *arguments: str, hint: str = _HINT, busy: str = _WAIT) -> str:
+    command, environment = _command(root, *arguments)
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise _failed(arguments[0], done.stderr, hint, busy)
+    return done.stdout or ""
+
+
+def _command(root: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
     environment = {"DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str((root / ".dvc" / "tmp" / "site").resolve())}
     # The stages' commands are found beside this interpreter, whether or not its environment was activated; a file in
     # the study folder that has a package's name is not imported in its place.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     ours = {"PATH": path, "PYTHONSAFEPATH": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=root,
-        env=environment | dict(os.environ) | ours,
-        stdout=None if shown else subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        if any(words in done.stderr for words in _BUSY):
-            others = "".join(f"\n  {line}" for line in re.findall(r"\(PID \d+\): .+", done.stderr))
-            raise BusyError(f"DVC is at work in this study folder already{others}", busy)
-        said = " ".join(done.stderr.split())[-800:]
-        raise InputError(f"dvc {arguments[0]} failed: {said}", hint)
-    return done.stdout or ""
+    return [sys.executable, "-m", "dvc", *arguments], environment | dict(os.environ) | ours
+
+
+def _failed(name: str, stderr: str, hint: str, busy: str) -> TwinrunError:
+    """The error of a DVC command that said `stderr`."""
+    if any(words in stderr for words in _BUSY):
+        others = "".join(f"\n  {line}" for line in re.findall(r"\(PID \d+\): .+", stderr))
+        return BusyError(f"DVC is at work in this study folder already{others}", busy)
+    said = " ".join(stderr.split())[-800:]
+    return InputError(f"dvc {name} failed: {said}", hint)

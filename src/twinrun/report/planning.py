@@ -50,7 +50,7 @@ class Source:
         """What it is, with its interval."""
         if self.sd.kind == GIVEN:
             return f"{self.title}: difference, margin and SD in one unit"
-        return f"{self.title}: {self.sd.said(unit=self.unit, places='.4g')}"
+        return f"{self.title}: {self.sd.said('{:.4g}'.format, self.unit)}"
 
 
 def study_sources(study: Study) -> list[Source]:
@@ -124,7 +124,24 @@ def plan_text(sources: Sequence[Source], wanted: Wanted) -> str:
             if needed.n is not None
             else f"SD ratio {wanted.sd_ratio:g}: {needed.reason}."
         )
-    return "\n".join(["\n".join(block) for block in blocks] + ["", *notes])
+    answers = [line for source in known for line in _answers(source, wanted)]
+    return "\n".join([*answers, *([""] if answers else []), *("\n".join(block) for block in blocks), "", *notes])
+
+
+def _answers(source: Source, wanted: Wanted) -> list[str]:
+    """Each question answered: `Digits, accuracy: two models, 0.5 points apart: 126 runs of each (...)."""
+    lines = []
+    for words, needed in _questions(source, wanted):
+        what, _, unit = words.rpartition(": ")
+        if source.sd.kind == GIVEN:
+            answer, ends = needed(source.sd.pooled.value), ""
+        else:
+            planned = power.plan(source.sd.pooled, source.sd.kind, needed)
+            answer, low, high = planned.needed, planned.needed_low.n, planned.needed_high.n
+            ends = f" ({low:,} to {high:,} at the ends of the SD's interval)" if low and high else ""
+        if answer.n is not None:
+            lines.append(f"{source.title}: {what}: {answer.n:,} {unit}{ends}.")
+    return lines
 
 
 def _block(source: Source, wanted: Wanted) -> list[str]:
@@ -151,10 +168,11 @@ def _block(source: Source, wanted: Wanted) -> list[str]:
         gap = " ".join(filter(None, (f"{sd.pooled.gap_of_two():.4g}", source.unit)))
         lines.append(f"  for two runs of one model only: they differ by less than {gap} 95 % of the time (t)")
     width = max((len(words) for words, _ in rows), default=0)
-    heads = [f"at {value:.4g}" for value in columns]
+    heads = [" ".join(filter(None, (f"SD {value:.4g}", source.unit))) for value in columns]
+    cell = max(map(len, heads)) + 2
     if rows:
-        lines.append(f"  {'':<{width}}" + "".join(f"{head:>12}" for head in heads))
-    lines += [f"  {words:<{width}}" + "".join(f"{text:>12}" for text in texts) for words, texts in rows]
+        lines.append(f"  {'':<{width}}" + "".join(f"{head:>{cell}}" for head in heads))
+    lines += [f"  {words:<{width}}" + "".join(f"{text:>{cell}}" for text in texts) for words, texts in rows]
     return [*lines, *dict.fromkeys(reasons)]
 
 

@@ -76,19 +76,32 @@ def estimate_run(probe: Mapping[str, Any], epochs: int) -> RunEstimate:
     return RunEstimate(seconds, probe["peak_memory_bytes"], probe["watts"])
 
 
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them.
+
+    >>> duration(0.4), duration(16.2), duration(240), duration(5000), duration(400000)
+    ('0.4 s', '16 s', '4 min', '83 min', '4.6 days')
+    """
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
 def study_lines(kinds: Mapping[str, tuple[RunEstimate, int]], device: str, models: Sequence[int] = ()) -> list[str]:
     """Table and sums as lines of text; `kinds` has for each kind of run its estimate and how many there are.
 
     `models` are the sizes in bytes of the networks that will be kept.
     """
-    lines = ["kind\truns\tseconds each\tpeak memory, GB\thours"]
+    rows = [("kind", "runs", "each", "all of them", "peak memory")]
     for kind, (run, count) in kinds.items():
-        memory, hours = run.peak_memory_bytes / 1e9, count * run.seconds / 3600
-        lines.append(f"{kind}\t{count}\t{run.seconds:.3g}\t{memory:.2f}\t{hours:.3g}")
-    total = sum(count * run.seconds for run, count in kinds.values())
-    lines.append(
-        f"one run after the other on this {device}: {total / 3600:.3g} hours, preparation and report not counted"
-    )
+        memory = f"{run.peak_memory_bytes / 1e9:.2f} GB"
+        rows.append((kind, str(count), duration(run.seconds), duration(count * run.seconds), memory))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    total = duration(sum(count * run.seconds for run, count in kinds.values()))
+    lines.append(f"one run after the other on this {device}: {total}; preparation and report are not counted")
     if models:
         lines.append(f"trained networks kept, of {len(models)} runs: {sum(models) / 1e6:.3g} MB")
     inputs, known = Inputs(), [(run, count) for run, count in kinds.values() if run.watts is not None]

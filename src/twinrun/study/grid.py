@@ -98,4 +98,6 @@ def find(runs: list[Run], run_id: str) -> Run:
         return by_id[run_id]
     near = get_close_matches(run_id, by_id, n=1)
     hint = f"the nearest is {near[0]}; " if near else ""
-    raise InputError(f"run {run_id!r} is not in the grid of this study", f"{hint}`twinrun plan` lists all {len(runs)}")
+    raise InputError(
+        f"run {run_id!r} is not in the grid of this study", f"{hint}`twinrun plan --ids` lists all {len(runs)}"
+    )

@@ -94,10 +94,13 @@ def sentences(result: Result) -> list[str]:
     """The verdict and what it rests on, one line each."""
     count = len(result.twins)
     lines = [f"{count} twins of `{shlex.join(result.plan.command)}`, arm {result.arm} ({arms.described(result.arm)})"]
+    metrics = [metric_words(one) for one in result.metrics]
+    if result.arm == "all":  # how far they scatter is the question; that they differ is no news
+        lines, metrics = [*metrics, *lines], []
     lines += [f"{twin.name}: {twin.problem or twin.interrupted}" for twin in result.twins
               if twin.problem or twin.interrupted]  # fmt: skip
     lines += _file_lines(result.files)
-    lines += [metric_words(item) for item in result.metrics]
+    lines += metrics
     lines += result.remarks
     loaded = sum(twin.loaded for twin in result.twins)
     lines += [f"{loaded} of {count} twins ran while every core was kept busy"] if loaded else []
