@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from twinrun.stats.footprint import RunEstimate, estimate_run, study_lines
 
 
@@ -16,7 +18,7 @@ def test_a_run_is_its_start_its_steps_and_its_evaluations() -> None:
 def test_a_study_is_the_sum_of_its_runs() -> None:
     kinds = {"a": (RunEstimate(1800, 2_000_000_000, 300.0), 4), "b": (RunEstimate(3600, 10, 200.0), 1)}
     lines = study_lines(kinds, "card")
-    assert lines[1].split("  ") == ["a   ", "4   ", "30 min", "2.0 h      ", "2.00 GB"]
+    assert re.split(r"  +", lines[1]) == ["a", "4", "30 min", "2.0 h", "2.00 GB"]
     assert lines[3].startswith("one run after the other on this card: 3.0 h;")
     assert study_lines(kinds, "card", [700_000, 300_000])[4] == "trained networks kept, of 2 runs: 1 MB"
     # 2 h at 300 W and 1 h at 200 W, at 0.385 kg/kWh.

@@ -24,7 +24,11 @@ MISTAKES = {
     "out of range": ("momentum: 0.9", "momentum: 1.5", ["tasks.shapes.optimizers.sgd.momentum", "1.5", "less than 1"]),
     "not finite": ("lr: 0.002", "lr: .inf", ["tasks.shapes.optimizers.adam.lr", "inf"]),
     "unknown task": ("[shapes, cuts]", "[shapes, cutz]", ["grid.tasks", "'cutz'", "shapes, cuts"]),
-    "unknown optimizer": ("[adam, sgd]", "[adam, rmsprop]", ["grid.optimizers.1", "'rmsprop'", "'adam' or 'sgd'"]),
+    "unknown optimizer": (
+        "[adam, sgd]",
+        "[adam, rmsprop]",
+        ["grid.optimizers.1", "'rmsprop'", "'adam', 'adamw' or 'sgd'"],
+    ),
     "unknown label": ("nd_2]", "free_2]", ["grid.runs", "'free_2'", "det, nd, init"]),
     "label without number": ("nd_2]", "nd]", ["grid.runs", "'nd'", "nd_3"]),
     "label with a leading zero": ("nd_2]", "nd_02]", ["grid.runs", "'nd_02'"]),

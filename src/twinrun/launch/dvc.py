@@ -74,7 +74,15 @@ def track(root: Path, path: Path) -> str:
 def bring_sample(root: Path, source: str) -> None:
     """Have DVC bring the sample data where `source` is one of them and not there, as in a fresh clone."""
     if is_dvc_study(root) and not (root / source).exists() and Path(source).is_relative_to("data/sample"):
-        _dvc(root, "pull", "--quiet", "--remote", "datastore", "data.dvc", hint="the sample data are in datastore/ of the repository")
+        _dvc(
+            root,
+            "pull",
+            "--quiet",
+            "--remote",
+            "datastore",
+            "data.dvc",
+            hint="the sample data are in datastore/ of the repository",
+        )
 
 
 # What DVC says of itself while it works, and nobody can act on.

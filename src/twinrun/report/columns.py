@@ -36,7 +36,7 @@ class Column(NamedTuple):
 
 
 TASK = Column("task", "Task", "", "data set, model and recipe")
-OPTIMIZER = Column("optimizer", "Optimizer", "", "adam or sgd", words=OPTIMIZER_LABELS)
+OPTIMIZER = Column("optimizer", "Optimizer", "", "adam, adamw or sgd", words=OPTIMIZER_LABELS)
 SEED = Column("seed", "Seed", "", "of every algorithmic stream")
 ARM = Column("arm", "Arm", "", "what is left free")
 METRIC = Column("metric", "Metric", "", "on the test set after the last epoch, in [0, 1]", words=METRIC_LABELS)

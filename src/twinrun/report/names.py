@@ -17,7 +17,7 @@ _THESIS = {
 }
 COSINE_FIGURE = {"adam": "Figure 5.11", "sgd": "Figure 5.12"}
 
-OPTIMIZER_LABELS = Labels(adam="Adam", sgd="SGD")
+OPTIMIZER_LABELS = Labels(adam="Adam", adamw="AdamW", sgd="SGD")
 NOISE_LABELS = {
     "unknown": "what was left free is not recorded",
     "native": "CUDA's own execution order",

@@ -256,7 +256,7 @@ def _cosine_figure(study: Study, optimizer: str, data: pd.DataFrame) -> Drawn:
             f"similarity over pairs, by checkpoint, {span(data['cosine_min'], '.4f')}."
         ),
         figure=figure,
-        thesis_name=COSINE_FIGURE[optimizer],
+        thesis_name=COSINE_FIGURE.get(optimizer, ""),
     )
 
 
