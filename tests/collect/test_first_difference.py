@@ -86,5 +86,5 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         "9,1,90,100,7,2.0,,2,50,1.0,1.1",
     ]
     write_json(path, read_json(path) | {"outcome": "lost"})
-    with pytest.raises(MismatchError, match=r"pair\.json: not a located pair of this version: outcome: "):
+    with pytest.raises(MismatchError, match=r"pair\.json: not a located pair of this version: outcome"):
         read_first_difference(path)
