@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from twinrun.inspect.injected.twinrun_operations import Event
 from twinrun.inspect.repeat import call_digests
-from twinrun.inspect.trace import Event, Tracer
+from twinrun.inspect.trace import Tracer
 
 
 def events_of(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: torch.Tensor) -> dict[str, Event]:

@@ -29,7 +29,7 @@ PUT_RIGHT = ("PYTHON", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "CUBLAS_WORKSPAC
 SLOW = (
     "torch", "torch._dynamo", "torchvision.models", "scipy.stats", "pandas", "matplotlib.figure",
     "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "sklearn.metrics", "pydantic", "typer",
-    "rich.console", "rich.progress", "jinja2", "safetensors.numpy", "PIL.Image", "dvc.cli", "dvc.repo",
+    "rich.console", "rich.progress", "jinja2", "safetensors.numpy", "PIL.Image", "lightning", "dvc.cli", "dvc.repo",
     "dvc.commands.repro", "dvc.commands.status",
 )  # fmt: skip
 

@@ -20,6 +20,7 @@ from twinrun.cli.forecast import forecast
 from twinrun.cli.imports import import_results
 from twinrun.cli.launch import doctor, finish, slurm, status, sweep
 from twinrun.cli.locate import follow_run, locate
+from twinrun.cli.options import TakesProgram
 from twinrun.cli.report import analyze, collect, report
 from twinrun.cli.statistics import power, reanalyze_app
 from twinrun.cli.train import plan, train, verify
@@ -57,7 +58,9 @@ DOORS = {
 }
 for panel, commands in DOORS.items():
     for command in commands:
-        app.command("import" if command is import_results else None, rich_help_panel=panel)(command)
+        kind = TakesProgram if command in (locate, audit) else None
+        name = "import" if command is import_results else None
+        app.command(name, rich_help_panel=panel, cls=kind)(command)
 app.add_typer(reanalyze_app, name="reanalyze", rich_help_panel=RESULTS)
 app.add_typer(data_app, name="data", rich_help_panel=STUDY)
 for part in (probe, follow_run, repeat_calls):  # what those above start afresh

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twinrun.cli.options import DEFAULT_PARAMS, Device, ParamsFile, load_params, require_same_locating
+from twinrun.cli.options import (
+    DEFAULT_PARAMS,
+    Device,
+    Link,
+    ParamsFile,
+    Seconds,
+    load_params,
+    program_command,
+    require_same_locating,
+)
 from twinrun.study.errors import DeviceError, InputError, MismatchError, TwinrunError
 from twinrun.study.layout import Layout
 
@@ -21,15 +30,28 @@ FOLLOW = 50  # steps after the one in which two runs part
 
 
 def locate(
+    context: typer.Context,
     first: Annotated[str | None, typer.Argument(help="A run: its id, its record folder, or its label.")] = None,
     second: Annotated[str | None, typer.Argument(help="The other; a label alone is of the first one's cell.")] = None,
     every: Annotated[
         bool, typer.Option("--all", help="One pair for each task, into located/, for the report.")
     ] = False,
     follow: Annotated[int, typer.Option(min=0, help="Steps to follow the difference after it is found.")] = FOLLOW,
+    out: Annotated[Path | None, typer.Option("--json", help="Also write a program's answer to this file.")] = None,
+    seconds: Seconds = None,
+    link: Link = None,
     params_file: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
-    """Find the first epoch, step and operation in which two runs differ; exit 4 when there is one, 0 when none."""
+    """Find the first step and operation in which two runs differ; exit 4 when there is one, 0 when none.
+
+    Two runs of a study: `twinrun locate digits/sgd/42/det_1 nd_1`. Two fresh starts of any PyTorch program:
+    `twinrun locate -- python train.py`, which runs it twice at the same time, in copies of this folder.
+    """
+    if command := program_command(context):
+        if first or every:
+            raise InputError("runs and a program", "give two runs of a study, or a program after `--`")
+        _locate_program(command, out, seconds, link)
+        return
     from twinrun.inspect import first_difference as locating
     from twinrun.inspect.pairs import first_pairs, resolve
 
@@ -56,6 +78,24 @@ def locate(
     if not (first and second):
         raise InputError("which two runs?", "such as `twinrun locate digits/sgd/42/det_1 nd_1`, or --all")
     _show(locate_pair(first, second), layout, resolve(params, layout, first, second))
+
+
+def _locate_program(command: list[str], out: Path | None, seconds: float | None, link: list[str] | None) -> None:
+    from dataclasses import asdict
+
+    from twinrun.study.files import write_json
+    from twinrun.twins.tracing import Program, locate_program
+
+    program = Program(tuple(command), Path(), tuple(link or ()), seconds)
+    located = locate_program(program, lambda text: print(f"locate: {text}", file=sys.stderr, flush=True))
+    print("\n".join(located.sentences()))
+    if out:
+        facts = asdict(located)
+        if located.parting and located.parting.operation:
+            facts["parting"]["operation"] = located.parting.operation.model_dump()
+        write_json(out, facts)
+    if located.parting:
+        raise MismatchError(f"the twins part in optimizer step {located.parting.step}")
 
 
 def _locate_all(pairs: dict[str, tuple[str, str] | None], layout: Layout, locate_pair: Any) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperCommand
 
-from twinrun.study.errors import MismatchError, TwinrunError
+from twinrun.study.errors import InputError, MismatchError, TwinrunError
 from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:  # heavy to import
@@ -21,7 +22,31 @@ Jobs = Annotated[
     int | None, typer.Option(min=1, help="Processes at a time; default: one for each GPU, on a CPU for each core.")
 ]
 ExpectGrid = Annotated[str | None, typer.Option(help="Refuse to work when the study has another grid digest by now.")]
+Seconds = Annotated[float | None, typer.Option(min=0.1, help="Time limit of a program after `--`, each time.")]
+Link = Annotated[
+    list[str] | None, typer.Option(help="Folder or file that a program only reads: linked, not copied. Repeatable.")
+]
 DEFAULT_PARAMS = Path("params.yaml")
+_PROGRAM = "twinrun.program"
+
+
+class TakesProgram(TyperCommand):
+    """A command whose words after `--` are a program and its arguments: `program_command` has them."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Take the program out, and parse what is before it."""
+        if "--" in args:
+            place = args.index("--")
+            if not args[place + 1 :]:
+                raise InputError("no program after `--`", "such as: twinrun locate -- python train.py")
+            ctx.meta[_PROGRAM], args = args[place + 1 :], args[:place]
+        return super().parse_args(ctx, args)
+
+
+def program_command(context: typer.Context) -> list[str]:
+    """The words after `--`; empty where there are none."""
+    words: list[str] = context.meta.get(_PROGRAM, [])
+    return words
 
 
 def load_params(path: Path) -> Params:

@@ -118,9 +118,11 @@ def described(parting: DifferingOperation) -> str:
     """Phase, operation, module, tensor and size of one difference, in words."""
     words = f"phase {parting.phase}, "
     if parting.operation in ("(state)", "(draw)"):
-        words += parting.tensor
+        words += parting.tensor or "the first run goes on to its model"
     elif parting.operation == "(module)":
         words += f"output of {place(parting)}, made by an operation that PyTorch's dispatcher does not show (opaque)"
+    elif parting.other_operation:
+        words += f"{parting.operation} in {place(parting)}"
     else:
         words += f"{parting.operation} in {place(parting)}, {parting.side} {parting.tensor}".replace(
             "output output", "output"

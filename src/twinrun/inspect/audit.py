@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from twinrun.inspect.bits import tensors_in
+from twinrun.inspect.injected.twinrun_operations import SEEN_THROUGH, UNINITIALIZED, named_arguments, tensors_in
 from twinrun.inspect.nondeterministic_ops import documented
 from twinrun.inspect.repeat import call_digests, repeat_elsewhere, save_call
-from twinrun.inspect.trace import UNINITIALIZED, Tracer
+from twinrun.inspect.trace import Tracer
 from twinrun.training.numerics import flags_kept, set_flags
 from twinrun.training.own_models import blame
 from twinrun.training.torch_errors import NOT_DETERMINISTIC
@@ -98,12 +98,12 @@ class Examiner(Tracer):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name
-        module, _ = self._place()
+        module, _ = self.place()
         if name.startswith("profiler::") or name in UNINITIALIZED or func.is_view:
             return func(*args, **kwargs)
         place = (self.phase, str(func), module)
         self.count += 1
-        given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+        given = named_arguments(func, args, kwargs)
         self._by_word(place, name, given)
         if any(True for _ in tensors_in((args, kwargs))):
             self._by_trying(place, func, args, kwargs)
@@ -117,7 +117,7 @@ class Examiner(Tracer):
         hazard = documented(name, given)
         if hazard:
             self._find(BAD, "documented", place, f"{hazard.what} ({hazard.source})", hazard.instead)
-        if name.split("::")[0] not in ("aten", "prims"):
+        if name.split("::")[0] not in SEEN_THROUGH:
             words = "is no operation of PyTorch: what it does inside cannot be judged, only tried"
             self._find(NOTE, "opaque", place, words, "look at its source for atomic additions")
 

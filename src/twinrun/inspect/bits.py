@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
@@ -77,19 +76,6 @@ def bits_of(value: Any) -> Bits | None:
     dtype, tensor = tensor.dtype, tensor.int_repr() if tensor.is_quantized else tensor
     flat = tensor.resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
     return Bits(str(dtype).removeprefix("torch."), tuple(tensor.shape), flat.view(torch.uint8).numpy())
-
-
-def tensors_in(value: Any, label: str = "") -> Iterator[tuple[str, Any]]:
-    """Every torch tensor in nested lists, tuples and dicts, with where it stands, such as `grads[3]`."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        yield label, value
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from tensors_in(item, f"{label}[{index}]")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from tensors_in(item, f"{label}[{key!r}]")
 
 
 def bits_digest(value: Any) -> str:

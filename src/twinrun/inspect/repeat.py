@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch.utils._pytree import tree_map
 
-from twinrun.inspect.bits import bits_digest, tensors_in
+from twinrun.inspect.bits import bits_digest
+from twinrun.inspect.injected.twinrun_operations import SCRATCH, tensors_in
 from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.files import has_room, read_json, write_bytes, write_json
 from twinrun.training.numerics import set_flags
@@ -29,8 +30,6 @@ INSTRUCTION_SETS: dict[str, tuple[Mapping[str, str], frozenset[str]]] = {
         frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"}),
     ),
 }
-# Returned memory that only the backward pass of the same call reads; it may hold anything.
-SCRATCH = {"aten::cudnn_batch_norm": 3}
 _KINDS = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}
 
 

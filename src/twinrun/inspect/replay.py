@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from twinrun.inspect.bits import bits_digest
-from twinrun.inspect.trace import AUGMENTATION, BATCH, DRAW, STATE, Event, Tracer
+from twinrun.inspect.injected.twinrun_operations import AUGMENTATION, BATCH, DRAW, STATE, Event
+from twinrun.inspect.trace import Tracer
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params

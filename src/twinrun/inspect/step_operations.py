@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from twinrun.inspect.cudnn_backend import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
+from twinrun.inspect.injected.twinrun_operations import named_arguments
 from twinrun.inspect.nondeterministic_ops import Hazard, documented
 from twinrun.inspect.trace import Tracer
 from twinrun.training.own_models import blame
@@ -96,8 +97,8 @@ class _Calls(Tracer):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name, given = func._schema.name, self._given(func, args, kwargs)
-        module, _ = self._place()
+        name, given = func._schema.name, named_arguments(func, args, kwargs)
+        module, _ = self.place()
         result = func(*args, **kwargs)
         if name == "aten::convolution":
             self._add(FORWARD, module, given, given["input"].shape, result.shape)
@@ -108,9 +109,6 @@ class _Calls(Tracer):
         elif hazard := documented(name, given):
             self.others.append(OtherCall(self.phase, name.removeprefix("aten::"), module, hazard))
         return result
-
-    def _given(self, func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-        return dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
 
     def _add(self, operation: str, module: str, given: dict[str, Any], x: torch.Size, y: torch.Size) -> None:
         axes = len(x) - 2

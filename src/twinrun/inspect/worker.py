@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save
 
 from twinrun.inspect.bits import Difference, array_bits, difference, unequal
+from twinrun.inspect.injected.twinrun_operations import DRAW, Event, Value
 from twinrun.inspect.replay import Replay
-from twinrun.inspect.trace import DRAW, Event, Tracer, Value
+from twinrun.inspect.trace import Tracer
 from twinrun.study.files import write_bytes
 from twinrun.training.randomness import StreamDropout
 

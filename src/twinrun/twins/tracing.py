@@ -1,0 +1,221 @@
+"""Foreign programs run with a tracer in them: where two twins of one part, and which operations one calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from twinrun.inspect.following import INJECTED, Follower, Heard, Parting
+from twinrun.study.errors import IncompleteError, InputError
+from twinrun.twins import arms, folders, processes
+
+TRIES = 5  # noise that comes from outside need not show where operations are looked at
+LAST_LINES = 8
+LONGEST_PATH = 100  # of a socket; the system allows 107 bytes
+POLL_SECONDS = 0.05
+SAID = (
+    "Injected: a tracer by PYTHONPATH (its sitecustomize.py runs the program's own, too), which attaches to torch's "
+    "global hooks in every process that imports torch; no file of the program is changed."
+)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is run, and in what."""
+
+    command: tuple[str, ...]
+    root: Path  # the user's folder: each process runs in a copy of it
+    linked: tuple[str, ...] = ()
+    limit_seconds: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where two twins part; `parting` is None where nothing differs."""
+
+    command: tuple[str, ...]
+    parting: Parting | None
+    steps: int  # of the longest process
+    how: tuple[str, ...]  # what was done, for people
+
+    def sentences(self) -> list[str]:
+        """The answer in words."""
+        if self.parting:
+            return [*self.parting.sentences(), *self.how]
+        return [f"No difference: parameters, gradients and inputs are equal in all {self.steps} optimizer steps.",
+                *self.how]  # fmt: skip
+
+
+@dataclass
+class Attempt:
+    """What came of running the program's twins once."""
+
+    heard: Heard
+    attached: int
+    problems: list[str]  # of the twins, in words; those that were ended on purpose have none
+    in_time: bool
+
+
+def locate_program(program: Program, say: Callable[[str], None] = lambda text: None) -> Located:
+    """Run two twins and find the first operation in which they part.
+
+    Their steps are compared while they run, and both are ended at the first difference; then once more, both in
+    lockstep through every operation from that step on. Noise that shows elsewhere is followed from the first step on.
+    Raises IncompleteError when nothing could be traced, a twin fails before they part, or the time is over.
+    """
+    with _workplace(program) as (names, folder):
+        say("first try: digests of every step")
+        first = _run(program, names, folder, 0, {"mode": "steps"})
+        _require_traced(program, first)
+        parted = _parting(first)
+        if parted is None:
+            _require_ended(first)
+            return Located(program.command, *_unparted(first), (SAID,))
+        start, seen = parted.step, [parted.step]
+        for number in range(1, TRIES):
+            say(f"the twins part in step {seen[-1]}; next try: every operation from step {start} on")
+            attempt = _run(program, names, folder, number, {"mode": "operations", "from": start})
+            found = _parting(attempt)
+            if found is None:
+                start = 1
+                continue
+            if found.step == parted.step:  # of its end was heard in the first try alone
+                found = replace(found, generators={**parted.generators, **found.generators})
+            parted = found
+            seen.append(found.step)
+            if found.operation or found.step >= start:
+                break
+            start = 1
+    return Located(program.command, parted, parted.step, (_tries(seen, parted), SAID))
+
+
+def operations_of(program: Program, steps: int) -> Heard:
+    """Run the program once for so many optimizer steps, and list which operations it calls with what."""
+    with _workplace(program) as (names, folder):
+        attempt = _run(program, names, folder, 0, {"mode": "audit", "steps": steps}, twins=1)
+        _require_traced(program, attempt)
+        if not attempt.heard.operations:
+            _require_ended(attempt)
+            raise IncompleteError(
+                f"{shlex.join(program.command)}: it ended before optimizer step {steps}", "ask for fewer with --steps"
+            )
+    return attempt.heard
+
+
+@contextmanager
+def _workplace(program: Program) -> Iterator[tuple[list[Path], Path]]:
+    """The files that each process gets a copy of, and an empty folder."""
+    with tempfile.TemporaryDirectory(prefix="twinrun-") as name:
+        folder = Path(name)
+        if len(name) > LONGEST_PATH:
+            raise InputError(f"{name}: too long a path for a socket", "set TMPDIR to a folder with a shorter one")
+        yield folders.plan_copy(program.root, program.linked, [], folder), folder
+
+
+def _run(
+    program: Program, names: list[Path], folder: Path, number: int, plan: dict[str, Any], twins: int = 2
+) -> Attempt:
+    folder = folder / str(number)
+    folder.mkdir()
+    marks = [processes.new_mark(twin) for twin in range(twins)]
+    logs = [folder / f"twin_{twin + 1}.log" for twin in range(twins)]
+    deadline = time.monotonic() + (program.limit_seconds or float("inf"))
+    with Follower(folder, twins) as follower:
+        try:
+            with ExitStack() as stack:
+                running = []
+                for twin, (mark, log) in enumerate(zip(marks, logs, strict=True)):
+                    place = folder / f"twin_{twin + 1}"
+                    folders.fill(place, program.root, names, program.linked)
+                    environment = _environment(program, place, mark)
+                    environment["TWINRUN_TRACE"] = json.dumps({**plan, "socket": str(follower.path), "twin": twin})
+                    running.append(stack.enter_context(processes.started(program.command, place, environment, log)))
+                while not follower.done.wait(POLL_SECONDS):
+                    if time.monotonic() > deadline or all(process.poll() is not None for process in running):
+                        break
+                in_time = time.monotonic() <= deadline
+                codes = [process.poll() for process in running]
+        finally:
+            for mark in marks:
+                processes.end_marked(mark)
+        heard = follower.finish()
+        problems = [_problem(twin, code, logs[twin]) for twin, code in enumerate(codes) if code]
+        return Attempt(heard, follower.attached, problems, in_time)
+
+
+def _environment(program: Program, place: Path, mark: str) -> dict[str, str]:
+    environment = arms.environment("nd", program.seed, os.environ)
+    port = str(processes.free_port())
+    environment |= {name: port for name in processes.PORTS if name not in environment}
+    environment |= {name: str(place.with_name(f"{place.name}_{name.lower()}")) for name in processes.CACHES}
+    path = [str(INJECTED), *filter(None, [environment.get("PYTHONPATH")])]
+    return environment | {processes.MARK: mark, "PWD": str(place), "PYTHONPATH": os.pathsep.join(path)}
+
+
+def _problem(twin: int, code: int, log: Path) -> str:
+    why = f"ended by signal {processes.signal_name(-code)}" if code < 0 else f"exit code {code}"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+    return "\n    ".join([f"twin {twin + 1}: {why}; it said " + ("last:" if lines else "nothing"), *lines])
+
+
+def _parting(attempt: Attempt) -> Parting | None:
+    return attempt.heard.partings[0] if attempt.heard.partings else None
+
+
+def _require_traced(program: Program, attempt: Attempt) -> None:
+    """IncompleteError, with the reason, unless a tracer saw an optimizer's step."""
+    heard, command = attempt.heard, shlex.join(program.command)
+    if heard.failures:
+        raise IncompleteError(f"{command}: not traced: {'; '.join(heard.failures)}", "use a newer PyTorch there")
+    if heard.operations or heard.partings or any(any(counts) for counts in heard.steps.values()):
+        return
+    _require_ended(attempt)
+    if not attempt.attached:
+        why = "no process of it imported torch with the tracer in it"
+        hint = "PYTHONPATH must reach it: python without -I, -E and -S, and no launcher that clears the environment"
+    else:
+        why, hint = "it imported torch, and no torch.optim optimizer made a step", "is it a training script?"
+    raise IncompleteError(f"{command}: nothing was traced: {why}", hint)
+
+
+def _require_ended(attempt: Attempt) -> None:
+    """IncompleteError when a twin failed, or had to be stopped."""
+    if attempt.problems:
+        raise IncompleteError("\n  ".join(attempt.problems), "nothing differed before; mend it and run again")
+    if not attempt.in_time:
+        counts = [count for counts in attempt.heard.steps.values() for count in counts if count]
+        raise IncompleteError(
+            f"stopped after the time limit: no difference in the first {min(counts, default=0)} optimizer steps",
+            "give more time with --seconds, or train for fewer steps",
+        )
+
+
+def _unparted(attempt: Attempt) -> tuple[Parting | None, int]:
+    """Twins whose common steps are equal: they may still differ in the number of steps, or of processes that train."""
+    steps = attempt.heard.steps
+    longest = max((count or 0 for counts in steps.values() for count in counts), default=0)
+    for (rank, _), counts in sorted(steps.items()):
+        if counts[0] != counts[1]:
+            made = [f"{count or 0}" for count in counts]
+            what = f"the number of steps: {made[0]} in the first twin, {made[1]} in the second"
+            step = min(count or 0 for count in counts) + 1
+            return Parting(f"rank {rank}" if rank >= 0 else "", step, "", what, None, {}), longest
+    return None, longest
+
+
+def _tries(seen: list[int], parted: Parting) -> str:
+    if len(set(seen)) == 1 and parted.operation:
+        return f"Done {len(seen)} times: for the step, and for the operation in it; both parted in the same step."
+    if parted.operation:
+        steps = ", ".join(map(str, seen))
+        return f"Noise that moves: the twins parted in steps {steps}; the last try looked at every operation."
+    return f"No operation that was looked at differed in {TRIES} tries: rare noise, or a kernel past PyTorch."

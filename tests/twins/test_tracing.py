@@ -1,0 +1,190 @@
+"""Any PyTorch program is followed, and the first operation in which its twins part is named; what cannot be is said."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from twinrun.study.errors import IncompleteError, InputError
+from twinrun.twins.tracing import Located, Program, locate_program
+
+# A warm process has torch already: what Python itself would have run at the start is run here.
+START = (
+    "import torch; import os, runpy; runpy.run_path(os.environ['PYTHONPATH'].split(os.pathsep)[0] + '/sitecustomize.py')"
+    "; runpy.run_path('train.py', run_name='__main__')"
+)
+HEAD = """
+import os, random, numpy, torch
+from torch import nn
+from torch.nn import functional as F
+second = "twin_2" in os.getcwd()  # where a difference is planted
+torch.manual_seed(0)
+x, y = torch.randn(8, 6), torch.arange(8) % 3
+"""
+PLAIN = HEAD + """
+class Scaled(nn.Module):
+    factor = 1.0
+    def forward(self, x):
+        return x * self.factor
+
+class Turned(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x * 1.0
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.factor, None
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.scaled, self.drop, self.last = nn.Linear(6, 5), Scaled(), nn.Dropout(0.2), nn.Linear(5, 3)
+        self.back = 1.0
+    def forward(self, x):
+        return self.last(self.drop(self.scaled(Turned.apply(self.first(x), self.back)).relu()))
+
+net = Net()
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+for step in range(1, 7):
+    if step == 4 and second:
+        PLANTED
+    optimizer.zero_grad()
+    loss = F.cross_entropy(net(x), y)
+    loss.backward()
+    optimizer.step()
+"""
+
+
+def located(folder: Path, program: str, **options: float) -> Located:
+    (folder / "train.py").write_text(program)
+    return locate_program(Program((sys.executable, "-c", START), folder, **options))  # type: ignore[arg-type]
+
+
+def first(found: Located) -> tuple[int, str, str, str, str]:
+    assert found.parting
+    operation = found.parting.operation
+    assert operation, found.sentences()
+    return found.parting.step, operation.phase, operation.operation, operation.module, operation.tensor
+
+
+GAN = HEAD + """
+make = lambda *sizes: nn.Sequential(nn.Linear(*sizes[:2]), nn.ReLU(), nn.Linear(*sizes[1:]))
+class Maker(nn.Sequential): pass
+class Judge(nn.Sequential): pass
+maker, judge = Maker(*make(4, 5, 6)), Judge(*make(6, 5, 1))
+optimizers = [torch.optim.Adam(net.parameters(), betas=(0.5, 0.9)) for net in (judge, maker)]
+for step in range(4):
+    made = maker(torch.randn(8, 4))
+    optimizers[0].zero_grad()
+    (F.softplus(-judge(x)).mean() + F.softplus(judge(made.detach())).mean()).backward()
+    optimizers[0].step()
+    optimizers[1].zero_grad()
+    F.softplus(-judge(made)).mean().mul(1.5 if step == 2 and second else 1.0).backward()
+    optimizers[1].step()
+"""
+ACCUMULATED = HEAD + """
+net = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 3))
+optimizer, scheduler_calls = torch.optim.AdamW(net.parameters()), 0
+for step in range(1, 4):
+    for part in range(4):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = F.cross_entropy(net(x[2 * part : 2 * part + 2]), y[2 * part : 2 * part + 2])
+        (loss / (4.1 if (step, part) == (2, 2) and second else 4)).backward()
+    nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+NOISY = HEAD + """
+net, when = nn.Linear(6, 3), int.from_bytes(os.urandom(2)) % 6 + 2 + 4 * second  # elsewhere in each attempt
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+for step in range(1, 14):
+    optimizer.zero_grad()
+    F.cross_entropy(net(x) * (1.001 if step >= when else 1.0), y).backward()
+    optimizer.step()
+"""
+ORDER = HEAD + """
+numpy.random.seed(7 if second else 5)
+net = nn.Linear(6, 3)
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+for step in range(3):
+    rows = torch.from_numpy(numpy.random.permutation(8))
+    optimizer.zero_grad()
+    F.cross_entropy(net(x[rows]), y[rows]).backward()
+    optimizer.step()
+"""
+LIGHTNING = HEAD + """
+import lightning
+lightning.seed_everything(0)
+class Net(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 3))
+    def training_step(self, batch, index):
+        out = self.layers(batch[0])
+        return F.cross_entropy(out * (1.001 if index == 1 and self.current_epoch == 1 and second else 1.0), batch[1])
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=3, shuffle=True)
+lightning.Trainer(max_epochs=2, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+                  enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0).fit(Net(), data)
+"""
+RANKS = HEAD + """
+import torch.distributed as dist
+children = []
+for rank in range(2):
+    children.append(os.fork())
+    if not children[-1]:
+        os.environ["RANK"] = str(rank)
+        dist.init_process_group("gloo", init_method="file://" + os.path.abspath("store"), rank=rank, world_size=2)
+        torch.manual_seed(rank)
+        net = nn.parallel.DistributedDataParallel(nn.Linear(6, 3))
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for step in range(1, 5):
+            if step == 3 and rank == 1 and second:
+                x.numpy()[0, 0] += 1
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        dist.destroy_process_group()
+        os._exit(0)
+for child in children:
+    os.waitpid(child, 0)
+"""
+WORKERS = HEAD + """
+class Rows(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+    def __getitem__(self, index):
+        seed = os.urandom(1)[0] if second and index == 5 else 0
+        return x[index] + seed, y[index]
+net = nn.Linear(6, 3)
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+for inputs, targets in torch.utils.data.DataLoader(Rows(), batch_size=2, num_workers=1):
+    optimizer.zero_grad()
+    F.cross_entropy(net(inputs), targets).backward()
+    optimizer.step()
+"""
+
+
+@pytest.mark.parametrize(
+    ("planted", "expected"),
+    [
+        ("x.numpy()[2, 3] = numpy.nextafter(x.numpy()[2, 3], 9)", (4, "data", "(draw)", "", "input 0 of Net")),
+        ("y.numpy()[1] = 0", (4, "data", "aten.nll_loss_forward.default", "(outside of modules)", "target")),
+        ("net.scaled.factor = 1 + 1e-6", (4, "forward", "aten.mul.Tensor", "scaled", "output 0")),
+        ("net.back = 1 + 1e-6", (4, "backward", "aten.mul.Tensor", "", "output 0")),
+        ("optimizer.param_groups[0]['lr'] = 0.2",
+         (4, "optimizer", "aten.add_.Tensor", "(outside of modules)", "parameter first.weight")),
+        ("torch.manual_seed(1)", (4, "draws", "aten.bernoulli_.float", "drop", "state of torch's generator (cpu)")),
+    ],
+)  # fmt: skip
+def test_a_planted_difference_is_named(
+    planted: str, expected: tuple[int, str, str, str, str], tmp_path: Path
+) -> None:
+    found = located(tmp_path, PLAIN.replace("PLANTED", planted))
+    print(found.sentences())
+    assert first(found) == expected
