@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
+from tests.warm.start import REAL
 
 from twinrun.study.errors import IncompleteError, InputError
 from twinrun.twins.tracing import Located, Program, locate_program
 
 # A warm process has torch already: what Python itself would have run at the start is run here.
 START = (
-    "import torch; import os, runpy; runpy.run_path(os.environ['PYTHONPATH'].split(os.pathsep)[0] + '/sitecustomize.py')"
-    "; runpy.run_path('train.py', run_name='__main__')"
+    "import torch; import os, runpy; "
+    "runpy.run_path(os.environ['PYTHONPATH'].split(os.pathsep)[0] + '/sitecustomize.py'); "
+    "runpy.run_path('train.py', run_name='__main__')"
 )
 HEAD = """
 import os, random, numpy, torch
@@ -24,7 +25,9 @@ second = "twin_2" in os.getcwd()  # where a difference is planted
 torch.manual_seed(0)
 x, y = torch.randn(8, 6), torch.arange(8) % 3
 """
-PLAIN = HEAD + """
+PLAIN = (
+    HEAD
+    + """
 class Scaled(nn.Module):
     factor = 1.0
     def forward(self, x):
@@ -57,6 +60,7 @@ for step in range(1, 7):
     loss.backward()
     optimizer.step()
 """
+)
 
 
 def located(folder: Path, program: str, **options: float) -> Located:
@@ -71,7 +75,9 @@ def first(found: Located) -> tuple[int, str, str, str, str]:
     return found.parting.step, operation.phase, operation.operation, operation.module, operation.tensor
 
 
-GAN = HEAD + """
+GAN = (
+    HEAD
+    + """
 make = lambda *sizes: nn.Sequential(nn.Linear(*sizes[:2]), nn.ReLU(), nn.Linear(*sizes[1:]))
 class Maker(nn.Sequential): pass
 class Judge(nn.Sequential): pass
@@ -86,7 +92,10 @@ for step in range(4):
     F.softplus(-judge(made)).mean().mul(1.5 if step == 2 and second else 1.0).backward()
     optimizers[1].step()
 """
-ACCUMULATED = HEAD + """
+)
+ACCUMULATED = (
+    HEAD
+    + """
 net = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 3))
 optimizer, scheduler_calls = torch.optim.AdamW(net.parameters()), 0
 for step in range(1, 4):
@@ -98,7 +107,10 @@ for step in range(1, 4):
     optimizer.step()
     optimizer.zero_grad()
 """
-NOISY = HEAD + """
+)
+NOISY = (
+    HEAD
+    + """
 net, when = nn.Linear(6, 3), int.from_bytes(os.urandom(2)) % 6 + 2 + 4 * second  # elsewhere in each attempt
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
 for step in range(1, 14):
@@ -106,7 +118,10 @@ for step in range(1, 14):
     F.cross_entropy(net(x) * (1.001 if step >= when else 1.0), y).backward()
     optimizer.step()
 """
-ORDER = HEAD + """
+)
+ORDER = (
+    HEAD
+    + """
 numpy.random.seed(7 if second else 5)
 net = nn.Linear(6, 3)
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -116,7 +131,10 @@ for step in range(3):
     F.cross_entropy(net(x[rows]), y[rows]).backward()
     optimizer.step()
 """
-LIGHTNING = HEAD + """
+)
+LIGHTNING = (
+    HEAD
+    + """
 import lightning
 lightning.seed_everything(0)
 class Net(lightning.LightningModule):
@@ -132,7 +150,10 @@ data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_s
 lightning.Trainer(max_epochs=2, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
                   enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0).fit(Net(), data)
 """
-RANKS = HEAD + """
+)
+RANKS = (
+    HEAD
+    + """
 import torch.distributed as dist
 children = []
 for rank in range(2):
@@ -154,7 +175,10 @@ for rank in range(2):
 for child in children:
     os.waitpid(child, 0)
 """
-WORKERS = HEAD + """
+)
+WORKERS = (
+    HEAD
+    + """
 class Rows(torch.utils.data.Dataset):
     def __len__(self):
         return 8
@@ -168,6 +192,7 @@ for inputs, targets in torch.utils.data.DataLoader(Rows(), batch_size=2, num_wor
     F.cross_entropy(net(inputs), targets).backward()
     optimizer.step()
 """
+)
 
 
 @pytest.mark.parametrize(
@@ -182,9 +207,96 @@ for inputs, targets in torch.utils.data.DataLoader(Rows(), batch_size=2, num_wor
         ("torch.manual_seed(1)", (4, "draws", "aten.bernoulli_.float", "drop", "state of torch's generator (cpu)")),
     ],
 )  # fmt: skip
-def test_a_planted_difference_is_named(
-    planted: str, expected: tuple[int, str, str, str, str], tmp_path: Path
+def test_a_planted_difference_is_named(planted: str, expected: tuple[int, str, str, str, str], tmp_path: Path) -> None:
+    assert first(located(tmp_path, PLAIN.replace("PLANTED", planted))) == expected
+
+
+@pytest.mark.parametrize(
+    ("program", "optimizer", "expected"),
+    [
+        (GAN, "Adam, optimizer 2", (6, "forward", "aten.mul.Tensor", "(outside of modules)", "output 0")),
+        (ACCUMULATED, "AdamW", (2, "forward", "aten.div.Tensor", "(outside of modules)", "output 0")),
+        (LIGHTNING, "SGD", (5, "forward", "aten.mul.Tensor", "(outside of modules)", "output 0")),
+        (WORKERS, "SGD", (3, "data", "(draw)", "", "input 0 of Linear")),
+    ],
+    ids=["two optimizers", "bf16 and accumulation", "Lightning", "workers of a loader"],
+)
+def test_programs_of_other_shapes(
+    program: str, optimizer: str, expected: tuple[int, str, str, str, str], tmp_path: Path
 ) -> None:
-    found = located(tmp_path, PLAIN.replace("PLANTED", planted))
-    print(found.sentences())
+    found = located(tmp_path, program)
     assert first(found) == expected
+    assert found.parting
+    assert found.parting.optimizer == optimizer
+
+
+def test_noise_that_moves_is_followed_to_its_operation(tmp_path: Path) -> None:
+    found = located(tmp_path, NOISY)
+    step, *rest = first(found)
+    assert rest == ["forward", "aten.mul.Tensor", "(outside of modules)", "output 0"]
+    assert 2 <= step <= 7
+
+
+def test_another_order_of_the_data_comes_with_the_generator_that_gave_it(tmp_path: Path) -> None:
+    found = located(tmp_path, ORDER)
+    assert first(found) == (1, "data", "(draw)", "", "input 0 of Linear")
+    assert found.parting
+    assert found.parting.operation
+    assert found.parting.operation.kind == "rows in another order"
+    assert found.parting.generators["numpy's"] == 1
+    assert "torch's (cpu)" not in found.parting.generators
+    assert any("numpy's since step 1" in line for line in found.sentences())
+
+
+def test_the_rank_is_named(tmp_path: Path) -> None:
+    found = located(tmp_path, RANKS)
+    assert first(found) == (3, "data", "(draw)", "", "input 0 of DistributedDataParallel")
+    assert found.sentences()[0].startswith("rank 1: the twins part in optimizer step 3")
+
+
+def test_twins_that_are_equal(tmp_path: Path) -> None:
+    found = located(tmp_path, PLAIN.replace("PLANTED", "pass"))
+    assert found.parting is None
+    assert "equal in all 6 optimizer steps" in found.sentences()[0]
+    assert list(tmp_path.iterdir()) == [tmp_path / "train.py"]  # they ran elsewhere
+
+
+@pytest.mark.parametrize(
+    ("program", "limit", "said"),
+    [
+        ("print('nothing of torch.optim')", 60, "no torch.optim optimizer made a step"),
+        (PLAIN.replace("PLANTED", "raise SystemExit('broken')"), 60, "twin 2: exit code 1; it said last:\n    broken"),
+        (PLAIN.replace("PLANTED", "import time; time.sleep(60)"), 3, "no difference in the first 3 optimizer steps"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_followed_is_said(program: str, limit: float, said: str, tmp_path: Path) -> None:
+    with pytest.raises(IncompleteError) as error:
+        located(tmp_path, program, limit_seconds=limit)
+    assert said in str(error.value)
+
+
+def test_another_number_of_steps_is_a_difference(tmp_path: Path) -> None:
+    found = located(tmp_path, PLAIN.replace("PLANTED", "break"))
+    assert found.sentences()[1] == "At its end differ: the number of steps: 6 in the first twin, 3 in the second."
+
+
+def test_a_program_without_torch_or_with_an_isolated_interpreter_is_not_traced(tmp_path: Path) -> None:
+    for words in (("-c", "print(1)"), ("-I", "-c", "print(1)")):
+        with pytest.raises(IncompleteError, match="no process of it imported torch with the tracer in it"):
+            locate_program(Program((sys.executable, *words), tmp_path))
+    with pytest.raises(InputError, match="cannot be started"):
+        locate_program(Program(("no-such-program",), tmp_path))
+
+
+@pytest.mark.cold
+def test_the_tracer_is_found_by_python_itself_beside_the_programs_own_sitecustomize(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("__version__ = '2.4.1'")
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.own = True")
+    (tmp_path / "train.py").write_text("import sys, torch; assert sys.own; assert 'injected' not in str(sys.path)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(IncompleteError) as error:
+        locate_program(Program((REAL, "train.py"), tmp_path))
+    assert "torch 2.4.1 is older than 2.6" in str(error.value)

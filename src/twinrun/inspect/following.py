@@ -192,6 +192,7 @@ class Follower:
             process.close()
         for thread in self.threads:
             thread.join(5)
+        self.heard.failures = sorted({path.read_text() for path in self.folder.glob("failed-*")})
         return self.heard
 
     def _start(self, work: Any, *args: Any) -> None:
@@ -239,8 +240,6 @@ class Follower:
         self.heard.steps[key][number] = process.step
 
     def _side_facts(self, message: Message) -> None:
-        if "failed" in message and message["failed"] not in self.heard.failures:
-            self.heard.failures.append(message["failed"])
         if "operations" in message:
             self.heard.operations.append(message["operations"])
             self.done.set()

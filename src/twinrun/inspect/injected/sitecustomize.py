@@ -5,19 +5,33 @@ Python runs the first module of this name that it finds; the program's own is fo
 
 import importlib.machinery
 import importlib.util
+import json
+import os
 import sys
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
+OLDEST = (2, 6)
 
 
 def _attach() -> None:
+    if "TWINRUN_TRACE" not in os.environ:
+        return
+    plan = json.loads(os.environ["TWINRUN_TRACE"])
+    note = Path(plan["socket"]).with_name(f"attached-{os.getpid()}")
     sys.path.insert(0, str(_HERE))
     try:
+        version = sys.modules["torch"].__version__
+        if tuple(int(part) for part in version.split("+")[0].split(".")[:2]) < OLDEST:
+            raise RuntimeError(f"torch {version} is older than 2.6, the oldest that can be traced")
         import twinrun_tracer
+
+        twinrun_tracer.attach(plan)
+        note.touch()
+    except Exception as error:  # the program goes on without, and whoever started it is told
+        note.with_name(f"failed-{os.getpid()}").write_text(str(error))
     finally:
         sys.path.remove(str(_HERE))
-    twinrun_tracer.attach()
 
 
 def _run_the_programs_own() -> None:

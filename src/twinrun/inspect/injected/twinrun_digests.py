@@ -1,7 +1,7 @@
 """Exact digests of tensors, computed on the device that they are on: 64 bits of a tensor's bytes, its type and shape.
 
 A single changed word of 8 bytes always changes the digest; any other change (elements swapped, signs turned) is missed
-with a probability of about 2^-32. Nothing is drawn, and no flag of the program is touched.
+with a probability of about 2^-31. Nothing is drawn, and no flag of the program is touched.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 Mixed = tuple[torch.Tensor, str]  # a word on the device, and a digest of types and shapes
 
 _WORD = 8
-_LOW = 0xFFFF_FFFF
+_SHIFT = 33  # not half a word: or the changed signs of two float32 in one word would cancel
 # Words at a time: on a CPU what stays in the cache, and on the near side of where torch starts threads for it.
 _CPU_CHUNK, _CHUNK = 1 << 15, 1 << 22
 _tables: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -95,9 +95,9 @@ def _mixed(pieces: list[torch.Tensor]) -> torch.Tensor:
     for piece in pieces:
         count = piece.numel()
         mixed = room[:count]
-        # The upper half is added to the lower (which can be undone), or a changed sign would stay in the last bit.
-        torch.bitwise_right_shift(piece, 32, out=mixed)
-        mixed.bitwise_and_(_LOW).bitwise_xor_(piece).mul_(factors[:count])
+        # The upper bits are mixed into the lower (which can be undone), or a changed sign would stay in the last bit.
+        torch.bitwise_right_shift(piece, _SHIFT, out=mixed)
+        mixed.bitwise_and_((1 << (64 - _SHIFT)) - 1).bitwise_xor_(piece).mul_(factors[:count])
         sums.append(mixed.sum())
     return sums[0] if len(sums) == 1 else _mixed(_joined([torch.stack(sums)]))
 

@@ -44,23 +44,13 @@ from twinrun_operations import (
     tensors_in,
 )
 
-OLDEST = (2, 6)
-PLAN = "TWINRUN_TRACE"
 DATA, AFTER, INITIALIZATION, BETWEEN = "data", "after the backward pass", "initialization", "between steps"
 OUTSIDE = "(outside of modules)"
 REGION = "(torch.compile region)"
 
 
-def attach() -> None:
-    """Put the hooks in; what hinders it is told to whoever started the program."""
-    if PLAN not in os.environ:
-        return
-    plan = json.loads(os.environ[PLAN])
-    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    if version < OLDEST:
-        Channel(plan).send({"failed": f"torch {torch.__version__} is older than 2.6, the oldest that can be traced"})
-        return
-    Path(plan["socket"]).with_name(f"attached-{os.getpid()}").touch()
+def attach(plan: dict[str, Any]) -> None:
+    """Put the hooks in."""
     program = Program(plan)
     modules = torch.nn.modules.module
     modules.register_module_forward_pre_hook(program.before)
