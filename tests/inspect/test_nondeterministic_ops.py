@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
-from twinrun.inspect.nondeterministic_ops import DOCUMENTED, HAZARDS
+from twinrun.inspect.nondeterministic_ops import ATTENTION_NOTES, DOCUMENTED, HAZARDS, TORCHVISION, documented
 
 # What the documentation of torch.use_deterministic_algorithms names, and the operations that it comes down to; a
 # sentence instead where the table has none, and why.
@@ -119,3 +120,21 @@ def strings() -> set[bytes]:
 def test_the_library_has_the_alert(operation: str, strings: set[bytes]) -> None:
     assert operation in HAZARDS
     assert ALERTS[operation].encode() in strings
+
+
+@pytest.mark.parametrize("operation", TORCHVISION)
+def test_torchvisions_kernels_have_an_alert(operation: str) -> None:
+    library = Path(torchvision.__file__).with_name("_C.so").read_bytes().split(b"\0")
+    alert = "compute_grad_input" if operation == "_deform_conv2d_backward" else f"{operation.lstrip('_')}_kernel"
+    assert alert.encode() in library
+    assert documented(f"torchvision::{operation}", {}) is TORCHVISION[operation]
+    assert torchvision.__version__.startswith("0.26.0")
+
+
+def test_attention_has_a_row_for_each_backend_and_pass() -> None:
+    there = {name for name in dir(torch.ops.aten) if re.fullmatch(r"_.*(flash|efficient|cudnn).*_attention.*", name)}
+    for name in there:
+        judged = documented(f"aten::{name}", {}) is not None
+        assert judged == (name.endswith("_backward") and "for_cpu" not in name), name
+        assert judged != (name in ATTENTION_NOTES), name
+    assert len(there) >= 11

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from twinrun.cli.options import DEFAULT_PARAMS, Device, ParamsFile, enter_clean_environment, load_params
-from twinrun.study.errors import MismatchError
+from twinrun.cli.options import (
+    DEFAULT_PARAMS,
+    Device,
+    Link,
+    ParamsFile,
+    Seconds,
+    enter_clean_environment,
+    load_params,
+    program_command,
+)
+from twinrun.study.errors import InputError, MismatchError, plural
 from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:  # heavy to import
@@ -17,16 +26,28 @@ if TYPE_CHECKING:  # heavy to import
 
 
 def audit(
-    subject: Annotated[str, typer.Argument(help="A task, or module:function or file.py:function.")],
+    context: typer.Context,
+    subject: Annotated[str | None, typer.Argument(help="A task, or module:function or file.py:function.")] = None,
     repeats: Annotated[int, typer.Option(min=2, help="How often each operation is done.")] = 5,
     out: Annotated[Path | None, typer.Option("--json", help="Also write the findings to this file.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of a program: optimizer steps that are looked at.")] = 2,
+    seconds: Seconds = None,
+    link: Link = None,
     params_file: ParamsFile = DEFAULT_PARAMS,
     device: Device = None,
 ) -> None:
     """Find the operations of a training step that may give other bits; exit 4 when one may from run to run.
 
-    A function returns (model, loss, optimizer, (inputs, targets)), on the device on which it trains.
+    A function returns (model, loss, optimizer, (inputs, targets)), on the device on which it trains. Of any program
+    the operations of its own first steps are looked at, without repeating them: `twinrun audit -- python train.py`.
     """
+    if command := program_command(context):
+        if subject:
+            raise InputError(f"{subject} and a program", "give a task, a function, or a program after `--`")
+        _audit_program(command, steps, out, seconds, link)
+        return
+    if not subject:
+        raise InputError("what is to be audited?", "a task, file.py:function, or a program: -- python train.py")
     enter_clean_environment()
     from twinrun.inspect.targets import audit_function, audit_task
     from twinrun.study.files import write_json
@@ -46,6 +67,28 @@ def audit(
         write_json(out, result.facts())
     if bad:
         raise MismatchError(f"{subject}: {bad} {operations}")
+
+
+def _audit_program(
+    command: list[str], steps: int, out: Path | None, seconds: float | None, link: list[str] | None
+) -> None:
+    from twinrun.inspect.program_audit import audit_calls
+    from twinrun.study.files import write_json
+    from twinrun.twins.tracing import Program, operations_of
+
+    heard = operations_of(Program(tuple(command), Path(), tuple(link or ()), seconds), steps)
+    found = audit_calls(heard.operations[0], heard.torch, steps)
+    _print(found)
+    if out:
+        write_json(out, found.facts())
+    print(found.scope())
+    if found.convolutions:
+        where = f"twinrun forecast {out}" if out else "--json FILE.json writes them for twinrun forecast FILE.json"
+        print(f"{plural(len(found.convolutions), 'call')} of convolutions, whose algorithms cuDNN chooses: {where}")
+    bad = sum(finding.level == "bad" for finding in found.findings)
+    if bad:
+        raise MismatchError(f"{plural(bad, 'kind of call')} may give other bits from run to run on CUDA")
+    print("none of these operations is documented as one that may give other bits from run to run")
 
 
 def _print(result: Audit) -> None:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:  # heavy to import
 
 
 def forecast(
-    target: Annotated[str, typer.Argument(help="A task, a model's name (timm:NAME, too), or file.py:function.")],
+    target: Annotated[
+        str,
+        typer.Argument(help="A task, a model (timm:NAME, too), file.py:function, or an audit's file.json."),
+    ],
     gpu: Annotated[
         list[str] | None,
         typer.Option(help="A card: its name, `here`, or a .json file with its description; default: all known ones."),
@@ -69,6 +72,12 @@ def _step(target: str, batch_size: int | None, image_size: int | None, params_fi
     )
     from twinrun.study.schema_model import ModelSpec
 
+    if target.endswith(".json"):
+        from twinrun.inspect.program_audit import step_of_audit
+
+        if batch_size or image_size:
+            raise InputError(f"{target} has its own shapes", "leave --batch-size and --image-size out")
+        return step_of_audit(Path(target))
     if is_model(target):
         return step_of_model(ModelSpec(name=target), CLASSES, batch_size or BATCH, image_size or SIDE, Path())
     if ":" in target:

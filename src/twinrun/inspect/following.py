@@ -60,7 +60,8 @@ class Heard:
     failures: list[str] = field(default_factory=list)  # why a tracer could not be put in
     steps: dict[Key, list[int | None]] = field(default_factory=dict)  # by twin; None: the process did not say goodbye
     operations: list[list[Message]] = field(default_factory=list)  # of an audit, by process
-    torch: str = ""
+    faults: list[Exception] = field(default_factory=list)  # of the following itself, such as a full disk
+    torch: str = ""  # its version
 
 
 class TracedProcess:
@@ -196,9 +197,16 @@ class Follower:
         return self.heard
 
     def _start(self, work: Any, *args: Any) -> None:
-        thread = threading.Thread(target=work, args=args, daemon=True)
+        thread = threading.Thread(target=self._safely, args=(work, *args), daemon=True)
         self.threads.append(thread)
         thread.start()
+
+    def _safely(self, work: Any, *args: Any) -> None:
+        try:
+            work(*args)
+        except Exception as fault:  # raised by whoever waits
+            self.heard.faults.append(fault)
+            self.done.set()
 
     def _accept(self) -> None:
         while True:

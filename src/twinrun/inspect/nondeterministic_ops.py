@@ -125,11 +125,33 @@ HAZARDS["adaptive_max_pool3d_backward"] = Hazard(
     "adds in any order on CUDA, where the output's size does not divide the input's", _MAX,
     source=f"its kernel atomicadaptivemaxgradinput in {DOCUMENTED}; not documented",
 )  # fmt: skip
+# Their kernels add atomically and alert torch.use_deterministic_algorithms; torchvision's documentation is silent.
+_REGIONS = "torch.use_deterministic_algorithms(True) refuses it; on the CPU it is deterministic"
+TORCHVISION = {
+    f"_{name}_backward": Hazard(_NEVER, _REGIONS, source="an alert in the kernels of torchvision 0.26.0")
+    for name in ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d")
+}
+_BACKEND = "torch.nn.attention.sdpa_kernel fixes the backend, and with MATH the backward pass"
+# Not nondeterministic, but not what another card, type or shape would run.
+ATTENTION_NOTES = {
+    f"_{prefix}{kernel}_attention{suffix}": (f"scaled-dot-product attention by the {kernel} backend: {words}", _BACKEND)
+    for kernel in ("flash", "efficient", "cudnn")
+    for prefix, suffix in (("", "_forward"), ("scaled_dot_product_", ""))
+    for words in ["no warning for this forward pass; another backend gives other bits, and backward PyTorch warns"]
+} | {
+    f"_scaled_dot_product_flash_attention_for_cpu{suffix}": (
+        "scaled-dot-product attention of the CPU: on CUDA another backend runs, of whose backward pass PyTorch warns",
+        _BACKEND,
+    )
+    for suffix in ("", "_backward")
+}
 
 
 def documented(name: str, arguments: Arguments) -> Hazard | None:
-    """The hazard of a call of `aten::name`, if the table has it."""
+    """The hazard of a call of `aten::name` or `torchvision::name`, if the tables have it."""
     namespace, _, operation = name.partition("::")
+    if namespace == "torchvision":
+        return TORCHVISION.get(operation)
     if namespace != "aten":
         return None
     operation = "scatter_reduce" if operation == "scatter_reduce_" else operation

@@ -100,29 +100,34 @@ class _Calls(Tracer):
         name, given = func._schema.name, named_arguments(func, args, kwargs)
         module, _ = self.place()
         result = func(*args, **kwargs)
-        if name == "aten::convolution":
-            self._add(FORWARD, module, given, given["input"].shape, result.shape)
-        elif name == "aten::convolution_backward":
-            wanted = zip((INPUT_GRADIENT, WEIGHT_GRADIENT), given["output_mask"], strict=False)
-            for operation in (operation for operation, needed in wanted if needed):
-                self._add(operation, module, given, given["input"].shape, given["grad_output"].shape)
-        elif hazard := documented(name, given):
+        self.convolutions += convolutions_of(name, module, given, result)
+        if hazard := documented(name, given):
             self.others.append(OtherCall(self.phase, name.removeprefix("aten::"), module, hazard))
         return result
-
-    def _add(self, operation: str, module: str, given: dict[str, Any], x: torch.Size, y: torch.Size) -> None:
-        axes = len(x) - 2
-        numbers = {key: _each(given[key], axes) for key in ("stride", "padding", "dilation", "output_padding")}
-        self.convolutions.append(
-            Convolution(
-                operation=operation, module=module, x=tuple(x), w=tuple(given["weight"].shape), y=tuple(y),
-                transposed=given["transposed"], groups=given["groups"], **numbers,
-            )
-        )  # fmt: skip
 
     def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self.stack:
             self.stack.pop()
+
+
+def convolutions_of(name: str, module: str, given: dict[str, Any], result: Any) -> list[Convolution]:
+    """What a call asks of a library of convolutions: nothing, a forward pass, or one or two gradients."""
+    if name == "aten::convolution":
+        operations, y = [FORWARD], result.shape
+    elif name == "aten::convolution_backward":
+        wanted = zip((INPUT_GRADIENT, WEIGHT_GRADIENT), given["output_mask"], strict=False)
+        operations, y = [operation for operation, needed in wanted if needed], given["grad_output"].shape
+    else:
+        return []
+    x = given["input"].shape
+    numbers = {key: _each(given[key], len(x) - 2) for key in ("stride", "padding", "dilation", "output_padding")}
+    return [
+        Convolution(
+            operation=operation, module=module, x=tuple(x), w=tuple(given["weight"].shape), y=tuple(y),
+            transposed=given["transposed"], groups=given["groups"], **numbers,
+        )
+        for operation in operations
+    ]  # fmt: skip
 
 
 def _each(value: Any, axes: int) -> tuple[int, ...]:

@@ -86,6 +86,7 @@ def locate_program(program: Program, say: Callable[[str], None] = lambda text: N
             attempt = _run(program, names, folder, number, {"mode": "operations", "from": start})
             found = _parting(attempt)
             if found is None:
+                _require_ended(attempt)
                 start = 1
                 continue
             if found.step == parted.step:  # of its end was heard in the first try alone
@@ -149,6 +150,8 @@ def _run(
                 processes.end_marked(mark)
         heard = follower.finish()
         problems = [_problem(twin, code, logs[twin]) for twin, code in enumerate(codes) if code]
+        if heard.faults and not problems:
+            raise heard.faults[0]
         return Attempt(heard, follower.attached, problems, in_time)
 
 
@@ -190,7 +193,9 @@ def _require_traced(program: Program, attempt: Attempt) -> None:
 def _require_ended(attempt: Attempt) -> None:
     """IncompleteError when a twin failed, or had to be stopped."""
     if attempt.problems:
-        raise IncompleteError("\n  ".join(attempt.problems), "nothing differed before; mend it and run again")
+        raise IncompleteError(
+            "\n  ".join(attempt.problems), "no difference was seen before that; mend it and run again"
+        )
     if not attempt.in_time:
         counts = [count for counts in attempt.heard.steps.values() for count in counts if count]
         raise IncompleteError(
