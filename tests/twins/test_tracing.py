@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tests.warm.start import REAL
 
+from twinrun.inspect.program_audit import audit_calls, step_of_audit
 from twinrun.study.errors import IncompleteError, InputError
-from twinrun.twins.tracing import Located, Program, locate_program
+from twinrun.study.files import write_json
+from twinrun.twins.tracing import Located, Program, locate_program, operations_of
 
 # A warm process has torch already: what Python itself would have run at the start is run here.
 START = (
@@ -300,3 +303,60 @@ def test_the_tracer_is_found_by_python_itself_beside_the_programs_own_sitecustom
     with pytest.raises(IncompleteError) as error:
         locate_program(Program((REAL, "train.py"), tmp_path))
     assert "torch 2.4.1 is older than 2.6" in str(error.value)
+
+
+AUDITED = (
+    HEAD
+    + """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.pool, self.fc = nn.Conv2d(2, 4, 3, stride=2), nn.AdaptiveAvgPool2d(2), nn.Linear(16, 3)
+    def forward(self, x):
+        out = self.fc(self.pool(self.conv(x)).flatten(1))
+        query = out.view(1, 8, 3)
+        return (out, F.scaled_dot_product_attention(query, query, query)[0]) if self.training else out
+net = Net()
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+for step in range(1, 1000):
+    out, other = net(torch.randn(8, 2, 9, 9))
+    (F.cross_entropy(out, y) + F.cross_entropy(other, y)).backward()
+    optimizer.step()
+    import time; time.sleep(0.01)
+"""
+)
+
+
+def test_an_audit_names_operations_of_the_programs_own_steps(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(AUDITED)
+    heard = operations_of(Program((sys.executable, "-c", START), tmp_path), 2)
+    found = audit_calls(heard.operations[0], heard.torch, 2)
+    assert {(f.level, f.phase, f.operation, f.module) for f in found.findings} == {
+        ("bad", "backward", "aten._adaptive_avg_pool2d_backward.default", "pool"),
+        ("note", "forward", "aten._scaled_dot_product_flash_attention_for_cpu.default", ""),
+        ("note", "backward", "aten._scaled_dot_product_flash_attention_for_cpu_backward.default", ""),
+    }
+    assert not found.ok
+    assert f"2 optimizer steps on cpu with torch {torch.__version__}" in found.scope()
+    write_json(tmp_path / "audit.json", found.facts())
+    step = step_of_audit(tmp_path / "audit.json")
+    assert step.convolutions == found.convolutions
+    assert [(c.operation, c.module, c.x, c.y) for c in step.convolutions[:1]] == [
+        ("forward", "conv", (8, 2, 9, 9), (8, 4, 4, 4))
+    ]
+    assert len(step.convolutions) == 4  # in two steps a forward pass and the gradient of the weights
+    assert [other.operation for other in step.others] == ["aten._adaptive_avg_pool2d_backward.default"]
+
+
+def test_an_audit_says_what_it_knows_nothing_of(tmp_path: Path) -> None:
+    call = {"phase": "forward", "operation": "(torch.compile region)", "name": "(torch.compile region)",
+            "module": "net", "opaque": True, "arguments": {}, "result": None, "count": 3}  # fmt: skip
+    found = audit_calls([call], "2.6.0", 1)
+    assert [(f.level, f.kind) for f in found.findings] == [("note", "opaque")]
+    assert "another version" in found.scope()
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(InputError, match="not written by an audit"):
+        step_of_audit(tmp_path / "other.json")
+    (tmp_path / "train.py").write_text(PLAIN.replace("PLANTED", "pass"))
+    with pytest.raises(IncompleteError, match="ended before optimizer step 20"):
+        operations_of(Program((sys.executable, "-c", START), tmp_path), 20)

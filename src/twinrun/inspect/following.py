@@ -39,7 +39,7 @@ class Parting:
         """The answer in words."""
         who = f"{self.process}: " if self.process else ""
         by = f" ({self.optimizer})" if self.optimizer else ""
-        equal = f"after {self.step - 1} equal steps" if self.step > 1 else "with nothing equal before it"
+        equal = f"after {self.step - 1} equal steps" if self.step > 1 else "the first"
         lines = [f"{who}the twins part in optimizer step {self.step}{by}, {equal}."]
         if self.operation is None:
             lines.append(f"At its end differ: {self.what}.")

@@ -22,8 +22,8 @@ LAST_LINES = 8
 LONGEST_PATH = 100  # of a socket; the system allows 107 bytes
 POLL_SECONDS = 0.05
 SAID = (
-    "Injected: a tracer by PYTHONPATH (its sitecustomize.py runs the program's own, too), which attaches to torch's "
-    "global hooks in every process that imports torch; no file of the program is changed."
+    "Injected by PYTHONPATH: a tracer on torch's global hooks, in every process that imports torch (its "
+    "sitecustomize.py runs the program's own, too); no file of the program is changed."
 )
 
 
@@ -139,7 +139,8 @@ def _run(
                     folders.fill(place, program.root, names, program.linked)
                     environment = _environment(program, place, mark)
                     environment["TWINRUN_TRACE"] = json.dumps({**plan, "socket": str(follower.path), "twin": twin})
-                    running.append(stack.enter_context(processes.started(program.command, place, environment, log)))
+                    started = processes.started(_command(program, place), place, environment, log)
+                    running.append(stack.enter_context(started))
                 while not follower.done.wait(POLL_SECONDS):
                     if time.monotonic() > deadline or all(process.poll() is not None for process in running):
                         break
@@ -153,6 +154,14 @@ def _run(
         if heard.faults and not problems:
             raise heard.faults[0]
         return Attempt(heard, follower.attached, problems, in_time)
+
+
+def _command(program: Program, place: Path) -> list[str]:
+    """The command, with an interpreter that no copy has, such as .venv/bin/python, by its whole path."""
+    first, *rest = program.command
+    here = program.root / first
+    outside = os.sep in first and not (place / first).exists() and here.exists()
+    return [os.path.abspath(here) if outside else first, *rest]  # noqa: PTH100 - a link to Python stays one
 
 
 def _environment(program: Program, place: Path, mark: str) -> dict[str, str]:
@@ -193,9 +202,7 @@ def _require_traced(program: Program, attempt: Attempt) -> None:
 def _require_ended(attempt: Attempt) -> None:
     """IncompleteError when a twin failed, or had to be stopped."""
     if attempt.problems:
-        raise IncompleteError(
-            "\n  ".join(attempt.problems), "no difference was seen before that; mend it and run again"
-        )
+        raise IncompleteError("\n  ".join(attempt.problems), "no difference was seen before; mend it and run again")
     if not attempt.in_time:
         counts = [count for counts in attempt.heard.steps.values() for count in counts if count]
         raise IncompleteError(
@@ -219,7 +226,7 @@ def _unparted(attempt: Attempt) -> tuple[Parting | None, int]:
 
 def _tries(seen: list[int], parted: Parting) -> str:
     if len(set(seen)) == 1 and parted.operation:
-        return f"Done {len(seen)} times: for the step, and for the operation in it; both parted in the same step."
+        return "Run twice: for the step, then for the operation in it; both times the twins parted in that step."
     if parted.operation:
         steps = ", ".join(map(str, seen))
         return f"Noise that moves: the twins parted in steps {steps}; the last try looked at every operation."
