@@ -77,7 +77,7 @@ def _audit_program(
     from twinrun.twins.tracing import Program, operations_of
 
     heard = operations_of(Program(tuple(command), Path(), tuple(link or ()), seconds), steps)
-    found = audit_calls(heard.operations[0], heard.torch, steps)
+    found = audit_calls(heard.audits[0], heard.torch)
     _print(found)
     if out:
         write_json(out, found.facts())

@@ -59,7 +59,7 @@ class Heard:
     partings: list[Parting] = field(default_factory=list)  # the first comes first
     failures: list[str] = field(default_factory=list)  # why a tracer could not be put in
     steps: dict[Key, list[int | None]] = field(default_factory=dict)  # by twin; None: the process did not say goodbye
-    operations: list[list[Message]] = field(default_factory=list)  # of an audit, by process
+    audits: list[Message] = field(default_factory=list)  # the operations of so many steps, by process
     faults: list[Exception] = field(default_factory=list)  # of the following itself, such as a full disk
     torch: str = ""  # its version
 
@@ -249,7 +249,7 @@ class Follower:
 
     def _side_facts(self, message: Message) -> None:
         if "operations" in message:
-            self.heard.operations.append(message["operations"])
+            self.heard.audits.append(message)
             self.done.set()
 
     def _follow(self, key: Key, first: TracedProcess, second: TracedProcess) -> None:

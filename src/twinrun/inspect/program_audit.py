@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,9 @@ class ProgramAudit(Audit):
         return words
 
 
-def audit_calls(calls: Sequence[Mapping[str, Any]], version: str, steps: int) -> ProgramAudit:
+def audit_calls(seen: Mapping[str, Any], version: str) -> ProgramAudit:
     """Judge the calls that the tracer wrote down, each kind once."""
+    calls, steps = seen["operations"], seen["steps"]
     findings: dict[Finding, None] = {}
     convolutions: list[Convolution] = []
     devices: set[str] = set()

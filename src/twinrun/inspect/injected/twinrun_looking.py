@@ -243,7 +243,13 @@ class Listing(Tracing):
     def finish(self) -> None:
         """At the end of the last step that is asked for, tell."""
         if self.program.step == self.program.plan["steps"]:
-            self.program.send({"operations": list(self.calls.values())})
+            self.tell_all(self.program.step)
+
+    def tell_all(self, steps: int) -> None:
+        """What was called in so many steps; no more is listed."""
+        if self.active:
+            self.stop()
+            self.program.send({"operations": list(self.calls.values()), "steps": steps})
 
     def leave(self, path: str, output: Any) -> None:
         """Nothing is compared."""

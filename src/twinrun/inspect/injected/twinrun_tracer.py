@@ -103,7 +103,9 @@ class Program:
         self.channel.send(message)
 
     def end(self) -> None:
-        """At the end of the process."""
+        """At the end of the process; an audit of a program that made fewer steps is told of those."""
+        if isinstance(self.tracer, Listing) and self.step > 1:
+            self.tracer.tell_all(self.step - 1)
         if self.channel:
             self.send({"bye": self.step - 1})
 
