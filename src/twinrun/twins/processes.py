@@ -36,10 +36,11 @@ def started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The command in a session of its own, which ends with the block; what it prints is added to `log`.
 
-    A program above the current folder, such as `../env/bin/python`, is that one: it was not copied with the folder.
+    A program that no copy has, such as `../env/bin/python` or `.venv/bin/python`, is that of the current folder.
     Raises InputError when it cannot be started.
     """
-    program = os.path.abspath(command[0]) if ".." in Path(command[0]).parts else command[0]  # noqa: PTH100 - links stay
+    outside = os.sep in command[0] and not (folder / command[0]).exists()
+    program = os.path.abspath(command[0]) if outside else command[0]  # noqa: PTH100 - links stay
     with log.open("ab") as stream:
         try:
             process = subprocess.Popen(

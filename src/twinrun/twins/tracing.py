@@ -134,7 +134,7 @@ def _run(
                     folders.fill(place, program.root, names, program.linked)
                     environment = _environment(program, place, mark)
                     environment["TWINRUN_TRACE"] = json.dumps({**plan, "socket": str(follower.path), "twin": twin})
-                    started = processes.started(_command(program, place), place, environment, log)
+                    started = processes.started(program.command, place, environment, log)
                     running.append(stack.enter_context(started))
                 while not follower.done.wait(POLL_SECONDS):
                     if time.monotonic() > deadline or all(process.poll() is not None for process in running):
@@ -149,14 +149,6 @@ def _run(
         if heard.faults and not problems:
             raise heard.faults[0]
         return Attempt(heard, follower.attached, problems, in_time)
-
-
-def _command(program: Program, place: Path) -> list[str]:
-    """The command, with an interpreter that no copy has, such as .venv/bin/python, by its whole path."""
-    first, *rest = program.command
-    here = program.root / first
-    outside = os.sep in first and not (place / first).exists() and here.exists()
-    return [os.path.abspath(here) if outside else first, *rest]  # noqa: PTH100 - a link to Python stays one
 
 
 def _environment(program: Program, place: Path, mark: str) -> dict[str, str]:
