@@ -77,15 +77,15 @@ def _audit_program(
     from twinrun.twins.tracing import Program, operations_of
 
     heard = operations_of(Program(tuple(command), Path(), tuple(link or ()), seconds), steps)
-    found = audit_calls(heard.audits[0], heard.torch)
-    _print(found)
+    result = audit_calls(heard.audits[0], heard.torch)
+    _print(result)
     if out:
-        write_json(out, found.facts())
-    print(found.scope())
-    if found.convolutions:
+        write_json(out, result.facts())
+    print(result.scope())
+    if result.convolutions:
         where = f"twinrun forecast {out}" if out else "--json FILE.json writes them for twinrun forecast FILE.json"
-        print(f"{plural(len(found.convolutions), 'call')} of convolutions, whose algorithms cuDNN chooses: {where}")
-    bad = sum(finding.level == "bad" for finding in found.findings)
+        print(f"{plural(len(result.convolutions), 'call')} of convolutions, whose algorithms cuDNN chooses: {where}")
+    bad = sum(finding.level == "bad" for finding in result.findings)
     if bad:
         raise MismatchError(f"{plural(bad, 'kind of call')} may give other bits from run to run on CUDA")
     print("none of these operations is documented as one that may give other bits from run to run")

@@ -84,16 +84,16 @@ def locate_program(program: Program, say: Callable[[str], None] = lambda text: N
         for number in range(1, TRIES):
             say(f"the twins part in step {seen[-1]}; next try: every operation from step {start} on")
             attempt = _run(program, names, folder, number, {"mode": "operations", "from": start})
-            found = _parting(attempt)
-            if found is None:
+            parting = _parting(attempt)
+            if parting is None:
                 _require_ended(attempt)
                 start = 1
                 continue
-            if found.step == parted.step:  # of its end was heard in the first try alone
-                found = replace(found, generators={**parted.generators, **found.generators})
-            parted = found
-            seen.append(found.step)
-            if found.operation or found.step >= start:
+            if parting.step == parted.step:  # of its end was heard in the first try alone
+                parting = replace(parting, generators={**parted.generators, **parting.generators})
+            parted = parting
+            seen.append(parting.step)
+            if parting.operation or parting.step >= start:
                 break
             start = 1
     return Located(program.command, parted, parted.step, (_tries(seen, parted), SAID))

@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Names:
-    """The names, found out as modules are called and optimizers make their steps."""
+    """The names, known out as modules are called and optimizers make their steps."""
 
     def __init__(self) -> None:
         self.roots: list[weakref.ref[nn.Module]] = []  # outermost modules, in the order of their first call
@@ -63,25 +63,25 @@ class Names:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Every parameter, buffer, gradient and state of an optimizer, by its name."""
-        found: dict[str, torch.Tensor] = {}
+        known: dict[str, torch.Tensor] = {}
         parameters: dict[int, str] = {}
         for root in map(_alive, self.roots):
             state = self.state(root)
             for (kind, _, tensor), label in zip(_tensors(root), state, strict=True):
-                found[label] = tensor
+                known[label] = tensor
                 if kind == "parameter":
                     parameters.setdefault(id(tensor), label.partition(" ")[2])
         for number, optimizer in enumerate(map(_alive, self.optimizers), 1):
             for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
                 name = parameters.get(id(parameter), f"parameter {index} of optimizer {number}")
-                found.setdefault(f"parameter {name}" if id(parameter) in parameters else name, parameter)
+                known.setdefault(f"parameter {name}" if id(parameter) in parameters else name, parameter)
                 if parameter.grad is not None:
-                    found[f"gradient of {name}"] = parameter.grad
+                    known[f"gradient of {name}"] = parameter.grad
                 state_of = optimizer.state.get(parameter, {})
                 for key, value in state_of.items():
                     if isinstance(value, torch.Tensor):
-                        found[f"{key} of {name}"] = value
-        return found
+                        known[f"{key} of {name}"] = value
+        return known
 
 
 def _tensors(module: nn.Module) -> list[tuple[str, str, torch.Tensor]]:
