@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,7 +119,11 @@ def _difference(facts: Message, first: Path, second: Path) -> dict[str, Any] | N
 
 
 class ProgramPair(Pair):
-    """Two processes of one rank in lockstep, each in its twin."""
+    """Two processes of one rank in lockstep, each in its twin; `notice` is called at once when they part."""
+
+    def __init__(self, first: TracedProcess, second: TracedProcess, folder: Path, notice: Callable[[], None]) -> None:
+        super().__init__(first, second, folder)
+        self.notice = notice
 
     def _fetch(self, place: Message, side: Literal["input", "output"], index: int) -> DifferingOperation:
         path = self.folder / "tensor"
@@ -137,6 +141,8 @@ class ProgramPair(Pair):
 
     def _compare(self, event: Message, other: Message, *, order_seen: bool) -> tuple[DifferingOperation | None, bool]:
         parting, only_order = super()._compare(event, other, order_seen=order_seen)
+        if parting:
+            self.notice()
         if parting and parting.phase == "draws":
             parting = parting.model_copy(update={"opaque": False})
         return parting, only_order
@@ -152,6 +158,7 @@ class Follower:
         self.twins = twins
         self.folder, self.heard, self.done = folder, Heard(), threading.Event()
         self.lock = threading.Lock()
+        self.first: Key | None = None  # whose operations parted first
         self.processes: list[TracedProcess] = []
         self.waiting: dict[Key, dict[int, TracedProcess]] = {}
         self.threads: list[threading.Thread] = []
@@ -253,7 +260,7 @@ class Follower:
             self.done.set()
 
     def _follow(self, key: Key, first: TracedProcess, second: TracedProcess) -> None:
-        pair = ProgramPair(first, second, self._own_folder(key))
+        pair = ProgramPair(first, second, self._own_folder(key), lambda: self._notice(key))
         generators: dict[str, int] = {}
         step = 0
         while not self.done.is_set():
@@ -266,7 +273,7 @@ class Follower:
             if all("window" in message for message in messages):
                 step = messages[0]["window"]
                 traced = pair.trace()
-                if traced.first:
+                if traced.first and self.first == key:
                     by = messages[0].get("optimizer", "") or pair.receive()[0].get("optimizer", "")
                     self._part(Parting(_named(key), step, by, "", traced.first, generators, traced.operations))
             elif all("step" in message for message in messages):
@@ -281,6 +288,11 @@ class Follower:
         folder = self.folder / f"pair{key[0]}.{key[1]}"
         folder.mkdir()
         return folder
+
+    def _notice(self, key: Key) -> None:
+        """The cause is where it is seen first: other ranks part in what they are sent."""
+        with self.lock:
+            self.first = key if self.first is None else self.first
 
     def _part(self, parting: Parting) -> None:
         with self.lock:
