@@ -273,16 +273,16 @@ class Follower:
             if all("window" in message for message in messages):
                 step = messages[0]["window"]
                 traced = pair.trace()
-                if traced.first and self.first == key:
+                if traced.first:
                     by = messages[0].get("optimizer", "") or pair.receive()[0].get("optimizer", "")
-                    self._part(Parting(_named(key), step, by, "", traced.first, generators, traced.operations))
+                    self._part(key, Parting(_named(key), step, by, "", traced.first, generators, traced.operations))
             elif all("step" in message for message in messages):
                 for name, state in messages[0]["generators"].items():
                     if messages[1]["generators"].get(name) != state:
                         generators.setdefault(name, messages[0]["step"])
                 if what := _differing(*messages):
                     number, by = messages[0]["step"], messages[0]["optimizer"]
-                    self._part(Parting(_named(key), number, by, what, None, generators))
+                    self._part(key, Parting(_named(key), number, by, what, None, generators))
 
     def _own_folder(self, key: Key) -> Path:
         folder = self.folder / f"pair{key[0]}.{key[1]}"
@@ -294,8 +294,10 @@ class Follower:
         with self.lock:
             self.first = key if self.first is None else self.first
 
-    def _part(self, parting: Parting) -> None:
+    def _part(self, key: Key, parting: Parting) -> None:
         with self.lock:
+            if self.first not in (None, key):
+                return
             self.heard.partings.append(parting)
         self.done.set()
 
