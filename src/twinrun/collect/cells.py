@@ -11,6 +11,8 @@ from twinrun.study.files import write_text
 
 FORMULA = tuple("=+-@\t\r")  # begin a formula in a spreadsheet
 QUOTE = "'"
+# What a CSV's numbers are read with: before version 3, pandas' own parser misses the last bit of every third number.
+EXACT: dict[str, Any] = {"float_precision": "round_trip"} if int(pd.__version__.split(".")[0]) < 3 else {}
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from twinrun.collect.cells import unquote
+from twinrun.collect.cells import EXACT, unquote
 from twinrun.collect.schema import COLLECTED_SCHEMA, METRICS, StudyInfo
 from twinrun.study.documents import checked
 from twinrun.study.errors import InputError, MismatchError
@@ -55,6 +55,7 @@ def read_frame(path: Path, text: tuple[str, ...], needed: tuple[str, ...]) -> pd
             dtype=dict.fromkeys(text, "str"),
             keep_default_na=False,
             na_values=[""],
+            **EXACT,
         )
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", AGAIN) from error

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from twinrun.collect.cells import EXACT
 from twinrun.study.errors import InputError
 from twinrun.study.files import explain_os_error
 
@@ -158,6 +159,7 @@ def _csv(path: Path, columns: Columns) -> Iterator[pd.DataFrame]:
             yield from pd.read_csv(
                 path, dtype=kinds, chunksize=ROWS, index_col=False, encoding="utf-8-sig",
                 keep_default_na=False, na_values=[""], skipinitialspace=True, skip_blank_lines=False,
+                **({} if columns.probabilities else EXACT),
             )  # fmt: skip
     except (ValueError, pd.errors.ParserWarning, OSError, EOFError) as error:
         said = " ".join(str(error).replace("Error tokenizing data. C error: ", "").split())

@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from twinrun.collect.cells import unquote
+from twinrun.collect.cells import EXACT, unquote
 from twinrun.collect.study import Study, load_study
 from twinrun.report.build import ANALYSIS_SCHEMA
 from twinrun.report.columns import Column, missing
@@ -76,7 +76,7 @@ def _read_index(analysis: Path, study: Study) -> dict[str, Any]:
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        return unquote(pd.read_csv(path, keep_default_na=False, na_values=[""]))
+        return unquote(pd.read_csv(path, keep_default_na=False, na_values=[""], **EXACT))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", AGAIN) from error
     except ValueError as error:
