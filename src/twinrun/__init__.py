@@ -22,6 +22,10 @@ __version__ = "0.1.0"
 __all__ = ["assert_same_bits", "audit", "controlled", "fingerprint", "load"]
 
 
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
 def load(folder: str | Path = ".") -> Loaded:
     """Load a study as pandas frames, from its folder or from its collected/, runs/ or analysis/ folder.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 
 from twinrun.collect.study import Study, load_study
 from twinrun.report.build import build_tables
+from twinrun.report.table import plural
+from twinrun.stats.intervals import PooledSd
 from twinrun.study.errors import IncompleteError, InputError, MismatchError
 from twinrun.study.layout import RECORD, Layout
 from twinrun.study.records import read_record
@@ -21,7 +25,21 @@ if TYPE_CHECKING:  # it imports torch
     from twinrun.training.kept_model import TrainedModel
 
 
-@dataclass(frozen=True)
+class Tables(dict[str, pd.DataFrame]):
+    """Tables by name; a name that is not there is an InputError that lists the nearest."""
+
+    def __missing__(self, name: str) -> pd.DataFrame:
+        near = get_close_matches(str(name), self, n=3, cutoff=0.4)
+        raise InputError(
+            f"{name!r} is no table of this study",
+            f"{'the nearest: ' + ', '.join(near) + '; ' if near else ''}`.tables` lists all {len(self)}",
+        )
+
+    def __repr__(self) -> str:
+        return f"{len(self)} tables: {', '.join(self)}"
+
+
+@dataclass(frozen=True, repr=False)
 class Loaded:
     """A collected study: frames of its runs, every table of the report, arrays of predictions and heads, networks."""
 
@@ -44,9 +62,38 @@ class Loaded:
         return self.study.measured.copy()
 
     @cached_property
-    def tables(self) -> dict[str, pd.DataFrame]:
+    def tables(self) -> Tables:
         """Every table of the report by name, computed when first asked for."""
-        return {name: table.frame for name, table in build_tables(self.study).items()}
+        return Tables({name: table.frame for name, table in build_tables(self.study).items()})
+
+    def __repr__(self) -> str:
+        """`study sample: 90 runs (det 36, nd 54) of 3 tasks`."""
+        arms = ", ".join(f"{arm} {count}" for arm, count in self.study.results["arm"].value_counts(sort=False).items())
+        runs, tasks = plural(len(self.study.results), "run"), plural(len(self.study.tasks), "task")
+        return f"study {self.study.info['study']}: {runs} ({arms}) of {tasks}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the sentence, and complete runs, mean and SD of the main metric, set by set."""
+        study, rows = self.study, []
+        for setting in study.settings():
+            for arm in study.arms:
+                cells = setting.samples(arm, setting.metric)
+                values = np.concatenate([*cells, np.empty(0)])
+                spread = PooledSd.of(cells).value
+                rows.append(
+                    {
+                        "task": study.title(setting.task),
+                        "optimizer": setting.optimizer,
+                        "arm": arm,
+                        "metric": setting.metric,
+                        "runs": values.size,
+                        "mean": values.mean() if values.size else np.nan,
+                        "SD within a seed": spread,
+                    }
+                )
+        table = pd.DataFrame(rows).to_html(index=False, float_format="{:.4f}".format, na_rep="", border=0)
+        more = "<code>.runs</code>, <code>.curves</code>, <code>.measured</code>, <code>.tables</code>"
+        return f"<p>{escape(repr(self))}; {more}</p>{table}"
 
     def probabilities(self, run_id: str) -> NDArray[np.float32]:
         """Class probabilities of one run, (test images, classes); of imported classes, theirs is 1."""

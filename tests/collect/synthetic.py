@@ -23,21 +23,23 @@ CODE = "c" * 64
 
 _READERS: dict[str, dict[str, Any]] = {
     "digits": {"reader": "cifar10"},
+    "own": {"reader": "image_folder", "test_share": 0.25, "split_seed": 0},
     "cracks": {"reader": "sdnet2018", "test_share": 0.25, "split_seed": 0, "procedural": True},
     "mammograms": {"reader": "cbis_ddsm", "view": "full", "procedural": True},
 }
 _TITLES = {
     "digits": "Handwritten digits",
+    "own": "A data set of one's own",
     "cracks": "Concrete cracks (procedural images)",
     "mammograms": "Mammograms (procedural images)",
 }
-_METRIC = {"digits": "accuracy", "cracks": "f1", "mammograms": "auc"}
+_METRIC = {"digits": "accuracy", "own": "accuracy", "cracks": "f1", "mammograms": "auc"}
 # All but the head: large, small, starting at one, at zero, and one that never moves.
 LAYERS = {
     "conv1.weight": (16, 3, 3, 3), "norm.weight": (16,), "norm.bias": (16,), "deep.0.weight": (32, 16, 3, 3),
     "deep.0.bias": (32,), "deep.1.weight": (64, 32, 1, 1),
 }  # fmt: skip
-_CLASSES = {"digits": 10, "cracks": 2, "mammograms": 2}
+_CLASSES = {"digits": 10, "own": 3, "cracks": 2, "mammograms": 2}
 
 
 @dataclass

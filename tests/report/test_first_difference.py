@@ -80,7 +80,7 @@ def test_a_study_that_was_not_located_says_so(layout: Layout, reported: Layout) 
     assert list(sentences(draft_of(study, SECTION))) == []
     page = (reported.report / "index.html").read_text()
     assert "The first difference" in page
-    assert "Not located: run <code>twinrun locate --all</code>" in page
+    assert "Needs <code>twinrun locate --all</code>" in page
 
 
 def test_a_located_study(layout: Layout) -> None:

@@ -1,9 +1,11 @@
-"""The report in a real headless Chromium: no errors, figures of a size, sorting, phone, dark, print."""
+"""The report in a real headless Chromium: no errors, figures of a size, folds, sorting, phone, dark, print."""
 
 import base64
 import itertools
 import re
+import time
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -31,14 +33,14 @@ def test_it_fits_and_shows_every_figure_without_an_error(browser: Browser, page:
     browser.show(page, width, dark=dark)
     assert browser.run("window.innerWidth") == width
     assert browser.run("document.documentElement.scrollWidth") <= width
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
     sizes = browser.run("[...document.images].map(i => [i.complete, i.naturalWidth, i.width, i.height, i.alt.length])")
     assert len(sizes) == browser.run("document.querySelectorAll('figure').length") >= 15
     for complete, natural, wide, high, words in sizes:
         assert complete
         assert min(natural, wide, high) > 150
         assert words > 30
-    # With every folded table open it still fits.
-    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    # With everything open it still fits.
     assert browser.run("document.documentElement.scrollWidth") <= width
     luminance = browser.run("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert (sum(luminance) < 150) == dark
@@ -48,7 +50,7 @@ def test_it_fits_and_shows_every_figure_without_an_error(browser: Browser, page:
 def test_the_first_screen_has_the_four_answers(browser: Browser, page: Path) -> None:
     browser.show(page, 1280)
     answers = browser.run(
-        "[...document.querySelectorAll('.answer')].map(a => [a.querySelector('.value').textContent,"
+        "[...document.querySelectorAll('header .answer')].map(a => [a.querySelector('.value').textContent,"
         " a.querySelector('h2').textContent, a.getBoundingClientRect().bottom])"
     )
     assert [question for _, question, _ in answers] == [
@@ -63,11 +65,14 @@ def test_the_first_screen_has_the_four_answers(browser: Browser, page: Path) -> 
     dots = browser.run("[...document.querySelectorAll('#answer-identical circle')].map(d => d.getBoundingClientRect())"
                        ".filter(d => d.width > 3).length")  # fmt: skip
     assert dots > 30
-    assert browser.run("document.querySelector('main h2').textContent") == "Guidelines"
+    heads = browser.run("[...document.querySelectorAll('main h2')].map(h => h.textContent)")
+    assert heads[:2] == ["Guidelines", "What was compared"]
+    assert heads[-1] == "The thesis's tables and figures"
+    assert browser.run("document.documentElement.scrollHeight") < 5 * 900, "folded: a few screens"
     browser.show(page, 390)
     assert browser.run("document.documentElement.scrollWidth") == 390
     sides = browser.run(
-        "[...document.querySelectorAll('.answer')].map(a => [a.getBoundingClientRect().left,"
+        "[...document.querySelectorAll('header .answer')].map(a => [a.getBoundingClientRect().left,"
         " a.getBoundingClientRect().right, a.scrollWidth - a.clientWidth])"
     )
     assert len(sides) == 4
@@ -88,6 +93,7 @@ def click(table: str, place: int) -> str:
 def test_every_heading_sorts_its_table(browser: Browser, page: Path) -> None:
     browser.problems.clear()
     browser.show(page, 1200)
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
     place, sorted_by, before = browser.run(column("churn", "Churn"))
     assert sorted_by is None
     browser.run(click("churn", place))
@@ -135,7 +141,7 @@ def test_print_shows_tables_whole_and_hides_the_contents(browser: Browser, page:
     assert cut == 0
     wide = browser.run("[...document.querySelectorAll('.scroll table')].filter(t => t.offsetWidth > 1030).length")
     assert wide == 0
-    folded = "[...document.querySelectorAll('main details')].map(d => d.open)"
+    folded = "[...document.querySelectorAll('details')].map(d => d.open)"
     assert not any(browser.run(folded))
     browser.run("window.dispatchEvent(new Event('beforeprint'))")
     assert all(browser.run(folded))
@@ -158,3 +164,61 @@ def test_nothing_is_fetched(browser: Browser, page: Path) -> None:
         "performance.getEntriesByType('resource').map(e => e.name).filter(n => !n.startsWith('data:'))"
     )
     assert fetched == []
+
+
+def test_a_link_and_the_search_open_what_is_folded(browser: Browser, page: Path) -> None:
+    browser.show(page, 1200)
+    seen = "document.querySelector('#table-weights_seeds tbody tr').checkVisibility()"
+    assert not browser.run(seen)
+    browser.run("location.hash = '#table-weights_seeds'")
+    browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert browser.run(seen)
+    assert 0 <= browser.run("document.querySelector('#table-weights_seeds').getBoundingClientRect().top") < 900
+    pressed = "dispatchEvent(new KeyboardEvent('keydown', {key: 'f', ctrlKey: true}))"
+    closed = "[...document.querySelectorAll('details')].filter(d => !d.open).length"
+    browser.show(page, 1200)
+    browser.run(pressed)
+    assert browser.run(closed) > 10, "this browser's own search looks into what is folded"
+    browser.run(f"delete HTMLElement.prototype.onbeforematch; {pressed}")
+    assert browser.run(closed) == 0
+
+
+def test_tables_and_figures_are_downloaded_as_they_were_written(
+    browser: Browser, page: Path, reported: Layout, tmp_path: Path
+) -> None:
+    browser.show(page, 1200)
+    browser.send("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    kinds = {"churn.csv": "tables", "churn.tex": "tables", "churn_error.svg": "figures"}
+    for name, folder in kinds.items():
+        browser.run(f"document.querySelector('a[download=\"{name}\"]').click()")
+        end = time.monotonic() + 20
+        while not (tmp_path / name).exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert (tmp_path / name).read_bytes() == (reported.analysis / folder / name).read_bytes()
+    links = browser.run(
+        "[...document.querySelectorAll('figure, .table')].filter(e => !e.querySelector('.get a')).length"
+    )
+    lines = browser.run("[...document.querySelectorAll('.table')].filter(e => !e.querySelector('table')).length")
+    assert links == lines, "everything but what is one line"
+
+
+def test_rows_are_not_stretched_by_remarks(browser: Browser, page: Path) -> None:
+    browser.show(page, 1280)
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    tall = browser.run("Math.max(...[...document.querySelectorAll('tbody tr')].map(r => r.offsetHeight))")
+    assert 0 < tall < 40
+    assert browser.run("document.querySelectorAll('.remarks li').length") > 3
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_no_fault(browser: Browser, page: Path, dark: bool) -> None:
+    """With everything open; one table of those that follow each other and one row of each: the others are the same."""
+    browser.show(page, 1280, dark=dark)
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    alike = ".table + .table, tbody tr + tr, .remarks li + li, nav li + li"
+    browser.run(f"document.querySelectorAll('{alike}').forEach(e => e.remove())")
+    browser.run(resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8") + "; 0")
+    faults = "axe.run(%s).then(r => r.violations.map(v => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 200)]))"
+    assert browser.run(faults % "") == []
+    browser.run("document.images[0].removeAttribute('alt')")
+    assert [fault[0] for fault in browser.run(faults % "{runOnly: ['image-alt']}")] == ["image-alt"]

@@ -14,6 +14,7 @@ from tests.collect.synthetic import Synthetic, snapshot
 from tests.report.drafts import collected as build
 
 from twinrun.collect.study import load_study
+from twinrun.report import style as drawing
 from twinrun.report.build import analyze, build_tables
 from twinrun.report.page import write_report
 from twinrun.study.errors import TwinrunError
@@ -55,8 +56,10 @@ def test_the_page_is_whole_and_self_contained(reported: Layout) -> None:
     page = Page(text)
     index = json.loads((reported.analysis / "analysis.json").read_text())
     assert {f"figure-{entry['name']}" for entry in index["figures"]} <= set(page.ids)
+    one_line = {name for section in index["sections"] if section["filled_by"] for name in section["tables"]}
+    assert one_line == {"parting", "sources", "footprint"}
     shown = [entry["name"] for entry in index["tables"] if not entry["for_programs"]]
-    assert {f"table-{name}" for name in shown} <= set(page.ids)
+    assert {f"table-{name}" for name in shown} - set(page.ids) == {f"table-{name}" for name in one_line}
     assert len(shown) == len(index["tables"]) - 1
     assert len(page.ids) == len(set(page.ids))
     assert all(link.startswith(("#", "data:")) for link in page.links)
@@ -82,11 +85,58 @@ def test_sentences_name_tables_by_titles_that_there_are(reported: Layout) -> Non
     assert not re.search(rf"\btables? ({names})\b", "\n".join(words))
 
 
-def test_figures_come_in_the_order_of_the_tasks(reported: Layout) -> None:
+def test_the_thesis_comes_last_in_its_order(reported: Layout) -> None:
     ids = Page((reported.report / "index.html").read_text()).ids
-    for kind in ("sd", "difference", "runtime"):
-        found = [one.removeprefix(f"figure-{kind}_") for one in ids if one.startswith(f"figure-{kind}_")]
-        assert found == ["digits", "cracks", "mammograms"]
+    last = ids[ids.index("thesis") + 1 :]
+    tables = ["performance_digits", "performance_cracks", "performance_mammograms", "thesis", "summary"]
+    assert [name for name in last if name.startswith("table-")][:5] == [f"table-{name}" for name in tables]
+    # Figures of the thesis: CIFAR-10, CBIS-DDSM, SDNET2018.
+    order = ("digits", "mammograms", "cracks")
+    figures = [f"figure-{kind}_{task}" for kind in ("sd", "difference", "runtime") for task in order]
+    figures += ["figure-head_sd", "figure-cosine_adam", "figure-cosine_sgd"]
+    assert [name for name in last if name.startswith("figure-")] == figures
+
+
+def test_the_arm_all_alone_is_a_study_and_the_thesis_is_left_out(tmp_path: Path) -> None:
+    """SD, churn, comparison and figures from `all`; what needs other runs says so in a line; no name of the thesis."""
+    spec = Synthetic(tasks=("own",), runs=("all_1", "all_2", "all_3"), seeds=(1, 2), n_test=40, epochs=2)
+    layout = build(tmp_path, spec)
+    analyze(layout.collected, layout.analysis)
+    write_report(layout.analysis, layout.collected, layout.report)
+    index = json.loads((layout.analysis / "analysis.json").read_text())
+    sections = {section["name"]: section for section in index["sections"]}
+    answers = {answer["name"]: answer for answer in sections["answers"]["answers"]}
+    assert answers["identical"]["question"] == "How far apart are runs in which everything is free?"
+    assert answers["identical"]["value"].startswith("SD ")
+    assert answers["difference"]["value"].startswith("More than ")
+    for name in ("compared", "spread", "predictions", "hidden", "weights", "layers", "features", "intervals"):
+        assert not sections[name]["filled_by"], name
+    figures = [entry["name"] for entry in index["figures"]]
+    assert figures == [
+        "sd_own", "normality", "churn_error", "class_flips", "head_sd", "cosine_adam", "cosine_sgd", "layers",
+    ]  # fmt: skip
+    assert {entry["thesis_name"] for entry in (*index["figures"], *index["tables"])} == {""}
+    page = Page((layout.report / "index.html").read_text()).text
+    assert "Deterministic against free: what holds. Needs deterministic and identical free runs of a cell" in page
+    assert "The thesis's tables and figures. Needs a task that is read as one of the thesis's is" in page
+    assert "complete nd runs" not in page
+    assert "all runs differ in accuracy: pooled total SD" in page
+
+
+def test_dollars_and_chinese_are_text_in_figures(tmp_path: Path) -> None:
+    spec = Synthetic(tasks=("digits",), optimizers=("sgd",), seeds=(1,), runs=("nd_1", "nd_2"), epochs=1)
+    layout = build(tmp_path, spec)
+    info = json.loads((layout.collected / "study.json").read_text())
+    info["params"]["digits"]["title"] = "Sneakers at $5 and $9"
+    info["tasks"]["digits"]["classes"][0] = "\N{CJK UNIFIED IDEOGRAPH-732B}"
+    (layout.collected / "study.json").write_text(json.dumps(info))
+    analyze(layout.collected, layout.analysis)  # a warning of a missing glyph would be an error here
+    study = load_study(layout.collected)
+    assert drawing.title_of(study, "digits") == "Sneakers at $5 and $9"
+    with drawing.style():
+        _, grid = drawing.new_figure(1.0)
+        assert not grid[0][0].set_title("$5 and $9").get_parse_math()
+    assert drawing.drawable("\N{CJK UNIFIED IDEOGRAPH-732B}", "class 0") == "class 0"
 
 
 def test_every_thesis_output_is_there(reported: Layout) -> None:
@@ -161,7 +211,7 @@ def test_degenerate_studies_have_defined_results(name: str, tmp_path: Path) -> N
             absent = [key for key, value in row.items() if value == "" and key != "remark"]
             assert not absent or row["remark"], f"{path.name}: {absent} without a reason in {row}"
     text = Page((layout.report / "index.html").read_text()).text
-    assert not re.search(r"\bnan\b(?! in epoch)|\bNone\b|\binf\b", text.split("// Sorting")[0])
+    assert not re.search(r"\bnan\b(?! in epoch)|\bNone\b|\binf\b", text.split("// Paper")[0])
     assert ("CUDA's own order" in text) == (name == "CUDA")
 
 

@@ -13,7 +13,6 @@ from tests.report.drafts import draft_of, replace_frame, study_of
 from twinrun.collect.study import Study
 from twinrun.report.section import Draft
 from twinrun.report.sections import sources
-from twinrun.report.sections.sources import NOT_AVAILABLE
 from twinrun.report.table import Table
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.pairs import PairMean, _interval, pair_mean
@@ -133,7 +132,8 @@ def test_too_few_or_equal_runs_have_a_defined_result(tmp_path: Path) -> None:
 def test_a_study_without_single_sources_says_so(tmp_path: Path) -> None:
     table = sources_table(study_of(tmp_path, Synthetic(epochs=2)))
     assert table.frame.empty
-    assert table.notes == (NOT_AVAILABLE,)
+    assert not table.filled
+    assert "studies/sources.yaml" in sources.SECTION.filled_by
 
 
 def test_literature_names_its_sources(study: Study) -> None:

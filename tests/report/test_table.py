@@ -138,7 +138,7 @@ def test_guidelines_carry_their_numbers(layout: Layout) -> None:
     sd = pooled.value
     assert (round(sd**2, 12), pooled.df) == (round(float((mine["sd_sample"] ** 2).mean()), 12), 12)
     gap = next(one for one in found if "two runs of one model" in one.advice)
-    assert f"{100 * stats.t.ppf(0.975, 12) * math.sqrt(2) * sd:.2f} points" in gap.advice
+    assert f"{100 * stats.t.ppf(0.975, 12) * math.sqrt(2) * sd:.0f} points" in gap.advice
     # Two optimizers of three seeds with three runs each: the variance components of each, together.
     nd = draft.study.results.query("arm == 'nd'")
     total = PooledSd.together(
@@ -146,7 +146,7 @@ def test_guidelines_carry_their_numbers(layout: Layout) -> None:
     )
     assert total.df > 5
     gap = next(one for one in found if "two models" in one.advice)
-    assert f"for less than {100 * total.gap_of_two():.2f} points" in gap.advice
+    assert f"for less than {100 * total.gap_of_two():.0f} points" in gap.advice
     assert all("table" in one.ground and one.rule.startswith("given when") for one in found)
 
 
@@ -181,6 +181,18 @@ def test_what_cannot_be_loaded_is_named(layout: Layout, tmp_path: Path) -> None:
         twinrun.load(layout.root).heads("digits/sgd/42/nd_9")
     with pytest.raises(InputError, match="tasks: digits"):
         twinrun.load(layout.root).labels("flowers")
+
+
+def test_a_loaded_study_shows_itself_and_names_the_nearest_table(layout: Layout) -> None:
+    study = twinrun.load(layout.root)
+    assert repr(study) == "study synthetic: 30 runs (det 12, nd 18) of 1 task"
+    page = study._repr_html_()
+    assert page.count("<td>sgd</td>") == 2
+    free = study.runs[(study.runs["arm"] == "nd") & (study.runs["optimizer"] == "sgd")]["accuracy"]
+    assert f"<td>{free.mean():.4f}</td>" in page
+    with pytest.raises(InputError, match="'chrn' is no table of this study\n  the nearest: churn"):
+        _ = study.tables["chrn"]
+    assert dir(twinrun) == ["__version__", *twinrun.__all__]
 
 
 def test_importing_twinrun_stays_light() -> None:

@@ -288,10 +288,10 @@ class Study(StudyArrays):
 
     @property
     def paired_arms(self) -> list[str]:
-        """The arms with two runs or more in a cell, and nd in any case."""
+        """The arms with two runs or more in a cell, and the free one in any case."""
         labels = self.info["grid"]["runs"]
         counts = {arm: sum(label.rpartition("_")[0] == arm for label in labels) for arm in self.arms}
-        return [arm for arm, count in counts.items() if count > 1 or arm == "nd"] or self.arms[:1]
+        return [arm for arm, count in counts.items() if count > 1 or arm == self.free_arm] or self.arms[:1]
 
     @property
     def assumptions(self) -> Analysis:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pandas as pd
 
 from twinrun.collect.study import Study, load_study
 from twinrun.report.columns import Column, missing
-from twinrun.report.names import said
+from twinrun.report.names import corresponds, positive_words, said
 from twinrun.report.section import Answer, Draft, Section, chosen
 from twinrun.report.sections import (
     answers,
+    compared,
     design,
     determinism,
     energy,
@@ -41,11 +43,12 @@ from twinrun.stats.samples import Progress, silent
 from twinrun.study.files import write_json
 from twinrun.study.folders import replaced_folder
 
-ANALYSIS_SCHEMA = 3
+ANALYSIS_SCHEMA = 4
 # The order of the page. The tables of a section may use those of the sections before it; all else may use every table.
 SECTIONS: tuple[Section, ...] = (
     answers.SECTION,
     guidelines.SECTION,
+    compared.SECTION,
     design.SECTION,
     determinism.SECTION,
     results.SECTION,
@@ -74,31 +77,40 @@ def analyze(collected: Path, out: Path, progress: Progress = silent) -> None:
     Raises what `load_study` raises. The same input gives the same bytes.
     """
     study = load_study(collected)
-    draft = Draft(study, progress)
+    groups = len(list(study.groups(*study.paired_arms)))
+    steps = groups + len(SECTIONS)
+    draft = Draft(study, lambda done, _: progress(done, steps))
     index: dict[str, Any] = {"schema": ANALYSIS_SCHEMA, "study_digest": study.digest}
     index |= {"sections": [], "tables": [], "figures": []}
     with replaced_folder(out, ("analysis.json", "statistics.json", "tables", "figures")) as folder:
         made = [_add_tables(draft, section) for section in SECTIONS]
-        for section, tables in zip(SECTIONS, made, strict=True):
+        for place, (section, tables) in enumerate(zip(SECTIONS, made, strict=True), 1):
             lacks = section.lacks(study)
-            figures = [] if lacks else list(section.figures(draft))
+            figures = [
+                replace(figure, thesis_name=_named(study, figure), caption=_with_positive(study, figure))
+                for figure in ([] if lacks else section.figures(draft))
+            ]
+            cards = list(section.answers(draft))
+            sentences = [f"Not recorded: {lacks}."] if lacks else list(section.sentences(draft))
+            shown = lacks or figures or cards or any(table.filled for table in tables) or (sentences and not tables)
             index["tables"] += [_table_entry(study, table, write_table(table, folder / "tables")) for table in tables]
             index["figures"] += [_figure_entry(study, figure, save(figure, folder / "figures")) for figure in figures]
-            answers = [_answer_entry(answer) for answer in section.answers(draft)]
-            sentences = [f"Not recorded: {lacks}."] if lacks else list(section.sentences(draft))
-            if study.imported and not (answers or sentences or any(len(table.frame) for table in tables)):
+            if study.imported and not shown:
                 continue
             index["sections"].append(
                 {
                     "name": section.name,
                     "title": said(study, section.title),
                     "about": "" if lacks else said(study, section.about),
-                    "answers": answers,
+                    "filled_by": "" if shown else section.filled_by,
+                    "folded": section.folded,
+                    "answers": [_answer_entry(answer) for answer in cards],
                     "sentences": sentences,
                     "tables": [table.name for table in tables],
                     "figures": [figure.name for figure in figures],
                 }
             )
+            progress(groups + place, steps)
         write_json(folder / "statistics.json", key_numbers(draft))
         write_json(folder / "analysis.json", index)
 
@@ -117,9 +129,17 @@ def _add_tables(draft: Draft, section: Section) -> list[Table]:
     if section.lacks(study):
         return []
     procedural = [task for task in study.tasks if study.procedural(task)]
-    note = f"Procedural images: {', '.join(procedural)}."
+    note, positive = f"Procedural images: {', '.join(procedural)}.", positive_words(study)
     tables = [
-        replace(table, notes=(*table.notes, note)) if procedural and "task" in table.frame else table
+        replace(
+            table,
+            notes=(
+                *table.notes,
+                *([positive] if _CLASSWISE.search(" ".join(map(str, table.frame.get("metric", []))).upper()) else []),
+                *([note] if procedural and "task" in table.frame else []),
+            ),
+            thesis_name=_named(study, table),
+        )
         for table in section.tables(draft)
     ]
     if study.imported:
@@ -136,6 +156,19 @@ def _called(study: Study, column: Column) -> Column:
         meaning = column.meaning.replace("nd runs", "runs")
         return column._replace(label=column.label.removesuffix(" nd"), meaning=meaning)
     return column
+
+
+_CLASSWISE = re.compile(r"\b(F1|AUC)\b")
+
+
+def _with_positive(study: Study, figure: Drawn) -> str:
+    """The caption, of a figure of F1 or AUC with the class that they are of."""
+    return f"{figure.caption} {positive_words(study)}" if _CLASSWISE.search(figure.alt) else figure.caption
+
+
+def _named(study: Study, item: Table | Drawn) -> str:
+    """The thesis's name, where any task of the study corresponds to one of the thesis's."""
+    return item.thesis_name if corresponds(study) else ""
 
 
 def key_numbers(draft: Draft) -> dict[str, Any]:
@@ -195,6 +228,8 @@ def _table_entry(study: Study, table: Table, files: list[str]) -> dict[str, Any]
         "notes": list(table.notes),
         "columns": [column._asdict() for column in table.columns],
         "rows": len(table.frame),
+        "filled": table.filled,
+        "filled_by": table.filled_by,
         "file": f"tables/{table.name}.csv",
         "files": [f"tables/{name}" for name in files],
         "main": table.main,

@@ -108,19 +108,21 @@ def verdict_words(compared: Compared, pair: tuple[str, str]) -> str:
         return f"equivalent within the margin of {item.equivalence.margin:g}: {_difference(item, pair)}"
     if item.interval.low is None:
         return f"cannot tell {a} and {b} apart: {item.interval.reason}"
-    more = item.more
+    return f"cannot tell {a} and {b} apart: {need_words(item, pair)} ({_difference(item, pair)})"
+
+
+def need_words(item: Comparison, pair: tuple[str, str]) -> str:
+    """What would decide a comparison that cannot tell."""
     if item.sequential:
-        need = "add runs until it decides"
-    elif min(item.n) == 1:
-        need = f"{a if item.n[0] == 1 else b} is one run, and more of the other would hardly help"
-    elif more is None:
-        need = "the difference does not stand among so many pairs"
-    elif more.n is None:
-        need = more.reason
-    else:
-        noun = f"{'pair' if item.paired else 'run'}{'' if more.n == 1 else 's'}{'' if item.paired else ' each'}"
-        need = f"about {more.n:,} more {noun} would, if this difference and these SDs are the true ones"
-    return f"cannot tell {a} and {b} apart: {need} ({_difference(item, pair)})"
+        return "add runs until it decides"
+    if min(item.n) == 1:
+        return f"{pair[0] if item.n[0] == 1 else pair[1]} is one run, and more of the other would hardly help"
+    if item.more is None:
+        return "the difference does not stand among so many pairs"
+    if item.more.n is None:
+        return item.more.reason
+    noun = f"{'pair' if item.paired else 'run'}{'' if item.more.n == 1 else 's'}{'' if item.paired else ' each'}"
+    return f"about {item.more.n:,} more {noun} would, if this difference and these SDs are the true ones"
 
 
 def _difference(item: Comparison, pair: tuple[str, str]) -> str:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from twinrun.stats import churn
 from twinrun.stats.intervals import PooledSd
 from twinrun.study.errors import InputError
 from twinrun.study.files import read_json
+
+if TYPE_CHECKING:
+    from twinrun.collect.study import Study
 
 MOST_GROUPS = 10  # all pairs of more are a flood
 
@@ -222,12 +225,16 @@ def study_runs(folder: Path, names: Sequence[str], metric: str | None) -> tuple[
     """
     from twinrun.collect.study import load_study  # pandas takes half a second, which a table does not need
 
-    study = load_study(folder)
+    return runs_of(load_study(folder), names, metric)
+
+
+def runs_of(study: Study, names: Sequence[str], metric: str | None = None) -> tuple[Runs, list[str]]:
+    """`study_runs` of a study that is loaded."""
     sets = [f"{task}/{optimizer}" for task in study.tasks for optimizer in study.optimizers]
     names, published = published_of(names, sets)
     for name in names:
         if name not in sets:
-            raise InputError(f"{name!r} is no set of runs of {folder}", f"there are: {', '.join(sets)}")
+            raise InputError(f"{name!r} is no set of runs of {study.folder}", f"there are: {', '.join(sets)}")
     metric = metric or study.main_metric(names[0].split("/")[0])
     if metric not in (*study.metrics, "loss"):
         raise InputError(f"--metric {metric!r}", f"this study has {', '.join(study.metrics)} and loss")
@@ -239,7 +246,7 @@ def study_runs(folder: Path, names: Sequence[str], metric: str | None) -> tuple[
     rows = {name: chosen[chosen["set"] == name] for name in names}
     for name, part in rows.items():
         if part.empty:
-            raise InputError(f"{name} has no complete {arm} run with {metric}", f"runs of {folder} are needed")
+            raise InputError(f"{name} has no complete {arm} run with {metric}", f"runs of {study.folder} are needed")
     seeds = {name: part.groupby("seed", sort=False)[metric].mean() for name, part in rows.items()}
     if arm == "all":
         runs = Runs({name: part[metric].tolist() for name, part in rows.items()}, metric,

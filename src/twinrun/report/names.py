@@ -7,6 +7,7 @@ from typing import Any
 
 from twinrun.collect.study import METRIC_LABELS as METRIC_LABELS
 from twinrun.collect.study import Labels, Study
+from twinrun.study.schema_model import ModelSpec
 
 # The thesis counts its tables CIFAR-10, SDNET2018, CBIS-DDSM and its figures CIFAR-10, CBIS-DDSM, SDNET2018.
 _THESIS = {
@@ -16,6 +17,13 @@ _THESIS = {
     "runtime": ("Figure", {"cifar10": "5.7", "cbis_ddsm": "5.8", "sdnet2018": "5.9"}),
 }
 COSINE_FIGURE = {"adam": "Figure 5.11", "sgd": "Figure 5.12"}
+
+# What would fill a table or section, as the end of a sentence that begins with "Needs".
+TWO_FREE = (
+    "two runs of one free arm in a cell or more: `nd_1` and `nd_2`, or `all_1` and `all_2`, in `runs` of `params.yaml`"
+)
+DET_AND_ND = "deterministic and identical free runs of a cell: `det_1`, `nd_1`, `nd_2` in `runs` of `params.yaml`"
+IDENTICAL = "identical free runs: `nd_1`, `nd_2` and more in `runs` of `params.yaml`, with two seeds or more"
 
 OPTIMIZER_LABELS = Labels(adam="Adam", adamw="AdamW", sgd="SGD")
 NOISE_LABELS = {
@@ -40,29 +48,44 @@ NOISE_WORDS = {
 
 
 def thesis_name(study: Study, task: str, kind: str) -> str:
-    """`Table 5.1` and so on, by the data set whose format the task's data have.
+    """`Table 5.1` and so on, by the data set whose format the task's data have; empty for any other.
 
     `kind` is what the tables and figures of this project are called: performance, sd, difference or runtime.
     """
     word, numbers = _THESIS[kind]
     reader = study.reader(task)
-    if not reader:  # imported
-        return ""
-    if reader not in numbers:  # none of the thesis's data sets: only the form is the thesis's
-        return f"as {word}s {min(numbers.values())} to {max(numbers.values())}"
     # Two tasks may share a reader; only the first takes the thesis's number.
     first = next(name for name in study.tasks if study.reader(name) == reader)
-    return f"{'' if task == first else 'as '}{word} {numbers[reader]}"
+    return f"{word} {numbers[reader]}" if reader in numbers and task == first else ""
+
+
+def corresponds(study: Study) -> bool:
+    """Whether any task's data have the format of one of the thesis's data sets: only then its names are given."""
+    return bool({study.reader(task) for task in study.tasks} & set(_THESIS["performance"][1]))
 
 
 def network(model: dict[str, Any]) -> str:
-    """The name of a task's network, or the function that makes it."""
-    return str(model.get("name") or model["factory"])
+    """A task's network: its name and width, or the function that makes it with its arguments."""
+    return ModelSpec.model_validate(model).words
+
+
+def positive_words(study: Study) -> str:
+    """Of which class F1 and AUC are, task by task."""
+    words, several = [], False
+    for task in study.tasks:
+        classes = study.classes(task)
+        if len(classes) == 2:
+            words.append(f"{classes[1]} ({study.title(task)})")
+        several |= len(classes) > 2
+    mean = "of three classes or more they are the mean over the classes" if several else ""
+    positive = f"the positive class is {', '.join(words)}" if words else ""
+    said = "; ".join(filter(None, (positive, mean)))
+    return f"F1 and AUC: {said}." if said else ""
 
 
 def noise_kinds(study: Study) -> list[str]:
     """The kinds of implementation noise among the free runs, in order of appearance; never `none`."""
-    kinds = study.results.loc[study.results["arm"].isin(["nd", "all"]), "noise"]
+    kinds = study.results.loc[study.results["arm"].isin(["nd", "all", study.free_arm]), "noise"]
     return [kind for kind in dict.fromkeys(kinds) if kind != "none"]
 
 
@@ -101,6 +124,11 @@ def nd_noise(study: Study) -> str:
     if study.free_arm == "all":
         return "no runs"
     return " and ".join(NOISE_LABELS[kind] for kind in noise_kinds(study)) or "no runs"
+
+
+def free_note(study: Study) -> str:
+    """`nd: emulated reorder noise.`: what the free arm's name stands for."""
+    return "all: everything free." if study.free_arm == "all" else f"nd: {nd_noise(study)}."
 
 
 def procedural_words(study: Study) -> str:

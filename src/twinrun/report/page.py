@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from twinrun.collect.study import Study, load_study
 from twinrun.report.build import ANALYSIS_SCHEMA
 from twinrun.report.columns import Column, missing
 from twinrun.report.names import procedural_words
-from twinrun.report.table import cells, columns_shown, markdown_prose, markdown_table
+from twinrun.report.table import cells, columns_shown, markdown_prose, markdown_table, plural
 from twinrun.study.errors import InputError, MismatchError
 from twinrun.study.files import explain_os_error, read_json, write_text
 
 AGAIN = "run `twinrun analyze` again"
 _CODE, _BOLD = re.compile(r"`([^`]+)`"), re.compile(r"\*\*(.+?)\*\*")
 _LONG = 40  # rows; a longer table is folded
+_FORMS = {"csv": ("CSV", "text/csv"), "tex": ("LaTeX", "application/x-tex"), "svg": ("SVG", "image/svg+xml")}
+_THESIS = re.compile(r"(Table|Figure)s? (?:[\d.]+-)?(\d+)\.(\d+)")
 
 
 def write_report(analysis: Path, collected: Path, out: Path) -> Path:
@@ -43,15 +46,18 @@ def write_report(analysis: Path, collected: Path, out: Path) -> Path:
     environment.filters["marked"] = _marked
     shown = [entry for entry in index["tables"] if not entry["for_programs"]]
     frames = {entry["name"]: _read_table(analysis / entry["file"]) for entry in shown}
-    tables = {entry["name"]: _table(entry, frames[entry["name"]]) for entry in shown}
+    tables = {entry["name"]: _table(entry, frames[entry["name"]], analysis) for entry in shown}
     figures = {entry["name"]: _figure(entry, analysis) for entry in index["figures"]}
+    absent = {name for section in index["sections"] if section["filled_by"] for name in section["tables"]}
+    last = sorted((entry for entry in (*tables.values(), *figures.values()) if _of_thesis(entry)), key=_thesis_order)
     page = environment.get_template("report.html.j2").render(
         study=study.info["study"],
         identical="identical " if study.free_arm == "nd" else "",
         procedural=procedural_words(study),
         diverged=study.info["diverged"],
-        sections=index["sections"],
-        tables=tables,
+        sections=[_section(section, tables, figures) for section in index["sections"]],
+        thesis=[list(group) for _, group in groupby(last, key=lambda entry: bool(entry["source"]))],
+        tables={name: entry for name, entry in tables.items() if name not in absent},
         figures=figures,
     )
     write_text(out / "report.md", _markdown(study, index, frames))
@@ -83,18 +89,57 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise MismatchError(f"{path}: cannot be read ({' '.join(str(error).split())})", AGAIN) from error
 
 
-def _files(entry: dict[str, Any]) -> str:
-    """`tables/spread.csv, .tex, .md`."""
-    first, *others = entry["files"]
-    return ", ".join([first, *(f".{name.rpartition('.')[2]}" for name in others)])
+def _of_thesis(entry: dict[str, Any]) -> bool:
+    """Whether it is shown at the end, under the thesis's name; `data of Figures 5.1-5.3` is not."""
+    return bool(_THESIS.match(entry["thesis_name"])) and entry.get("filled", True)
+
+
+def _thesis_order(entry: dict[str, Any]) -> tuple[bool, int, int, bool]:
+    """Tables before figures, by number; what spans several comes after the last of them."""
+    match = _THESIS.match(entry["thesis_name"])
+    assert match
+    return match[1] == "Figure", int(match[2]), int(match[3]), "-" in entry["thesis_name"]
+
+
+def _section(section: dict[str, Any], tables: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
+    """A section with its entries apart from those that are shown at the end, and how many of both."""
+    shown = [tables[name] for name in section["tables"] if name in tables]
+    drawn = [figures[name] for name in section["figures"]]
+    moved = [entry for entry in (*shown, *drawn) if _of_thesis(entry)]
+    kept = [[entry for entry in entries if entry not in moved] for entries in (shown, drawn)]
+    filled = sum(entry["filled"] for entry in kept[0])
+    counts = [plural(number, noun) for number, noun in ((filled, "table"), (len(kept[1]), "figure")) if number]
+    return {**section, "tables": kept[0], "figures": kept[1], "moved": moved, "counts": ", ".join(counts)}
+
+
+def _downloads(entry: dict[str, Any], analysis: Path) -> list[dict[str, str]]:
+    """A link that holds the file, for each of its forms; a figure's is filled in on the page, from its picture."""
+    links = []
+    for name in entry["files"]:
+        form = name.rpartition(".")[2]
+        if form in _FORMS:
+            word, kind = _FORMS[form]
+            link = "" if form == "svg" else f"data:{kind};base64,{_base64(analysis / name)}"
+            links.append({"word": word, "name": name.rpartition("/")[2], "link": link})
+    return links
+
+
+def _base64(path: Path) -> str:
+    try:
+        return base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise explain_os_error(error, path) from error
 
 
 def _columns(entry: dict[str, Any]) -> list[Column]:
     return [Column(**column) for column in entry["columns"]]
 
 
-def _table(entry: dict[str, Any], frame: pd.DataFrame) -> dict[str, Any]:
-    columns = columns_shown(_columns(entry), frame)
+def _table(entry: dict[str, Any], frame: pd.DataFrame, analysis: Path) -> dict[str, Any]:
+    """The table as the page sets it: remarks stand below it, numbered in its first column."""
+    columns = [column for column in columns_shown(_columns(entry), frame) if column.name != "remark"]
+    told = ["" if missing(text) else str(text) for text in frame.get("remark", [""] * len(frame))]
+    remarks = [text for text in dict.fromkeys(told) if text]
     rows = [
         [
             {"text": text, "sort": "" if missing(row[column.name]) else str(row[column.name])}
@@ -102,18 +147,20 @@ def _table(entry: dict[str, Any], frame: pd.DataFrame) -> dict[str, Any]:
         ]
         for row, texts in zip(frame.to_dict("records"), cells(columns, frame), strict=True)
     ]
-    return {**entry, "files": _files(entry), "head": columns, "body": rows, "folded": len(rows) > _LONG}
+    marks = [remarks.index(text) + 1 if text else 0 for text in told]
+    body = [{"cells": row, "mark": mark} for row, mark in zip(rows, marks, strict=True)]
+    downloads = _downloads(entry, analysis)
+    return {
+        **entry, "downloads": downloads, "head": columns, "body": body, "remarks": remarks, "folded": len(rows) > _LONG,
+        "source": "",
+    }  # fmt: skip
 
 
 def _figure(entry: dict[str, Any], analysis: Path) -> dict[str, Any]:
     path = analysis / next(name for name in entry["files"] if name.endswith(".svg"))
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise explain_os_error(error, path) from error
     # As an image, not inline: element ids of two figures would clash on one page.
-    source = "data:image/svg+xml;base64," + base64.b64encode(content).decode()
-    return {**entry, "files": _files(entry), "source": source}
+    source = f"data:image/svg+xml;base64,{_base64(path)}"
+    return {**entry, "downloads": _downloads(entry, analysis), "source": source}
 
 
 def _answer_line(answer: dict[str, Any]) -> str:
@@ -129,7 +176,10 @@ def _markdown(study: Study, index: dict[str, Any], frames: dict[str, pd.DataFram
     if procedural_words(study):
         lines += [f"**{markdown_prose(procedural_words(study))}**", ""]
     for section in index["sections"]:
-        main = [tables[name] for name in section["tables"] if tables[name]["main"] and len(frames[name])]
+        main = [tables[name] for name in section["tables"] if tables[name]["main"] and tables[name]["filled"]]
+        if section["filled_by"]:
+            lines += [f"## {section['title']}", "", f"Needs {section['needs']}.", ""]
+            continue
         if not (main or section["sentences"] or section["answers"]):
             continue
         sentences = [f"- {markdown_prose(sentence)}" for sentence in section["sentences"]]

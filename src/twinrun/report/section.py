@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from html import escape
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,11 @@ class Row(NamedTuple):
     svg: str
 
 
+def image(parts: Sequence[str], label: str) -> str:
+    """The SVG of a row's small picture, 15 pixels high."""
+    return f'<svg role="img" aria-label="{escape(label)}" width="100%" height="15">{"".join(parts)}</svg>'
+
+
 class Answer(NamedTuple):
     """One of the first screen's answers: a large value, a sentence that goes on from it, and a small picture."""
 
@@ -79,12 +85,15 @@ class Section:
     """One question of the report: its heading, and functions of the draft that make what stands under it.
 
     The tables of all sections are made first, and are in the draft when figures and sentences are; on the page the
-    sentences come first, then the figures, then the tables. `answers` are the cards of the first screen.
+    cards of `answers` come first, then the sentences, the figures and the tables. What bears a name of the thesis is
+    moved to the end of the page. A section without a filled table or figure, card or sentence is one line: `needs`.
     """
 
     name: str  # its anchor on the page
     title: str
     about: str = ""  # a paragraph before everything else
+    filled_by: str = ""  # what would fill it, as the end of a sentence that begins with "Needs"
+    folded: bool = True  # on the page, until it is opened
     tables: Callable[[Draft], Iterable[Table]] = _nothing  # type: ignore[assignment]
     figures: Callable[[Draft], Iterable[Drawn]] = _nothing  # type: ignore[assignment]
     sentences: Callable[[Draft], Iterable[str]] = _nothing  # type: ignore[assignment]

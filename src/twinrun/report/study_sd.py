@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from twinrun.collect.study import Study
-from twinrun.report.table import plural
+from twinrun.report.table import in_points, plural
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.variance import total_sd
 
@@ -20,19 +21,19 @@ class StudySd:
     pooled: PooledSd
     source: str
 
-    def said(self, factor: float = 1.0, unit: str = "", places: str = ".3g") -> str:
-        """The SD with its interval and degrees of freedom, multiplied by `factor`.
+    def said(self, show: Callable[[float], str] = in_points, unit: str = "points") -> str:
+        """The SD with its interval and degrees of freedom, numbers as `show` has them.
 
-        >>> StudySd("total", PooledSd(0.01, 9), "arm all, 1 cell").said(100, "points")
-        'total SD 1 points (95 % interval 0.688 to 1.83, 9 degrees of freedom; arm all, 1 cell)'
+        >>> StudySd("total", PooledSd(0.01, 9), "arm all, 1 cell").said()
+        'total SD 1.0 points (95 % interval 0.69 to 1.8, 9 degrees of freedom; arm all, 1 cell)'
         """
         interval, df = self.pooled.interval(), f"{self.pooled.df:.3g} degrees of freedom"
         if interval.value is None:
             return f"{self.kind} SD {interval.reason} ({self.source})"
-        value = " ".join(filter(None, (f"{factor * interval.value:{places}}", unit)))
+        value = " ".join(filter(None, (show(interval.value), unit)))
         if interval.low is None or interval.high is None:
             return f"{self.kind} SD {value} ({df}; {self.source})"
-        ends = f"{factor * interval.low:{places}} to {factor * interval.high:{places}}"
+        ends = f"{show(interval.low)} to {show(interval.high)}"
         return f"{self.kind} SD {value} (95 % interval {ends}, {df}; {self.source})"
 
 

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Patch
 
 from twinrun.collect.study import Study
@@ -31,6 +34,7 @@ BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE, BLACK = (
 )  # fmt: skip
 OPTIMIZER_STYLES: dict[str, dict[str, str]] = {
     "adam": {"color": BLUE, "hatch": "", "marker": "o"},
+    "adamw": {"color": GREEN, "hatch": "\\\\\\", "marker": "^"},
     "sgd": {"color": VERMILION, "hatch": "///", "marker": "s"},
 }
 SERIES = [(BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (SKY, "P"), (BLACK, "X")]
@@ -71,6 +75,7 @@ _STYLE: Any = {
     "lines.markersize": 4,
     "svg.hashsalt": "twinrun",  # element ids would be random without it
     "svg.fonttype": "path",
+    "text.parse_math": False,  # a $ in a title or the name of a class is a dollar
 }
 
 
@@ -99,6 +104,21 @@ def new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, [list(row) for row in axes]
+
+
+@cache
+def _font() -> FT2Font:
+    return get_font(findfont("DejaVu Sans"))
+
+
+def drawable(text: str, instead: str) -> str:
+    """`text`, or `instead` where the figures' font lacks a letter of it; captions and tables have the text itself."""
+    return text if all(_font().get_char_index(ord(letter)) for letter in text) else instead
+
+
+def title_of(study: Study, task: str) -> str:
+    """A task's title as figures have it: its key where the font lacks a letter."""
+    return drawable(study.title(task), task)
 
 
 def fitted(title: str, columns: int = 1) -> str:
@@ -173,7 +193,7 @@ def metric_panels(
             axes.set_title(METRIC_LABELS[metric], loc="left")
         grid[-1][0].set_xlabel("" if study.seeds == ["any"] else "seed")
         figure.supylabel(label, fontsize=9)
-        figure.suptitle(fitted(f"{study.title(task)}: {what}"), fontsize=10)
+        figure.suptitle(fitted(f"{title_of(study, task)}: {what}"), fontsize=10)
         optimizer_legend(grid[0][0], study)
     return figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class Table:
     rows: Sequence[Mapping[str, Any]]  # None and NaN are values that are not defined
     thesis_name: str = ""  # what the thesis calls it
     notes: tuple[str, ...] = field(default=())
+    filled_by: str = ""  # what would fill it, said where it holds no value
     main: bool = False  # in the short report, too
     for_programs: bool = False  # too long for a reader: CSV alone, and not on the page
 
@@ -47,6 +49,12 @@ class Table:
             elif column.form:
                 frame[column.name] = column.factor * frame[column.name].astype(float)
         return frame
+
+    @property
+    def filled(self) -> bool:
+        """Whether it says anything: of its measured columns at least one has a value."""
+        measured = [column.name for column in self.columns if column.form not in ("", "d") or column.name == "found"]
+        return not self.frame.empty and (not measured or bool(self.frame[measured].notna().to_numpy().any()))
 
 
 def columns_shown(columns: Sequence[Column], frame: pd.DataFrame) -> list[Column]:
@@ -67,6 +75,16 @@ def span(values: pd.Series, form: str, factor: float = 1.0) -> str:
         return "not available"
     low, high = f"{known.min():{form}}", f"{known.max():{form}}"
     return low if low == high else f"{low} to {high}"
+
+
+def in_points(share: float | None) -> str:
+    """A share, without its sign, in points of 100 with two digits that count.
+
+    >>> in_points(0.123), in_points(-0.0213), in_points(0.0035)
+    ('12', '2.1', '0.35')
+    """
+    points = float(f"{100 * abs(share or 0.0):.1e}")  # rounded first: 0.9999 is 1.0
+    return f"{points:.{max(0, 1 - math.floor(math.log10(points)))}f}" if points else "0"
 
 
 def counts(values: pd.Series) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +11,9 @@ import numpy as np
 from twinrun.collect.study import Group, Study
 from twinrun.report.alike import findings
 from twinrun.report.names import METRIC_LABELS, nd_noise
-from twinrun.report.section import Answer, Draft, Row, Section
+from twinrun.report.section import Answer, Draft, Row, Section, image
 from twinrun.report.study_sd import StudySd, study_same_seed_sd, study_total_sd
-from twinrun.report.table import plural
+from twinrun.report.table import in_points, plural
 from twinrun.stats.cost import CostEstimate, judge
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.power import Needed, Planned, plan, replicates_for_difference
@@ -106,7 +105,7 @@ def _cell_squares(study: Study, groups: Sequence[Group]) -> tuple[Row, ...]:
         tested = [group for group in of_task if len(group.places) > 1]
         equal = sum(group.runs["fingerprint"].nunique() == 1 for group in tested)
         note = f"{equal} of {len(tested)} equal" if tested else "not tested"
-        rows.append(Row(_title(study, task), note, _svg([_square(*pair) for pair in enumerate(of_task)], note)))
+        rows.append(Row(_title(study, task), note, image([_square(*pair) for pair in enumerate(of_task)], note)))
     return tuple(rows)
 
 
@@ -120,9 +119,16 @@ def _square(place: int, group: Group) -> str:
 
 
 def identical_runs(draft: Draft) -> Answer:
-    """How far runs with the same seed are apart: SD of the main metric, and churn beside the error."""
+    """How far runs with the same seed are apart: SD of the main metric, and churn beside the error.
+
+    In a study without `nd`, the same of the arm `all`, under its name.
+    """
     study, question = draft.study, "How far are identical runs apart?"
-    spreads = [TaskSpread(task, study_same_seed_sd(study, task, study.main_metric(task))) for task in study.tasks]
+    everything = study.free_arm == "all"
+    if everything:
+        question = "How far apart are runs in which everything is free?"
+    measure = study_total_sd if everything else study_same_seed_sd
+    spreads = [TaskSpread(task, measure(study, task, study.main_metric(task))) for task in study.tasks]
     known = _widest(spread for spread in spreads if _is_known(spread.sd))
     if not known:
         words = "No cell has two complete `nd` runs: add `nd_1` to `nd_3` to `runs` in `params.yaml`."
@@ -133,40 +139,47 @@ def identical_runs(draft: Draft) -> Answer:
     metric, interval = METRIC_LABELS[study.main_metric(first.task)], first.pooled.interval()
     if first.pooled.value == 0:
         value = "SD 0 points"
-        words = f"All {nd_noise(study)} runs of a cell have the same {metric}."
+        words = f"All {study.free_arm} runs of a cell ({nd_noise(study)}) have the same {metric}."
     else:
-        value = f"SD {_digits(first.pooled.value)} points"
-        low, high = _digits(interval.low), _digits(interval.high)
-        words = (
-            f"of {metric}{_on(study, first.task)}, 95 % interval {low} to {high}, over runs that share the seed; only "
-            f"{nd_noise(study)} is free ({first.sd.source})."
-        )
+        value = f"SD {in_points(first.pooled.value)} points"
+        low, high = in_points(interval.low), in_points(interval.high)
+        free = f"over runs that share the seed; only {nd_noise(study)} is free ({first.sd.source})."
+        if everything:
+            free = f"{nd_noise(study)} ({first.sd.source}). Identical runs, `nd`, were not tried."
+        words = f"of {metric}{_on(study, first.task)}, 95 % interval {low} to {high}, {free}"
     churn = _churn_words(draft, first.task)
     deviations = {spread.task: _deviations(study, spread.task) for spread in known[:MOST_ROWS]}
     limit = max(1.1 * float(np.abs(np.concatenate(list(deviations.values()))).max()), 1e-9)
     rows = [
         Row(
             _title(study, spread.task),
-            f"SD {_digits(spread.pooled.value)}{_churn_note(draft, spread.task)}",
+            f"SD {in_points(spread.pooled.value)}{_churn_note(draft, spread.task)}",
             _dots(deviations[spread.task] / limit, spread.pooled.value / limit),
         )
         for spread in known[:MOST_ROWS]
     ]
-    scale = (f"\N{MINUS SIGN}{_digits(limit)}", "a dot a run, from its cell's mean", f"+{_digits(limit)} points")
+    scale = (
+        f"\N{MINUS SIGN}{in_points(limit)}",
+        f"a dot a run, from its {'optimizer' if everything else 'cell'}'s mean",
+        f"+{in_points(limit)} points",
+    )
     drawn = tuple(rows) if first.pooled.value else ()
     return Answer("identical", question, value, f"{words}{churn}", drawn, scale if drawn else ())
 
 
 def _deviations(study: Study, task: str) -> Sample:
-    cells = [group.known(study.main_metric(task)) for group in study.groups("nd", task=task)]
-    return np.concatenate([values - values.mean() for values in cells if values.size > 1])
+    """Of each run's main metric from the mean of those that it is a twin of: its cell, in `all` its optimizer."""
+    metric, arm = study.main_metric(task), study.free_arm
+    sets = [setting.samples(arm, metric) for setting in study.settings(task)]
+    twins = [np.concatenate(cells) for cells in sets if cells] if arm == "all" else [x for cells in sets for x in cells]
+    return np.concatenate([values - values.mean() for values in twins if values.size > 1])
 
 
 def _churn_and_error(draft: Draft, task: str) -> tuple[float, float] | None:
     pairs = [
         (agreement.churn, agreement.error)
         for group, agreement in draft.agreements
-        if group.cell.task == task and group.arm == "nd" and agreement.churn is not None
+        if group.cell.task == task and group.arm == draft.study.free_arm and agreement.churn is not None
     ]
     return (100 * float(np.mean([c for c, _ in pairs])), 100 * float(np.mean([e for _, e in pairs]))) if pairs else None
 
@@ -211,16 +224,16 @@ def real_difference(study: Study) -> Answer:
         narrow = " Other seeds were not tried and would widen it: this holds for two runs with one seed."
     words = (
         f"of {metric}{_on(study, first.task)}, if each model is one run: 95 % of the time noise alone stays below ("
-        f"{first.sd.kind} SD {_digits(first.pooled.value)}, interval {_digits(interval.low)} to "
-        f"{_digits(interval.high)}; {first.sd.source}).{narrow} {_point_words(planned)}"
+        f"{first.sd.kind} SD {in_points(first.pooled.value)}, interval {in_points(interval.low)} to "
+        f"{in_points(interval.high)}; {first.sd.source}).{narrow} {_point_words(planned)}"
     )
     widest = max(spread.pooled.gap_of_two() for spread in known)
     rows = []
     for spread in known[:MOST_ROWS]:
-        share = _digits(spread.pooled.gap_of_two())
+        share = in_points(spread.pooled.gap_of_two())
         note = f"{share} points \N{MIDDLE DOT} 1 point takes {_needed(_one_point(spread))}"
         rows.append(Row(_title(study, spread.task), note, _bar(spread.pooled.gap_of_two() / widest, f"{share} points")))
-    return Answer("difference", question, f"More than {_digits(gap)} points", words, tuple(rows))
+    return Answer("difference", question, f"More than {in_points(gap)} points", words, tuple(rows))
 
 
 def _for_models(study: Study, task: str) -> TaskSpread | None:
@@ -315,26 +328,16 @@ def _on(study: Study, task: str) -> str:
     return f" on {_title(study, task)}" if len(study.tasks) > 1 else ""
 
 
-def _digits(share: float | None) -> str:
-    """A share in points of 100 with two digits that count: 12, 2.1, 0.35."""
-    points = float(f"{100 * abs(share or 0.0):.1e}")  # rounded first: 0.9999 is 1.0
-    return f"{points:.{max(0, 1 - math.floor(math.log10(points)))}f}" if points else "0"
-
-
-def _svg(parts: Sequence[str], label: str) -> str:
-    return f'<svg role="img" aria-label="{escape(label)}" width="100%" height="15">{"".join(parts)}</svg>'
-
-
 def _dots(places: Sample, sd: float) -> str:
     """A dot for each place in [-1, 1], in five lines so that equal values show, over a band of one SD either way."""
     dots = dict.fromkeys((f"{50 + 50 * place:.1f}", 3.5 + 2 * (n % 5)) for n, place in enumerate(places))
     band = f'<rect class="band" x="{50 - 50 * sd:.1f}%" y="0" width="{100 * sd:.1f}%" height="15"/>'
     marks = [f'<circle class="dot" cx="{x}%" cy="{y}" r="2.2"/>' for x, y in dots]
-    return _svg([band, '<rect class="middle" x="50%" y="0" width="1" height="15"/>', *marks], f"{len(places)} runs")
+    return image([band, '<rect class="middle" x="50%" y="0" width="1" height="15"/>', *marks], f"{len(places)} runs")
 
 
 def _bar(share: float, label: str) -> str:
-    return _svg([f'<rect class="full" x="0" y="3" width="{100 * share:.1f}%" height="9"/>'], label)
+    return image([f'<rect class="full" x="0" y="3" width="{100 * share:.1f}%" height="9"/>'], label)
 
 
-SECTION = Section("answers", "Answers", answers=answers, sentences=findings)
+SECTION = Section("answers", "Answers", folded=False, answers=answers, sentences=findings)

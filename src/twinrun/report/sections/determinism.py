@@ -6,7 +6,7 @@ import pandas as pd
 
 from twinrun.collect.study import Group
 from twinrun.report.columns import CELL, CELLS, REMARK, RUNS, Column
-from twinrun.report.names import nd_noise
+from twinrun.report.names import free_note
 from twinrun.report.section import Draft, Section
 from twinrun.report.table import Table, plural, remarks
 
@@ -49,7 +49,7 @@ def tables(draft: Draft) -> list[Table]:
         title="Do the deterministic runs agree to the last bit?",
         caption=(
             "Number of different final fingerprints (SHA-256 over all parameters and buffers) among the runs of a "
-            f"cell. One for several deterministic runs means that they agree to the last bit. nd: {nd_noise(study)}. "
+            f"cell. One for several deterministic runs means that they agree to the last bit. {free_note(study)} "
             "The thesis assumed determinism and did not verify it."
         ),
         columns=CELL_COLUMNS,

@@ -126,11 +126,18 @@ def sentences(draft: Draft) -> list[str]:
         if pd.notna(row["kwh"]):
             lines.append(
                 f"The experiment's {plural(int(row['runs']), 'run')} took {row['kwh']:.4g} kWh, "
-                f"{row['co2_kg']:.4g} kg CO2 ({row['way']}, Table 6.1)."
+                f'{row["co2_kg"]:.4g} kg CO2 ({row["way"]}; table "Energy and carbon").'
             )
         else:
             lines.append(f"Energy ({row['way']}): {row['remark']}.")
     return lines
 
 
-SECTION = Section("energy", "Energy and carbon", tables=tables, sentences=sentences, needs="measurements")
+SECTION = Section(
+    "energy",
+    "Energy and carbon",
+    tables=tables,
+    sentences=sentences,
+    needs="measurements",
+    filled_by="energy counters (NVML's of a GPU, RAPL's of a processor), or a GPU whose power is known",
+)

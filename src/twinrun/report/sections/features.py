@@ -10,7 +10,7 @@ import numpy as np
 from twinrun.collect.collect import LAYER_RUNS
 from twinrun.collect.study import Setting
 from twinrun.report.columns import CELLS, COMPARISON, PAIRS, REMARK, SETTING, Column
-from twinrun.report.names import left_out, nd_noise
+from twinrun.report.names import TWO_FREE, free_note, left_out
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.table import Table, plural, remarks, span
 from twinrun.stats import describe
@@ -43,7 +43,7 @@ def tables(draft: Draft) -> list[Table]:
             "images after the last epoch: 1 for features that are equal up to rotation and scale, about 0 for "
             "unrelated ones. `same seed`: all pairs of the complete runs of a cell and arm (of more than "
             f"{LAYER_RUNS}, the first {LAYER_RUNS}), mean over the cells, least and greatest over all pairs; `other "
-            f"seeds`: one run of each seed, all pairs. nd: {nd_noise(study)}."
+            f"seeds`: one run of each seed, all pairs. {free_note(study)}"
         ),
         columns=COLUMNS,
         rows=[row for setting in study.settings() for row in _rows(setting)],
@@ -94,10 +94,10 @@ def sentences(draft: Draft) -> list[str]:
     for task in study.tasks:
         table = chosen(draft.frame("features"), task=task)
         table = table[table["cka_mean"].notna()]
-        twins = chosen(table, comparison="nd, same seed")
+        twins = chosen(table, comparison=f"{study.free_arm}, same seed")
         seeds = table[table["comparison"].str.endswith("other seeds")]
         if len(twins):
-            text = f"{study.title(task)}: the features of nd twins have a debiased CKA of "
+            text = f"{study.title(task)}: the features of {study.free_arm} twins have a debiased CKA of "
             text += span(twins["cka_mean"], ".2f")
             text += f", those of other seeds of {span(seeds['cka_mean'], '.2f')}" if len(seeds) else ""
             named = 'table "Features of twins beside features of seeds"'
@@ -105,4 +105,11 @@ def sentences(draft: Draft) -> list[str]:
     return lines
 
 
-SECTION = Section("features", "Features", tables=tables, sentences=sentences, needs="weights")
+SECTION = Section(
+    "features",
+    "Features",
+    tables=tables,
+    sentences=sentences,
+    needs="weights",
+    filled_by=f"`features` in the recipe (0: none are recorded), and {TWO_FREE}",
+)

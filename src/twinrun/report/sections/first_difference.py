@@ -18,7 +18,7 @@ from twinrun.study.errors import TwinrunError
 from twinrun.study.layout import Layout
 
 ABSENT = "not located: run `twinrun locate --all`, or `dvc repro -sf locate` where DVC has noted an empty result"
-NOTHING = f"N{ABSENT[1:]}."
+NEEDS = "`twinrun locate --all`, or `dvc repro -sf locate` where DVC has noted an empty result"
 STALE = "located for other runs than these: run `twinrun locate --all` again"
 FIRST, ROUNDING = "first difference", "first other rounding"
 COLUMNS = (
@@ -59,7 +59,7 @@ def tables(draft: Draft) -> list[Table]:
         ),
         columns=COLUMNS,
         rows=[row for title, answer in answers for row in _rows(title, answer) if not absent],
-        notes=(NOTHING if absent else "By `twinrun locate --all`.",),
+        notes=() if absent else ("By `twinrun locate --all`.",),
     )
     return [table]
 
@@ -167,6 +167,8 @@ def _line(
     axes.plot([s for s, _ in points], [v for _, v in points], color=color, marker=marker, label=label)
     if points:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
 
 
 def sentences(draft: Draft) -> list[str]:
@@ -190,5 +192,11 @@ def sentences(draft: Draft) -> list[str]:
 
 
 SECTION = Section(
-    "first_difference", "The first difference", tables=tables, figures=figures, sentences=sentences, needs="weights"
+    "first_difference",
+    "The first difference",
+    tables=tables,
+    figures=figures,
+    sentences=sentences,
+    needs="weights",
+    filled_by=NEEDS,
 )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from twinrun.report.names import METRIC_LABELS, noise_kinds
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.study_sd import StudySd, study_same_seed_sd, study_total_sd
-from twinrun.report.table import plural
+from twinrun.report.table import in_points, plural
 from twinrun.stats.intervals import PooledSd, mean_interval
 from twinrun.stats.power import replicates_for_mean
 
@@ -77,7 +77,7 @@ def _spread(draft: Draft, task: str) -> Iterator[Guideline]:
     decided = [sd for sd in sds if sd.pooled.df >= LEAST_FREEDOM and sd.pooled.value > 0]
     of = {"same-seed": "two runs of one model", "total": "two models, with one run of each,"}
     for sd in decided:
-        gap = f"{100 * sd.pooled.gap_of_two():.2f} points of {METRIC_LABELS[metric]}"
+        gap = f"{in_points(sd.pooled.gap_of_two())} points of {METRIC_LABELS[metric]}"
         yield Guideline(
             f"{title}: do not take {of[sd.kind]} for different for less than {gap}.",
             f"{_sd_ground(sd)} t sqrt(2) SD, with t at these degrees of freedom, is what two runs that differ by "
@@ -107,7 +107,7 @@ def _sd_ground(sd: StudySd) -> str:
         if sd.source.startswith("arm")
         else "Seed or implementation noise: where the variance is"
     )
-    said = sd.said(100, "points", ".2f").removesuffix(")")
+    said = sd.said().removesuffix(")")
     return f'{said[0].upper()}{said[1:]}; table "{table}").'
 
 
@@ -181,5 +181,6 @@ SECTION = Section(
     "guidelines",
     "Guidelines",
     about="Each is derived by the rule beside it from this study's numbers; where they do not decide, nothing is said.",
+    folded=False,
     sentences=sentences,
 )

@@ -14,7 +14,7 @@ from twinrun.collect.pictures import TOP_IMAGES
 from twinrun.collect.study import Group, Study
 from twinrun.report import style as drawing
 from twinrun.report.columns import ARM, CELLS, GROUP, REMARK, TASK, Column, N
-from twinrun.report.names import free_runs, left_out, nd_noise, nd_phrase
+from twinrun.report.names import TWO_FREE, free_note, free_runs, left_out, nd_noise, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, counts, plural, remarks, span
@@ -84,7 +84,7 @@ def tables(draft: Draft) -> list[Table]:
             "variance V of accuracy has a part that only the finite test set makes: with v_i the variance of image i "
             "being right, N/(N-1) (V - sum v_i / N^2) estimates without bias what an endless test set would leave "
             "(Jordan 2023); by chance it may be negative. Defined for accuracy, a mean over images; not for F1 and "
-            f"AUC. nd: {nd_noise(study)}."
+            f"AUC. {free_note(study)}"
         ),
         columns=HIDDEN_COLUMNS,
         rows=[_hidden_row(group, agreement) for group, agreement in draft.agreements],
@@ -95,7 +95,7 @@ def tables(draft: Draft) -> list[Table]:
         title="Which classes flip",
         caption=(
             "Per true class: recall (mean and sample SD over the n runs of a cell and arm), churn on the images of the "
-            f"class, and how many of them not all runs predict alike. nd: {nd_noise(study)}."
+            f"class, and how many of them not all runs predict alike. {free_note(study)}"
         ),
         columns=CLASS_COLUMNS,
         rows=[row for group, agreement in draft.agreements for row in _class_rows(group, agreement)],
@@ -132,7 +132,8 @@ def share_table(draft: Draft) -> Table:
             'V and v_i as in the table "What accuracy hides", 1 - N/(N-1) (1 - sum v_i / N^2 / V), both sums taken '
             "over the cells, weighted by degrees of freedom (the ratio of a single cell of few runs is far too large "
             "on average). 95 % chi-square interval of V, for normal accuracies with one SD in all cells; by chance the "
-            "share may exceed 1. Where the interval is wider than 0.9 the runs do not say, and nothing is given. nd: "
+            "share may exceed 1. Where the interval is wider than 0.9 the runs do not say, and nothing is given. "
+            f"{study.free_arm}: "
             f"{nd_noise(study)}."
         ),
         columns=SHARE_COLUMNS,
@@ -230,7 +231,9 @@ def figures(draft: Draft) -> list[Drawn]:
         flips, kept = chosen(draft.frame("flips"), task=task), read_pictures(study, task)
         if kept is not None and len(flips):
             sheets.append(_sheet(study, task, flips, kept[1]))
-    return [_classes_figure(study, draft.frame("classes")), *sheets]
+    classes = draft.frame("classes")
+    known = chosen(classes, arm=study.free_arm)["class_churn"].notna().any()
+    return [*([_classes_figure(study, classes)] if known else []), *sheets]
 
 
 def _classes_figure(study: Study, classes: pd.DataFrame) -> Drawn:
@@ -240,21 +243,25 @@ def _classes_figure(study: Study, classes: pd.DataFrame) -> Drawn:
         task: chosen(nd, task=task).groupby("class", sort=False)[["class_churn", "recall"]].mean()
         for task in study.tasks
     }
-    drawn = {task: mean.nlargest(MOST_CLASSES, "class_churn", keep="first") for task, mean in means.items()}
+    # Those that flip most where there are too many, in the order of the tables in any case.
+    drawn = {
+        task: mean.loc[mean.index.isin(mean.nlargest(MOST_CLASSES, "class_churn", keep="first").index)]
+        for task, mean in means.items()
+    }
     heights = [max(len(mean), 2) + 2 for mean in drawn.values()]
     with drawing.style():
         figure, grid = drawing.new_figure(
-            0.6 + 0.21 * sum(heights), len(study.tasks), 1, gridspec_kw={"height_ratios": heights}
+            0.6 + 0.21 * sum(heights), len(study.tasks), 1, sharex=True, gridspec_kw={"height_ratios": heights}
         )
         for (task, mean), (axes,) in zip(drawn.items(), grid, strict=True):
-            axes.set_title(study.title(task), loc="left")
+            axes.set_title(drawing.title_of(study, task), loc="left")
             if mean.empty:
                 drawing.not_available(axes, "no cell with two complete runs")
                 continue
             places = np.arange(len(mean))
             axes.barh(places, 100 * mean["class_churn"], 0.7, color=drawing.BLUE)
             axes.plot(100 * (1 - mean["recall"]), places, "D", color=drawing.VERMILION, markersize=4)
-            axes.set_yticks(places, [str(name)[:24] for name in mean.index])
+            axes.set_yticks(places, [_class(study, task, str(name), 24) for name in mean.index])
             axes.invert_yaxis()
             axes.grid(True, axis="x")
             axes.grid(False, axis="y")
@@ -269,12 +276,21 @@ def _classes_figure(study: Study, classes: pd.DataFrame) -> Drawn:
         title="Which classes flip",
         caption=(
             f"Per true class: share of its test images on which two {nd_phrase(study)} disagree (bars), and the share "
-            f"that they get wrong (diamonds), means over the cells ({counts(nd['n'])} runs each). Sorted by churn"
-            + (f"; the {MOST_CLASSES} that flip most." if any(len(m) > MOST_CLASSES for m in means.values()) else ".")
+            f"that they get wrong (diamonds), means over the cells ({counts(nd['n'])} runs each), in the order of the "
+            + (
+                f"tables; the {MOST_CLASSES} that flip most."
+                if any(len(m) > MOST_CLASSES for m in means.values())
+                else "tables."
+            )
         ),
         alt=f"Bar chart per task and class of churn, {span(nd['class_churn'], '.1f', 100)} percent in single cells.",
         figure=figure,
     )
+
+
+def _class(study: Study, task: str, name: str, letters: int) -> str:
+    """A class's name in a figure; its number where the font lacks a letter of it."""
+    return drawing.drawable(name[:letters], f"class {study.classes(task).index(name)}")
 
 
 def read_pictures(study: Study, task: str) -> tuple[list[int], NDArray[np.uint8]] | None:
@@ -294,7 +310,7 @@ def read_pictures(study: Study, task: str) -> tuple[list[int], NDArray[np.uint8]
 
 def _sheet(study: Study, task: str, flips: pd.DataFrame, images: NDArray[np.uint8]) -> Drawn:
     rows = -(-len(flips) // PER_ROW)
-    shares = [(str(row["class"]), 100 * row["flips"]) for row in flips.to_dict("records")]
+    shares = [(_class(study, task, str(row["class"]), 14), 100 * row["flips"]) for row in flips.to_dict("records")]
     with drawing.style():
         figure, grid = drawing.new_figure(1.32 * rows + 0.1, rows, PER_ROW)
         panels = [axes for row in grid for axes in row]
@@ -303,7 +319,7 @@ def _sheet(study: Study, task: str, flips: pd.DataFrame, images: NDArray[np.uint
         for axes, image, (name, share) in zip(panels, images, shares, strict=False):
             picture = image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, 2)
             axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set_title(f"{name[:14]}\n{share:.0f} %", fontsize=8, linespacing=1.1)
+            axes.set_title(f"{name}\n{share:.0f} %", fontsize=8, linespacing=1.1)
     return Drawn(
         name=f"pictures_{task}",
         title=f"{study.title(task)}: images that flip most",
@@ -349,5 +365,11 @@ def sentences(draft: Draft) -> list[str]:
 
 
 SECTION = Section(
-    "hidden", "What accuracy hides", tables=tables, figures=figures, sentences=sentences, needs="predictions"
+    "hidden",
+    "What accuracy hides",
+    tables=tables,
+    figures=figures,
+    sentences=sentences,
+    needs="predictions",
+    filled_by=TWO_FREE,
 )

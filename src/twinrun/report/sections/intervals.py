@@ -10,7 +10,7 @@ from scipy import special
 from twinrun.collect.study import Group
 from twinrun.report import style as drawing
 from twinrun.report.columns import CELL, METRIC, REMARK, Column, N
-from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, nd_phrase
+from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, TWO_FREE, nd_phrase
 from twinrun.report.section import Draft, Section, generator
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, plural, remarks
@@ -98,7 +98,7 @@ def figures(draft: Draft) -> list[Drawn]:
         figure, grid = drawing.new_figure(0.7 + 1.9 * rows, rows, columns, sharex=True, sharey=True)
         panels = [axes for row in grid for axes in row]
         for axes, setting in zip(panels, study.settings(), strict=True):
-            title = str(study.info["params"][setting.task]["title"]).partition(" (")[0]
+            title = drawing.title_of(study, setting.task).partition(" (")[0]
             axes.set_title(f"{title}, {OPTIMIZER_LABELS[setting.optimizer]}")
             cells = [normal_scores(values)[0] for values in setting.samples(study.free_arm, setting.metric)]
             cells = [scores for scores in cells if scores.size]
@@ -117,6 +117,8 @@ def figures(draft: Draft) -> list[Drawn]:
         grid[0][0].set(xlim=(-FRAME, FRAME), ylim=(-FRAME, FRAME))
         figure.supxlabel("expected of normal values", fontsize=9)
         figure.supylabel("score of the run", fontsize=9)
+    if not total:
+        return []
     metrics = ", ".join(dict.fromkeys(METRIC_LABELS[study.main_metric(task)] for task in study.tasks))
     return [
         Drawn(
@@ -140,4 +142,4 @@ def figures(draft: Draft) -> list[Drawn]:
     ]
 
 
-SECTION = Section("intervals", "How well mean and SD are known", tables=tables, figures=figures)
+SECTION = Section("intervals", "How well mean and SD are known", filled_by=TWO_FREE, tables=tables, figures=figures)

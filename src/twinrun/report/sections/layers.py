@@ -17,7 +17,7 @@ from twinrun.collect.collect import LAYER_RUNS
 from twinrun.collect.study import Setting, Study
 from twinrun.report import style as drawing
 from twinrun.report.columns import ARM, CELLS, EPOCH, PAIRS, REMARK, SETTING, Column
-from twinrun.report.names import OPTIMIZER_LABELS, left_out, nd_noise, nd_phrase
+from twinrun.report.names import OPTIMIZER_LABELS, TWO_FREE, free_note, left_out, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, plural, remarks, span
@@ -82,7 +82,7 @@ def tables(draft: Draft) -> list[Table]:
         f"parameter tensor; mean over all pairs of the complete runs of a cell and arm (of more than {LAYER_RUNS}, the "
         f"first {LAYER_RUNS}) and over the cells. Seeds: one run of each seed, all pairs, the control that shares "
         "nothing but data and settings; % of seeds: distance of twins over theirs. Of a large tensor the runs record a "
-        f"sample of coordinates, the same in all runs. nd: {nd_noise(study)}."
+        f"sample of coordinates, the same in all runs. {free_note(study)}"
     )
     layers = Table(
         name="layers",
@@ -244,7 +244,7 @@ def _depths_table(study: Study, frame: pd.DataFrame, notes: tuple[str, ...]) -> 
             "The measures of the table of layers, at each checkpoint, averaged over the early, middle and late third "
             "of the weight matrices and kernels (tensors of two dimensions or more, in the network's order; biases and "
             "normalization are left out), and for the head. A layer without a value is left out of a mean. "
-            f"Seeds: one run of each seed, all pairs. nd: {nd_noise(study)}."
+            f"Seeds: one run of each seed, all pairs. {free_note(study)}"
         ),
         columns=DEPTH_COLUMNS,
         rows=rows,
@@ -261,7 +261,9 @@ def _thirds(study: Study, task: str) -> dict[str, list[str]]:
 
 def figures(draft: Draft) -> list[Drawn]:
     """Small multiples by depth: a row per task, a column per optimizer, one scale for all."""
-    study, data = draft.study, chosen(draft.frame("layers_depth"), arm="nd")
+    study, data = draft.study, chosen(draft.frame("layers_depth"), arm=draft.study.free_arm)
+    if not data["layer_distance"].notna().any():
+        return []
     distances = [*data["layer_distance"].tolist(), *data["seeds_distance"].tolist()]
     # Twins begin far below seeds: on a linear scale they would lie on the axis.
     positive = [value for value in distances if math.isfinite(value) and value > 0] or [1.0]
@@ -272,11 +274,12 @@ def figures(draft: Draft) -> list[Drawn]:
         )
         panels = [axes for row in grid for axes in row]
         for axes, setting in zip(panels, study.settings(), strict=True):
-            title = drawing.fitted(study.title(setting.task), len(study.optimizers))
+            title = drawing.fitted(drawing.title_of(study, setting.task), len(study.optimizers))
             axes.set_title(f"{title}\n{OPTIMIZER_LABELS[setting.optimizer]}", loc="left", fontsize=8.5)
             lines = chosen(data, **setting.identity)
             if lines[["layer_distance", "seeds_distance"]].notna().to_numpy().any():
                 axes.set_yscale("log", nonpositive="mask")
+                axes.yaxis.set_major_formatter("{x:g}")
                 axes.set_ylim(low, high)  # before the lines: with zeros alone matplotlib would find no limits
                 _panel(axes, lines)
             else:
@@ -288,7 +291,7 @@ def figures(draft: Draft) -> list[Drawn]:
             for depth, colour in DEPTHS.items()
         ]
         handles += [
-            Line2D([], [], color=drawing.GREY, label="twins (nd)"),
+            Line2D([], [], color=drawing.GREY, label=f"twins ({study.free_arm})"),
             Line2D([], [], color=drawing.GREY, linestyle="--", linewidth=1.0, label="two fresh seeds"),
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=3)
@@ -322,8 +325,6 @@ def _panel(axes: Axes, lines: pd.DataFrame) -> None:
 
 
 def _alt(study: Study, data: pd.DataFrame) -> str:
-    if data.empty:
-        return "Not available: no layers of two nd runs of a cell were recorded."
     last = data[data["epoch"] == data.groupby("task")["epoch"].transform("max")]
     parts = []
     for task in study.tasks:
@@ -340,15 +341,17 @@ def sentences(draft: Draft) -> list[str]:
     """How far the layers of twins are apart at the end, in percent of two fresh seeds."""
     study, lines = draft.study, []
     for task in study.tasks:
-        share = chosen(draft.frame("layers"), task=task, arm="nd")["distance_percent"].dropna()
+        share = chosen(draft.frame("layers"), task=task, arm=study.free_arm)["distance_percent"].dropna()
         if len(share):
             lines.append(
-                f"{study.title(task)}: at the end nd twins are apart by {share.median():.0f} % of the distance of two "
-                f"fresh seeds in the median of {plural(len(share), 'layer')} (parameter tensors, every optimizer; "
-                f"middle half {share.quantile(0.25):.0f} to {share.quantile(0.75):.0f} %; "
+                f"{study.title(task)}: at the end {study.free_arm} twins are apart by {share.median():.0f} % of the "
+                f"distance of two fresh seeds in the median of {plural(len(share), 'layer')} (parameter "
+                f"tensors, every optimizer; middle half {share.quantile(0.25):.0f} to {share.quantile(0.75):.0f} %; "
                 'table "Layers of twins beside layers of seeds").'
             )
     return lines
 
 
-SECTION = Section("layers", "Layers", tables=tables, figures=figures, sentences=sentences, needs="weights")
+SECTION = Section(
+    "layers", "Layers", tables=tables, figures=figures, sentences=sentences, needs="weights", filled_by=TWO_FREE
+)

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from twinrun.collect.study import Group, Setting, Study
 from twinrun.report import style as drawing
 from twinrun.report.columns import CELLS, COMPARISON, GROUP, PAIRS, REMARK, SETTING, Column, N
-from twinrun.report.names import OPTIMIZER_LABELS, free_runs, left_out, nd_noise, nd_phrase, same_seed
+from twinrun.report.names import (
+    OPTIMIZER_LABELS,
+    TWO_FREE,
+    free_note,
+    free_runs,
+    left_out,
+    nd_phrase,
+    same_seed,
+)
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, counts, plural, remarks, span
@@ -79,7 +87,7 @@ def tables(draft: Draft) -> list[Table]:
             "means that twins differ about as often as they err. Interval: t of log churn, its variance the "
             "jackknife's over the runs and that over the images; two runs have none, for one pair says nothing of "
             "how runs differ (over several seeds they have: table above). It "
-            f"{coverage_words('churn', runs)}. nd: {nd_noise(study)}."
+            f"{coverage_words('churn', runs)}. {free_note(study)}"
         ),
         columns=CELL_COLUMNS,
         rows=[_cell_row(group, agreement) for group, agreement in draft.agreements],
@@ -183,8 +191,10 @@ def _between_seeds(groups: list[Group]) -> tuple[dict[str, Any], list[NDArray[np
 def figures(draft: Draft) -> list[Drawn]:
     """Churn of each cell against its error, with the line on which both are equal."""
     study, table = draft.study, draft.frame("churn")
-    arms = [arm for arm in dict.fromkeys(table["arm"]) if arm != "det"] or ["nd"]
+    arms = [arm for arm in dict.fromkeys(table["arm"]) if arm != "det"]
     known = table[table["churn"].notna() & table["arm"].isin(arms)]
+    if known.empty:
+        return []
     limit = 100 * 1.3 * max(drawing.finite_max(known[name].tolist()) for name in ("churn", "error"))
     with drawing.style():
         figure, grid = drawing.new_figure(3.9 * len(arms) + 0.4, len(arms), 1)
@@ -248,7 +258,7 @@ def _look(setting: Setting) -> dict[str, Any]:
 
 
 def _label(setting: Setting) -> str:
-    return f"{setting.study.title(setting.task)}, {OPTIMIZER_LABELS[setting.optimizer]}"
+    return f"{drawing.title_of(setting.study, setting.task)}, {OPTIMIZER_LABELS[setting.optimizer]}"
 
 
 def sentences(draft: Draft) -> list[str]:
@@ -285,6 +295,7 @@ SECTION = Section(
     about=(
         "Two runs of equal accuracy may be wrong on different images. Churn counts the images on which they disagree."
     ),
+    filled_by=TWO_FREE,
     tables=tables,
     figures=figures,
     sentences=sentences,

@@ -58,7 +58,7 @@ def provenance(study: Study) -> list[tuple[str, str]]:
             ),
             (
                 f"{study.title(task)}: model",
-                f"{network(model)}, width {model['width']}, {info['parameter_counts'][task]} parameters, "
+                f"{network(model)}, {info['parameter_counts'][task]} parameters, "
                 f"{info['params'][task]['recipe']['epochs']} epochs",
             ),
         ]

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from twinrun.collect.study import Group, Study, undefined_metric
 from twinrun.report import style as drawing
 from twinrun.report.columns import METRIC, N_DET, N_ND, OPTIMIZER, REMARK, SEED, TASK, Column, N
-from twinrun.report.names import METRIC_LABELS, free_runs, nd_phrase, thesis_name
+from twinrun.report.names import DET_AND_ND, METRIC_LABELS, free_runs, nd_phrase, thesis_name
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.study_sd import study_same_seed_sd, study_total_sd
 from twinrun.report.style import Drawn
@@ -90,6 +90,7 @@ def _performance_table(study: Study, task: str) -> Table:
         columns=PERFORMANCE_COLUMNS,
         rows=rows,
         thesis_name=thesis_name(study, task, "performance"),
+        filled_by=DET_AND_ND,
         main=True,
     )
 
@@ -136,7 +137,7 @@ def _summary_rows(study: Study, task: str) -> list[dict[str, Any]]:
                 "mean": describe.mean(values),
                 "maximum": known.max() if known.size else None,
                 "remark": remarks(
-                    "" if values.size else "no complete det or nd run",
+                    "" if values.size else f"no complete det or {study.free_arm} run",
                     f"{diverged} diverged" if diverged else "",
                     undefined_metric(metric, values),
                 ),
@@ -206,7 +207,7 @@ def _spread_sentence(draft: Draft, task: str) -> str:
     if interval.value == 0:
         text = f"{who} all have the same {METRIC_LABELS[metric]} ({same_seed.source})"
     else:
-        said = same_seed.said(100, "points", ".2f")
+        said = same_seed.said()
         text = f"{who} differ in {METRIC_LABELS[metric]}: pooled {said}"
     table = chosen(draft.frame(f"performance_{task}"), metric=metric)
     differences = table["difference_percent"].dropna() if "difference_percent" in table else pd.Series(dtype=float)

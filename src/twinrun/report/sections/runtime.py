@@ -7,7 +7,7 @@ import pandas as pd
 from twinrun.collect.study import Group, Study
 from twinrun.report import style as drawing
 from twinrun.report.columns import CELL, REMARK, Column
-from twinrun.report.names import nd_noise, nd_phrase, thesis_name
+from twinrun.report.names import DET_AND_ND, nd_noise, nd_phrase, thesis_name
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, counts, plural, remarks, span
@@ -114,7 +114,7 @@ def _figure(study: Study, task: str, data: pd.DataFrame) -> Drawn:
         drawing.difference_panel(axes, data, study, ("overhead_percent", "seconds_nd", "seconds_sd_nd"), 0.6)
         axes.set_xlabel("seed")
         axes.set_ylabel("100 (det - nd) / nd  (%)")
-        figure.suptitle(drawing.fitted(f"{study.title(task)}: runtime (confounded)"), fontsize=10)
+        figure.suptitle(drawing.fitted(f"{drawing.title_of(study, task)}: runtime (confounded)"), fontsize=10)
         drawing.optimizer_legend(axes, study)
     return Drawn(
         name=f"runtime_{task}",
@@ -161,4 +161,12 @@ def sentences(draft: Draft) -> list[str]:
     return lines
 
 
-SECTION = Section("runtime", "Runtime", tables=tables, figures=figures, sentences=sentences, needs="measurements")
+SECTION = Section(
+    "runtime",
+    "Runtime",
+    tables=tables,
+    figures=figures,
+    sentences=sentences,
+    needs="measurements",
+    filled_by=DET_AND_ND,
+)

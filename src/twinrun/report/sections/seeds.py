@@ -8,7 +8,7 @@ from typing import Any
 
 from twinrun.collect.study import Setting
 from twinrun.report.columns import METRIC, REMARK, SETTING, TASK, Column, N
-from twinrun.report.names import OPTIMIZER_LABELS, nd_phrase
+from twinrun.report.names import IDENTICAL, OPTIMIZER_LABELS, nd_phrase
 from twinrun.report.section import Draft, Section, generator
 from twinrun.report.table import Table, plural, remarks
 from twinrun.stats import describe, effects, hypothesis, permutation
@@ -118,7 +118,7 @@ def tables(draft: Draft) -> list[Table]:
         ),
         columns=OPTIMIZER_COLUMNS,
         rows=rows,
-        notes=() if rows else (f"Not available: the study has one {study.setting_word}.",),
+        filled_by=f"two {study.setting_word}s and their `nd` runs",
     )
     variance = Table(
         name="variance",
@@ -240,4 +240,4 @@ def _variance_row(setting: Setting, metric: str) -> dict[str, Any]:
     }
 
 
-SECTION = Section("seeds", "Seeds and optimizers", tables=tables)
+SECTION = Section("seeds", "Seeds and optimizers", filled_by=IDENTICAL, tables=tables)

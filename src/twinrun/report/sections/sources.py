@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from twinrun.collect.study import Group, Setting, Study
 from twinrun.report import style as drawing
 from twinrun.report.columns import CELLS, REMARK, RUNS, SETTING, Column
-from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, nd_noise
+from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, free_note
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, plural, remarks, span
@@ -28,9 +28,9 @@ from twinrun.stats.samples import UNDEFINED, Interval
 
 SINGLE = ("init", "shuffle", "augment", "dropout", "ulp")  # arms in which one thing is free
 SD, CHURN, DISTANCE = "SD", "churn", "head distance"
-NOT_AVAILABLE = (
-    "Not available: no arm of this study leaves a single source free (init, shuffle, augment, dropout, ulp) in two "
-    "runs or more; `studies/sources.yaml` does."
+NEEDS = (
+    "runs in which one source alone is free, two or more of each (`init_1`, `init_2`, `shuffle_1`, ...): "
+    "`studies/sources.yaml` has them"
 )
 COLUMNS = (
     *SETTING,
@@ -77,14 +77,13 @@ def tables(draft: Draft) -> list[Table]:
             "95 % intervals, over runs and images and within the seeds at hand: of other seeds they say nothing, least "
             "of all with one seed, and they are not widened for the number of ratios. (The interval of the table "
             '"Churn of identical runs" takes off what images and runs make together, and is somewhat narrower.) '
-            f"nd: {nd_noise(study)}."
+            f"{free_note(study)}"
         ),
         columns=COLUMNS,
         rows=[row for setting in study.settings() if arms for row in _rows(setting, arms)],
-        notes=() if arms else (NOT_AVAILABLE,),
         main=True,
     )
-    return [sources, _literature_table()]
+    return [sources, *([_literature_table()] if arms else [])]
 
 
 def source_arms(study: Study) -> list[str]:
@@ -199,12 +198,12 @@ def figures(draft: Draft) -> list[Drawn]:
         return []
     arms = list(dict.fromkeys(table["source"]))
     with drawing.style():
-        figure, grid = drawing.new_figure(6.2, 3, len(study.tasks), sharex=True)
+        figure, grid = drawing.new_figure(6.2, 3, len(study.tasks), sharex=True, sharey="row")
         for quantity, row in zip((SD, CHURN, DISTANCE), grid, strict=True):
             rows = table[table["quantity"].str.startswith(quantity)]
             for task, axes in zip(study.tasks, row, strict=True):
                 if quantity == SD:
-                    title = drawing.fitted(study.title(task), len(study.tasks))
+                    title = drawing.fitted(drawing.title_of(study, task), len(study.tasks))
                     axes.set_title(title, loc="left", fontsize=8)
                 if task == study.tasks[0]:
                     axes.set_ylabel("SD of the metric" if quantity == SD else quantity)
@@ -233,7 +232,7 @@ def figures(draft: Draft) -> list[Drawn]:
             caption=(
                 "In each arm one source alone is free; in all everything is. Top: SD of the task's main metric within "
                 "cells; middle: churn; bottom: relative distance of the heads after the last epoch. Lines are 95 % "
-                f"intervals over runs. nd: {nd_noise(study)}."
+                f"intervals over runs. {free_note(study)}"
             ),
             alt=(
                 f"Small multiples, 3 quantities by {plural(len(study.tasks), 'task')}, a mark per source: "
@@ -244,4 +243,4 @@ def figures(draft: Draft) -> list[Drawn]:
     ]
 
 
-SECTION = Section("sources", "Sources of randomness", tables=tables, figures=figures)
+SECTION = Section("sources", "Sources of randomness", filled_by=NEEDS, tables=tables, figures=figures)

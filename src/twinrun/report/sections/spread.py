@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from twinrun.collect.study import Group, Study
 from twinrun.report import style as drawing
 from twinrun.report.columns import GROUP, METRIC, REMARK, Column, N
-from twinrun.report.names import METRIC_LABELS, free_runs, nd_noise, nd_phrase, said, thesis_name
+from twinrun.report.names import METRIC_LABELS, TWO_FREE, free_note, free_runs, nd_phrase, said, thesis_name
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, counts, remarks, span
@@ -37,7 +37,7 @@ WHISKER_LIMIT = 3.0
 def tables(draft: Draft) -> list[Table]:
     """SD of two metrics per cell, for every arm in which something is free."""
     study = draft.study
-    arms = [arm for arm in study.arms if arm != "det"] or ["nd"]
+    arms = [arm for arm in study.arms if arm != "det"] or [study.free_arm]
     runs = max((group.n for group in study.groups(*arms)), default=0)
     table = Table(
         name="spread",
@@ -47,12 +47,13 @@ def tables(draft: Draft) -> list[Table]:
             "1/(n-1), and the 95 % chi-square interval of the latter, s sqrt((n-1)/q), which supposes a normal "
             f"distribution: it {coverage_words('SD, chi-square', runs)}. Robust: the median absolute deviation times "
             "1.4826, which is the SD of normal values and which single bad runs do not move (of few values too small, "
-            "by a fifth at n = 5); where it is far below the SD, the runs beyond 3 of it make the SD. nd: "
-            f"{nd_noise(study)}. Metrics in [0, 1]: 0.01 is one point."
+            "by a fifth at n = 5); where it is far below the SD, the runs beyond 3 of it make the SD. "
+            f"{free_note(study)} Metrics in [0, 1]: 0.01 is one point."
         ),
         columns=COLUMNS,
         rows=[_row(group, metric) for group in study.groups(*arms) for metric in study.metric_pair(group.cell.task)],
         thesis_name="data of Figures 5.1-5.3",
+        filled_by=TWO_FREE,
     )
     return [table]
 
@@ -93,6 +94,7 @@ def _sd_figure(study: Study, task: str, data: pd.DataFrame) -> Drawn:
         f"SD of {METRIC_LABELS[metric]} {span(chosen(data, metric=metric)['sd_sample'], '.2f', 100)} points"
         for metric in study.metric_pair(task)
     )
+    limit = 100 * WHISKER_LIMIT * drawing.finite_max(data["sd_sample"].tolist()) or 1.0
     return Drawn(
         name=f"sd_{task}",
         title=f"{study.title(task)}: spread of identical runs",
@@ -108,19 +110,19 @@ def _sd_figure(study: Study, task: str, data: pd.DataFrame) -> Drawn:
         figure=drawing.metric_panels(
             study,
             task,
-            lambda axes, metric: _sd_panel(axes, chosen(data, metric=metric), study),
+            lambda axes, metric: _sd_panel(axes, chosen(data, metric=metric), study, limit),
             said(study, "spread of identical runs"),
             f"SD of the {free_runs(study)} (points)",
+            sharey=True,
         ),
         thesis_name=thesis_name(study, task, "sd"),
     )
 
 
-def _sd_panel(axes: Axes, data: pd.DataFrame, study: Study) -> None:
+def _sd_panel(axes: Axes, data: pd.DataFrame, study: Study, limit: float) -> None:
     if data["sd_sample"].notna().sum() == 0:
         drawing.not_available(axes, "no two complete runs")
         return
-    limit = 100 * WHISKER_LIMIT * drawing.finite_max(data["sd_sample"].tolist()) or 1.0
     places, width = drawing.grouped_positions(len(study.seeds), len(study.optimizers))
     for optimizer, centres in zip(study.optimizers, places, strict=True):
         bars, look = chosen(data, optimizer=optimizer), drawing.look(study, optimizer)
@@ -142,4 +144,4 @@ def _sd_panel(axes: Axes, data: pd.DataFrame, study: Study) -> None:
     drawing.seed_ticks(axes, study.seeds)
 
 
-SECTION = Section("spread", "Spread of identical runs", tables=tables, figures=figures)
+SECTION = Section("spread", "Spread of identical runs", filled_by=TWO_FREE, tables=tables, figures=figures)

@@ -8,7 +8,7 @@ from typing import Any
 
 from twinrun.collect.study import Group, Setting, Study
 from twinrun.report.columns import CELL, COMPARISON, METRIC, N_ND, REMARK, SETTING, Column, N
-from twinrun.report.names import nd_phrase
+from twinrun.report.names import DET_AND_ND, nd_phrase
 from twinrun.report.section import Draft, Section, generator
 from twinrun.report.table import Table, plural, remarks
 from twinrun.stats import describe, effects, hypothesis
@@ -242,7 +242,7 @@ def _equivalence_row(
         "metric": setting.metric,
         "comparison": comparison,
         "n": tost.n[0],
-        "margin_points": tost.margin,
+        "margin_points": tost.margin if tost.p is not None else None,
         "difference_points": tost.difference,
         "low_points": tost.low,
         "high_points": tost.high,
@@ -259,6 +259,7 @@ SECTION = Section(
         "Beside the thesis's test its valid counterparts: a prediction interval instead of a test against one run, "
         "pairs of seeds, corrections for many cells, sizes of effects beside p-values, and equivalence."
     ),
+    filled_by=DET_AND_ND,
     tables=tables,
     needs="deterministic",
 )

@@ -13,7 +13,7 @@ from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 from twinrun.collect.study import Group, Setting, Study
 from twinrun.report import style as drawing
 from twinrun.report.columns import CELLS, COMPARISON, EPOCH, GROUP, REMARK, SETTING, Column, N
-from twinrun.report.names import COSINE_FIGURE, OPTIMIZER_LABELS, left_out, nd_noise, nd_phrase
+from twinrun.report.names import COSINE_FIGURE, OPTIMIZER_LABELS, TWO_FREE, free_note, left_out, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table, counts, plural, remarks, span
@@ -66,7 +66,7 @@ def tables(draft: Draft) -> list[Table]:
             "each component with 1/n, averaged over the components; and over all n(n-1)/2 pairs (of more than "
             f"{PAIR_RUNS} runs, those among {PAIR_RUNS} drawn at random) cosine similarity, relative distance "
             "|w1 - w2| / ((|w1| + |w2|)/2), and cosine of the ways from the initialization. Epoch 0 is the "
-            f"initialization. nd: {nd_noise(study)}."
+            f"initialization. {free_note(study)}"
         ),
         columns=CELL_COLUMNS,
         rows=[
@@ -149,10 +149,13 @@ def _seed_rows(setting: Setting, measured: list[tuple[Group, list[dict[str, Any]
 
 def figures(draft: Draft) -> list[Drawn]:
     """Figure 5.10, then 5.11 and 5.12."""
-    nd = chosen(draft.frame("weights"), arm="nd")
+    study = draft.study
+    nd = chosen(draft.frame("weights"), arm=study.free_arm)
+    if not nd["cosine_mean"].notna().any():
+        return []
     return [
-        _head_sd_figure(draft.study, nd),
-        *(_cosine_figure(draft.study, name, chosen(nd, optimizer=name)) for name in draft.study.optimizers),
+        _head_sd_figure(study, nd),
+        *(_cosine_figure(study, name, chosen(nd, optimizer=name)) for name in study.optimizers),
     ]
 
 
@@ -161,16 +164,16 @@ def _head_sd_figure(study: Study, data: pd.DataFrame) -> Drawn:
     tasks, optimizers, seeds = study.tasks, study.optimizers, study.seeds
     looks = [drawing.SERIES[index % len(drawing.SERIES)] for index in range(len(seeds))]
     with drawing.style():
-        figure, grid = drawing.new_figure(0.9 + 1.6 * len(tasks), len(tasks), len(optimizers), sharey="row")
+        figure, grid = drawing.new_figure(0.9 + 1.6 * len(tasks), len(tasks), len(optimizers), sharey=True)
+        top = 1.08 * drawing.finite_max(data["head_sd"].tolist()) or 1.0
         for task, row in zip(tasks, grid, strict=True):
-            top = 1.08 * drawing.finite_max(chosen(data, task=task)["head_sd"].tolist()) or 1.0
             for optimizer, axes in zip(optimizers, row, strict=True):
                 lines = chosen(data, task=task, optimizer=optimizer)
                 lines = lines[lines["head_sd"].notna()]
-                title = drawing.fitted(study.title(task), len(optimizers))
+                title = drawing.fitted(drawing.title_of(study, task), len(optimizers))
                 axes.set_title(f"{title}\n{OPTIMIZER_LABELS[optimizer]}", loc="left", fontsize=8.5)
                 if lines.empty:
-                    drawing.not_available(axes, "no two complete nd runs")
+                    drawing.not_available(axes, "no two complete runs")
                     continue
                 for seed, (colour, marker) in zip(seeds, looks, strict=True):
                     line = chosen(lines, seed=seed)
@@ -199,7 +202,7 @@ def _head_sd_figure(study: Study, data: pd.DataFrame) -> Drawn:
             "SD of every weight and bias of the last layer over the "
             f"{nd_phrase(study)} of a cell ({counts(data['n'])}), with 1/n as in the thesis, averaged over the "
             "components, at each checkpoint; one line per seed. Epoch 0 is the initialization, which identical runs "
-            "share. The panels of a task have one scale. A missing line: fewer than two complete runs."
+            "share. All panels have one scale. A missing line: fewer than two complete runs."
         ),
         alt=(
             f"Small multiples, {plural(len(tasks), 'task')} by {plural(len(optimizers), 'optimizer')}: "
@@ -220,13 +223,13 @@ def _cosine_figure(study: Study, optimizer: str, data: pd.DataFrame) -> Drawn:
     tasks, seeds, name = study.tasks, study.seeds, OPTIMIZER_LABELS[optimizer]
     colour = drawing.OPTIMIZER_STYLES[optimizer]["color"]
     with drawing.style():
-        figure, grid = drawing.new_figure(1.0 + 1.15 * len(seeds), len(seeds), len(tasks), sharex="col", sharey="col")
+        figure, grid = drawing.new_figure(1.0 + 1.15 * len(seeds), len(seeds), len(tasks), sharex="col", sharey=True)
         for seed, row in zip(seeds, grid, strict=True):
             for task, axes in zip(tasks, row, strict=True):
                 line = chosen(data, task=task, seed=seed)
                 line = line[line["cosine_mean"].notna()]
                 if seed == seeds[0]:
-                    axes.set_title(drawing.fitted(study.title(task), len(tasks)), fontsize=8.5)
+                    axes.set_title(drawing.fitted(drawing.title_of(study, task), len(tasks)), fontsize=8.5)
                 if task == tasks[0]:
                     axes.set_ylabel(f"seed {seed}")
                 axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -248,8 +251,8 @@ def _cosine_figure(study: Study, optimizer: str, data: pd.DataFrame) -> Drawn:
         caption=(
             f"Cosine similarity w1 . w2 / (|w1| |w2|) of the last layer's weights and biases between all n(n-1)/2 "
             f"pairs of {nd_phrase(study)} of a cell ({counts(data['n'])}), trained with {name}, at each checkpoint. "
-            "Line: mean; band: smallest to largest (dotted: smallest). 1 means the same direction. A column (task) has "
-            "one scale, which does not begin at 0. Rows are seeds; epoch 0 is the shared initialization."
+            "Line: mean; band: smallest to largest (dotted: smallest). 1 means the same direction. All panels "
+            "have one scale, which does not begin at 0. Rows are seeds; epoch 0 is the shared initialization."
         ),
         alt=(
             f"Small multiples, {plural(len(seeds), 'seed')} by {plural(len(tasks), 'task')}: smallest cosine "
@@ -264,18 +267,26 @@ def sentences(draft: Draft) -> list[str]:
     """How similar the heads of twins are at the last checkpoint."""
     study, lines = draft.study, []
     for task in study.tasks:
-        table = chosen(draft.frame("weights"), task=task, arm="nd")
+        table = chosen(draft.frame("weights"), task=task, arm=study.free_arm)
         table = table[table["cosine_mean"].notna()]
         if table.empty:
-            lines.append(f"{study.title(task)}: not available, no cell has two complete nd runs.")
+            lines.append(f"{study.title(task)}: not available, no cell has two complete {study.free_arm} runs.")
             continue
         last = table[table["epoch"] == table["epoch"].max()]
         lines.append(
-            f"{study.title(task)}: after epoch {int(last['epoch'].iloc[0])} the heads of nd twins have a mean cosine "
-            f"similarity of {last['cosine_mean'].mean():.4f}, at the least {last['cosine_min'].min():.4f} "
+            f"{study.title(task)}: after epoch {int(last['epoch'].iloc[0])} the heads of {study.free_arm} twins have a "
+            f"mean cosine similarity of {last['cosine_mean'].mean():.4f}, at the least {last['cosine_min'].min():.4f} "
             f"({plural(len(last), 'cell')})."
         )
     return lines
 
 
-SECTION = Section("weights", "Head weights", tables=tables, figures=figures, sentences=sentences, needs="weights")
+SECTION = Section(
+    "weights",
+    "Head weights",
+    tables=tables,
+    figures=figures,
+    sentences=sentences,
+    needs="weights",
+    filled_by=TWO_FREE,
+)
