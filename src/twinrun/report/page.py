@@ -178,7 +178,7 @@ def _markdown(study: Study, index: dict[str, Any], frames: dict[str, pd.DataFram
     for section in index["sections"]:
         main = [tables[name] for name in section["tables"] if tables[name]["main"] and tables[name]["filled"]]
         if section["filled_by"]:
-            lines += [f"## {section['title']}", "", f"Needs {section['needs']}.", ""]
+            lines += [f"## {section['title']}", "", f"Needs {section['filled_by']}.", ""]
             continue
         if not (main or section["sentences"] or section["answers"]):
             continue

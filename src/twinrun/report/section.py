@@ -86,7 +86,7 @@ class Section:
 
     The tables of all sections are made first, and are in the draft when figures and sentences are; on the page the
     cards of `answers` come first, then the sentences, the figures and the tables. What bears a name of the thesis is
-    moved to the end of the page. A section without a filled table or figure, card or sentence is one line: `needs`.
+    moved to the end of the page. A section without a filled table or figure, card or sentence is one line: `filled_by`.
     """
 
     name: str  # its anchor on the page
