@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"study", "stats", "collect"},
     "inspect": {"study", "data", "training", "collect"},
     "twins": {"study", "training", "inspect", "stats"},
-    "launch": {"study"},
+    "launch": {"study", "data"},
     "export": {"study", "collect"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

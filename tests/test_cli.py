@@ -320,4 +320,4 @@ def test_a_report_of_another_study_says_so(cli: Cli, study: Layout) -> None:
     (study.collected / "study.json").write_text("{")
     _, _, said = cli("analyze")
     assert said.count("study.json") == 1
-    assert "run `twinrun collect` again" in said
+    assert "run `twinrun collect` (or `twinrun import`) again" in said

@@ -103,7 +103,10 @@ def test_attempts_left_in_work_are_counted(tmp_path: Path) -> None:
     """An attempt that was killed left no time and no energy: it is counted as a whole run, and said to be lost."""
     spec = Synthetic(tasks=("digits",), optimizers=("sgd",), seeds=(0,), n_test=20, epochs=1, noise="native")
     params, layout = write_study(tmp_path, spec)
-    for run, note in (("digits/sgd/0/nd_9", '{"number": 3}'), ("other/sgd/0/nd_1", "{cut")):
+    for run, note in (
+        ("digits/sgd/0/nd_9", '{"number": 3, "entropy": null, "identity": "x"}'),
+        ("other/sgd/0/nd_1", "{cut"),
+    ):
         (tmp_path / "work" / run).mkdir(parents=True)
         (tmp_path / "work" / run / "attempt.json").write_text(note)
     collect(params, layout, code_digest=CODE)

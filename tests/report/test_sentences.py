@@ -40,7 +40,7 @@ def test_a_test_set_that_explains_all_scatter_is_said_in_words(draft: Draft) -> 
     ends = {"share_low": 0.35, "share_high": 1.0}
     replace_frame(draft, "finite_test_set", frame.assign(share=0.4, **ends))
     _, found = hidden.sentences(draft)
-    assert "the finite test set makes 0.40 of the variance of accuracy over nd twins (95 % interval 0.35 to" in found
+    assert "the finite test set makes 0.40 of the variance of accuracy over nd runs (95 % interval 0.35 to" in found
     replace_frame(draft, "finite_test_set", frame.assign(share=2.86, **ends))
     _, found = hidden.sentences(draft)
     assert "accuracy scatters no more than a test set of this size makes it by itself" in found

@@ -50,7 +50,7 @@ class Source:
         """What it is, with its interval."""
         if self.sd.kind == GIVEN:
             return f"{self.title}: difference, margin and SD in one unit"
-        return f"{self.title}: {self.sd.said(unit=self.unit, places='.4g')}"
+        return f"{self.title}: {self.sd.said('{:.4g}'.format, self.unit)}"
 
 
 def study_sources(study: Study) -> list[Source]:

@@ -94,7 +94,7 @@ def sentences(result: Result) -> list[str]:
     """The verdict and what it rests on, one line each."""
     count = len(result.twins)
     lines = [f"{count} twins of `{shlex.join(result.plan.command)}`, arm {result.arm} ({arms.described(result.arm)})"]
-    metrics = [metric_words(one) for one in result.metrics]
+    metrics = [metric_words(metric) for metric in result.metrics]
     if result.arm == "all":  # how far they scatter is the question; that they differ is no news
         lines, metrics = [*metrics, *lines], []
     lines += [f"{twin.name}: {twin.problem or twin.interrupted}" for twin in result.twins

@@ -83,30 +83,30 @@ class Pairs:
     @cached_property
     def families(self) -> list[Family]:
         """Models first, then recipes."""
-        study, found = self.study, list[Family]()
-        digests = {task: study.info["tasks"][task]["data_digest"] for task in study.tasks}
+        study, families = self.study, list[Family]()
+        digests = {task: study.info["tasks"][task].get("data_digest", task) for task in study.tasks}
         for digest in dict.fromkeys(digests.values()):
             tasks = [task for task in study.tasks if digests[task] == digest]
             for optimizer in study.optimizers if len(tasks) > 1 else ():
                 names = {f"{task}/{optimizer}": study.title(task) for task in tasks}
-                found.append(Family("models", OPTIMIZER_LABELS[optimizer], names))
+                families.append(Family("models", OPTIMIZER_LABELS[optimizer], names))
         for task in study.tasks if len(study.optimizers) > 1 else ():
             names = {f"{task}/{name}": OPTIMIZER_LABELS[name] for name in study.optimizers}
-            found.append(Family("recipes", study.title(task), names))
-        return found
+            families.append(Family("recipes", study.title(task), names))
+        return families
 
     @cached_property
     def compared(self) -> list[tuple[Family, Compared | str]]:
         """Each family's comparisons, or the reason why there are none."""
         margin = self.study.assumptions.equivalence_margin_points / POINTS
-        found: list[tuple[Family, Compared | str]] = []
+        answers: list[tuple[Family, Compared | str]] = []
         for family in self.families:
             try:
                 runs, lines = runs_of(self.study, list(family.names))
-                found.append((family, compare_runs(runs, lines, margin=margin)))
+                answers.append((family, compare_runs(runs, lines, margin=margin)))
             except InputError as error:
-                found.append((family, error.message))
-        return found
+                answers.append((family, error.message))
+        return answers
 
     def __iter__(self) -> Iterator[Pair]:
         for family, compared in self.compared:
