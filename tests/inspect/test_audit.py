@@ -308,7 +308,7 @@ def test_the_command(study: Layout, cli: Cli, monkeypatch: pytest.MonkeyPatch) -
     assert {one["kind"] for one in found["findings"]} >= {"documented", "instructions"}
     code, out, _ = cli("audit", "shapes", "--repeats", "2")
     assert code == 0
-    assert out.startswith("shapes: no operation that may give other bits from run to run, of ")
+    assert out.startswith("shapes: no operations that may give other bits from run to run, of ")
 
 
 def test_names_that_lead_nowhere(study: Layout, params: Params) -> None:

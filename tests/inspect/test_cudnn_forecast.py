@@ -38,6 +38,7 @@ from twinrun.inspect.step_operations import ATTENTION, Convolution, OtherCall, S
 from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
 from twinrun.study.schema_model import ModelSpec
+from twinrun.training.numerics import flags_kept
 
 FP32, TF32, BF16 = Setting("fp32", "NCHW"), Setting("tf32", "NCHW"), Setting("bf16", "NHWC")
 
@@ -226,7 +227,9 @@ def test_attention_and_other_operations_of_a_users_function(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.py").write_text(OWN)
-    code, output, _ = cli("forecast", "own.py:make", "--gpu", "A6000", "--json", "out.json")
+    with flags_kept():
+        torch.use_deterministic_algorithms(True)  # as a user's file may say: the forecast is of free mode
+        code, output, _ = cli("forecast", "own.py:make", "--gpu", "A6000", "--json", "out.json")
     assert code == 0
     facts = json.loads(Path("out.json").read_text())
     assert [(o["operation"], o["module"]) for o in facts["others"]] == [

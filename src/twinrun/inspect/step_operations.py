@@ -22,6 +22,7 @@ from twinrun.inspect.cudnn_backend import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIE
 from twinrun.inspect.injected.twinrun_operations import named_arguments
 from twinrun.inspect.nondeterministic_ops import Hazard, documented
 from twinrun.inspect.trace import Tracer
+from twinrun.training.numerics import flags_kept, set_flags
 from twinrun.training.own_models import blame
 
 ATTENTION = "scaled_dot_product_attention"
@@ -82,7 +83,8 @@ def _run(model: nn.Module, loss: Callable[[Any, Any], torch.Tensor], batch: tupl
         loss.to(device)
     inputs, targets = tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, batch)
     calls = _Calls(model)
-    with torch.device(device), _Attention(calls), calls:
+    with flags_kept(), torch.device(device), _Attention(calls), calls:
+        set_flags({"deterministic_algorithms": False})  # in that mode PyTorch takes other operations
         loss(model(inputs), targets).backward()
     return Step(calls.convolutions, calls.others, device)
 
