@@ -72,7 +72,7 @@ def locate_program(program: Program, say: Callable[[str], None] = lambda text: N
     lockstep through every operation from that step on. Noise that shows elsewhere is followed from the first step on.
     Raises IncompleteError when nothing could be traced, a twin fails before they part, or the time is over.
     """
-    with _workplace(program) as (names, folder):
+    with _in_copies(program) as (names, folder):
         say("first try: digests of every step")
         first = _run(program, names, folder, 0, {"mode": "steps"})
         _require_traced(program, first)
@@ -101,14 +101,14 @@ def locate_program(program: Program, say: Callable[[str], None] = lambda text: N
 
 def operations_of(program: Program, steps: int) -> Heard:
     """Run the program once for so many optimizer steps, and list which operations it calls with what."""
-    with _workplace(program) as (names, folder):
+    with _in_copies(program) as (names, folder):
         attempt = _run(program, names, folder, 0, {"mode": "audit", "steps": steps}, twins=1)
         _require_traced(program, attempt)
     return attempt.heard
 
 
 @contextmanager
-def _workplace(program: Program) -> Iterator[tuple[list[Path], Path]]:
+def _in_copies(program: Program) -> Iterator[tuple[list[Path], Path]]:
     """The files that each process gets a copy of, and an empty folder."""
     with tempfile.TemporaryDirectory(prefix="twinrun-") as name:
         folder = Path(name)
