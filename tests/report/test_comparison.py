@@ -63,6 +63,14 @@ def test_the_first_line_is_the_verdict(table: str) -> None:
     assert said(table, "sgd", "adam", *BY, "--lower-is-better").startswith("sgd is better than adam")
 
 
+def test_a_loss_is_better_when_it_is_lower(tmp_path: Path) -> None:
+    path = tmp_path / "losses.csv"
+    path.write_text("model,val_loss\n" + "".join(f"a,0.3{n}\nb,0.6{n}\n" for n in range(4)))
+    text = said(str(path), "--metric", "val_loss", "--by", "model")
+    assert text.startswith("a is better than b: b - a = +0.3")
+    assert "val_loss: lower is better" in text
+
+
 def test_more_than_two_groups_are_corrected(table: str) -> None:
     text = said(table, *BY)
     assert "not told apart: adam and lion (3 pairs, Holm's correction)" in text

@@ -17,6 +17,8 @@ from twinrun.report.build import analyze, build_tables
 from twinrun.report.evidence import study_runs
 from twinrun.report.page import write_report
 from twinrun.report.planning import study_sources
+from twinrun.report.section import Draft
+from twinrun.report.sections.statement import statement
 from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
 
@@ -105,6 +107,22 @@ def test_the_other_doors_are_open(predictions: Layout, metrics: Layout) -> None:
     assert loaded.probabilities("mine/forest/any/all_1").sum() == 100
     with pytest.raises(InputError, match="weights are not recorded"):
         loaded.heads("mine/forest/any/all_1")
+
+
+def test_a_loss_is_better_when_it_is_lower(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(
+        "model,seed,loss\n" + "".join(f"a,{n},0.3{n}\nb,{n},0.6{n}\n" for n in range(4))
+    )
+    import_results([Source(tmp_path / "table.csv")], tmp_path / "collected", study="mine", metric="loss")
+    assert build_tables(load_study(tmp_path / "collected"))["compared"].frame["verdict"].tolist() == ["worse"]
+
+
+def test_a_paper_says_nothing_that_the_table_has_not(metrics: Layout) -> None:
+    draft = Draft(load_study(metrics.collected))
+    (bars,) = statement(draft, "neurips")
+    assert "f1 is that on test images whose number was not recorded. " in bars.replace("F1", "f1")
+    assert "variability from everything in which the trainings differed, which was not recorded" in bars
+    assert "10 trainings of 2 models." in statement(draft, "claim")[1]
 
 
 def test_seeds_with_several_runs_have_their_sections(tmp_path: Path) -> None:

@@ -52,6 +52,12 @@ def test_an_object_that_goes_on_changing_is_no_twin_of_itself(twins: Check) -> N
         twins(step)
 
 
+@pytest.mark.parametrize("nothing", [None, {}, []])
+def test_a_function_that_returns_nothing_is_no_test(twins: Check, nothing: object) -> None:
+    with pytest.raises(ValueError, match="returned nothing: return what is to be compared"):
+        twins(lambda: nothing)
+
+
 def test_a_program_has_twins(twins: Check, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("import os; open('out', 'w').write(os.environ['TWINRUN_SEED'])")
     command = [sys.executable, "train.py"]

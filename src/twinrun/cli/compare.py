@@ -36,7 +36,7 @@ def compare(
     margin: Annotated[
         float | None, typer.Option(help="Differences below it do not matter, in the metric's unit.")
     ] = None,
-    lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="For a loss.")] = False,
+    lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="For an error; a loss is known.")] = False,
     sequential: Annotated[
         bool, typer.Option("--sequential", help="An interval that holds however often you look while runs are added.")
     ] = False,
@@ -102,11 +102,10 @@ def compare(
                     "and there is no collected/ here whose runs it could name",
                 )
             runs, lines = evidence.study_runs(collected, what, metric)
-            lower_is_better = lower_is_better or runs.metric == "loss"
     if sequential and min(map(len, runs.values.values())) == 1:
         raise InputError("--sequential with one run", "it is for pairs of runs that are added")
     compared = comparison.compare_runs(
-        runs, lines, margin=margin, higher_is_better=not lower_is_better, sequential=sequential
+        runs, lines, margin=margin, lower_is_better=lower_is_better, sequential=sequential
     )
     print(
         comparison.json_text(comparison.compared_json(compared))

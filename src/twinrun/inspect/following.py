@@ -46,9 +46,11 @@ class Parting:
         else:
             lines.append(f"First difference: {described(self.operation)}.")
         phase = self.operation.phase if self.operation else ""
-        if self.generators and phase not in ("forward", "backward", "optimizer"):
+        if self.generators:
             states = ", ".join(f"{name} since step {step}" for name, step in self.generators.items())
-            lines.append(f"Generators in another state: {states}.")
+            # A number that a program drew outside of torch, and calculates with, is seen here alone.
+            used = ", used or not" if phase in ("forward", "backward", "optimizer") else ""
+            lines.append(f"Generators in another state{used}: {states}.")
         return lines
 
 

@@ -43,17 +43,19 @@ def compare_runs(
     lines: Sequence[str] = (),
     *,
     margin: float | None = None,
-    higher_is_better: bool = True,
+    lower_is_better: bool = False,
     sequential: bool = False,
 ) -> Compared:
-    """Every pair of groups; an anytime-valid comparison shares its 5 % among the pairs."""
+    """Every pair of groups; an anytime-valid comparison shares its 5 % among the pairs. A loss is better when lower."""
+    if runs.lower_is_better and not lower_is_better:
+        lower_is_better, lines = True, (*lines, f"{runs.metric}: lower is better")
     runs = in_order(runs) if sequential and not runs.paired else runs
     pairs = all_pairs(list(runs.values))
     alpha = 0.05 / len(pairs) if sequential else 0.05
     comparisons = {
         (a, b): compare(
             runs.values[a], runs.values[b], np.random.default_rng(0), paired=runs.paired, margin=margin,
-            higher_is_better=higher_is_better, sequential=sequential, alpha=alpha,
+            higher_is_better=not lower_is_better, sequential=sequential, alpha=alpha,
         )
         for a, b in pairs
     }  # fmt: skip

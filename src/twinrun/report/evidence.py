@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,15 @@ class Runs:
     notes: tuple[str, ...] = ()
     right: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     floor: PooledSd | None = None
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the metric is a loss: the last word of its name is.
+
+        >>> [Runs({}, name).lower_is_better for name in ("loss", "m.json:val_loss", "accuracy", "lossless")]
+        [True, True, False, False]
+        """
+        return re.split(r"[^a-z]+", self.metric.lower())[-1] == "loss"
 
 
 def published_of(names: Sequence[str], known: Collection[str]) -> tuple[list[str], list[str]]:
@@ -153,7 +163,8 @@ def paired_runs(keyed: Mapping[str, Mapping[str, float]], metric: str, pair: str
     if not kept:
         raise InputError(f"no {pair} is in every group, so there are no pairs", f"leave --pair {pair} out")
     left = len(keys) - len(kept)
-    notes = (f"{left} of {len(keys)} values of {pair} left out: not in every group",) if left else ()
+    alone = "; name two groups to have all of theirs" if len(keyed) > 2 else ""
+    notes = (f"{left} of {len(keys)} values of {pair} left out: not in every group{alone}",) if left else ()
     return Runs({name: [group[key] for key in kept] for name, group in keyed.items()}, metric, True, pair, notes)
 
 

@@ -122,7 +122,7 @@ def nd_phrase(study: Study) -> str:
 def nd_noise(study: Study) -> str:
     """The kind of the noise that the free runs had."""
     if study.free_arm == "all":
-        return "no runs"
+        return "everything free"
     return " and ".join(NOISE_LABELS[kind] for kind in noise_kinds(study)) or "no runs"
 
 

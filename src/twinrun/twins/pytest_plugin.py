@@ -59,6 +59,8 @@ def _call(function: Callable[[], Any], n: int, seed: int) -> Any:
             with controlled(seed):
                 value = function()
         if number == 1:
+            if value is None or (isinstance(value, dict | list | tuple) and not value):
+                raise ValueError("twins: the function returned nothing: return what is to be compared, such as a model")
             first = snapshot(value)
             continue
         places = list(differences(first, value))

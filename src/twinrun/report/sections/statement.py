@@ -75,7 +75,7 @@ def _error_bars(study: Study, task: str) -> Iterator[str]:
         )
         return
     draws = known[0][1]
-    each = f"{draws.each}; {metric} is that on {plural(n_test, 'test image')} after the last epoch"
+    each = f"{draws.each}; {metric} is that on {_tested(n_test)}{'' if study.imported else ' after the last epoch'}"
     yield f"{study.title(task)}: error bars hold the variability from {draws.factors}. n counts {each}."
     for setting, draws in known:
         interval, n = mean_interval(draws.values), draws.values.size
@@ -101,7 +101,10 @@ def _draws(setting: Setting) -> _Draws | None:
     everything = setting.samples("all", metric)
     together = np.concatenate(everything) if everything else np.empty(0)
     if together.size > 1:
-        return _Draws(together, "trainings", f"{STREAMS} and implementation noise ({noise}), all free at once")
+        free = f"{STREAMS} and implementation noise ({noise}), all free at once"
+        if setting.study.imported:
+            free = "everything in which the trainings differed, which was not recorded"
+        return _Draws(together, "trainings", free)
     seeds = setting.samples("nd", metric)
     if len(seeds) > 1:
         runs = sorted({values.size for values in seeds})
@@ -147,10 +150,15 @@ def _robustness(draft: Draft, task: str) -> Iterator[str]:
 def _sample_size(study: Study, task: str) -> Iterator[str]:
     metric = METRIC_LABELS[study.main_metric(task)]
     runs = study.results[(study.results["task"] == task) & (study.results["status"] == "complete")]
+    design = f" of {plural(runs['optimizer'].nunique(), 'model')}"
+    if not study.imported:
+        design = (
+            f": {plural(runs['optimizer'].nunique(), 'model')} by {plural(runs['seed'].nunique(), 'seed')} by "
+            f"{plural(runs['label'].nunique(), 'training')}"
+        )
     yield (
-        f"{study.title(task)}, sample size: {plural(study.info['tasks'][task]['n_test'], 'test image')} and "
-        f"{plural(len(runs), 'training')}: {plural(runs['optimizer'].nunique(), 'model')} by "
-        f"{plural(runs['seed'].nunique(), 'seed')} by {plural(runs['label'].nunique(), 'training')}."
+        f"{study.title(task)}, sample size: {_tested(study.info['tasks'][task]['n_test'])} and "
+        f"{plural(len(runs), 'training')}{design}."
     )
     total = study_total_sd(study, task, study.main_metric(task))
     sizes = [draws.values.size for setting in study.settings(task) if (draws := _draws(setting)) is not None]
@@ -178,6 +186,10 @@ def _said(sd: StudySd) -> str:
     if interval.low is not None and interval.high is not None:
         ends = f"95 % interval {_points(interval.low)} to {_points(interval.high)}; "
     return f"{_points(sd.pooled.value)} points ({ends}{sd.source})"
+
+
+def _tested(n_test: int | None) -> str:
+    return "test images whose number was not recorded" if n_test is None else plural(n_test, "test image")
 
 
 def _procedural(study: Study, task: str) -> str:
