@@ -321,3 +321,20 @@ def test_a_report_of_another_study_says_so(cli: Cli, study: Layout) -> None:
     _, _, said = cli("analyze")
     assert said.count("study.json") == 1
     assert "run `twinrun collect` (or `twinrun import`) again" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["locate", "python3", "train.py"], "twinrun locate -- python3 train.py"),
+        (["audit", "train.py"], "twinrun audit -- python train.py"),
+    ],
+)
+def test_a_program_without_the_two_dashes_is_told_of_them(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], hint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("")
+    code, _, said = cli(*words)
+    assert code == 2
+    assert hint in said

@@ -48,6 +48,9 @@ def audit(
         return
     if not subject:
         raise InputError("what is to be audited?", "a task, file.py:function, or a program: -- python train.py")
+    if subject.endswith(".py"):
+        hint = f"a function of it is {subject}:make, and a program comes after `--`: twinrun audit -- python {subject}"
+        raise InputError(f"{subject} is neither a task nor a function", hint)
     enter_clean_environment()
     from twinrun.inspect.targets import audit_function, audit_task
     from twinrun.study.files import write_json

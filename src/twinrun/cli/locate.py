@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,6 +53,8 @@ def locate(
             raise InputError("runs and a program", "give two runs of a study, or a program after `--`")
         _locate_program(command, out, seconds, link)
         return
+    if first and second and shutil.which(first) and Path(second).is_file():
+        raise InputError(f"{first} is no run", f"a program comes after `--`: twinrun locate -- {first} {second}")
     from twinrun.inspect import first_difference as locating
     from twinrun.inspect.pairs import first_pairs, resolve
 
