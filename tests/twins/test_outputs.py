@@ -92,6 +92,7 @@ def test_clocks_in_what_a_program_prints_and_writes_are_told(twins: Cli, monkeyp
         "what it printed: the same contents in all 2; they differ in dates, times, durations and speeds alone" in said
     )
     assert "1 of 2 entries differ, the first is a clock: ['train_runtime']: " in said
+    assert "--metric FILE:KEY or --outputs compares what is no clock" in said
     monkeypatch.setenv("loss", "1")
     assert "what it printed: twin 1 against twin 2: 2 of 2 entries differ" in twins(CLOCKS, "--out again")[1]
 

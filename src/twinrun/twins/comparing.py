@@ -144,6 +144,7 @@ def _compare(twins: Sequence[Twin], label: str, files: dict[str, Path]) -> FileR
         clock = all(key and _CLOCK_KEY.search(key[0].lower()) for key in keys)
         share += "a clock: " if clock else ""
         unread = f" ({result['read_as']})" if result["read_as"].startswith("bytes,") else ""
+        unread += "; --metric FILE:KEY or --outputs compares what is no clock" if clock else ""
         return FileResult(
             verdict=DIFFERENT, what=f"{among}{against}: {share}{places[0]}{unread}", places=len(places),
             entries=entries, against=against, first=places[0], largest_ulps=max(steps) if steps else None,
