@@ -124,7 +124,9 @@ def need_words(item: Comparison, pair: tuple[str, str]) -> str:
     if item.more.n is None:
         return item.more.reason
     noun = f"{'pair' if item.paired else 'run'}{'' if item.more.n == 1 else 's'}{'' if item.paired else ' each'}"
-    return f"about {item.more.n:,} more {noun} would, if this difference and these SDs are the true ones"
+    close = item.equivalence is not None and abs(item.interval.value or 0.0) < item.equivalence.margin
+    margin = ", or show that they are equivalent" if close else ""
+    return f"about {item.more.n:,} more {noun} would{margin}, if this difference and these SDs are the true ones"
 
 
 def _difference(item: Comparison, pair: tuple[str, str]) -> str:
