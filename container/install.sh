@@ -8,6 +8,7 @@ umask 022
 home=/opt/twinrun
 export DEBIAN_FRONTEND=noninteractive PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 [ ! -e /etc/ssl/certs/ca-certificates.crt ] || export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt # uv has its own
+[ -n "${SOURCE_DATE_EPOCH:-}" ] || unset SOURCE_DATE_EPOCH # apptainer.def sets it empty, which no build tool reads
 export PIP_DEFAULT_TIMEOUT=180 PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 
 # Byte code that is valid without a look at the sources' dates: the same in two builds, and nothing to check at start.

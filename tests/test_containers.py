@@ -263,3 +263,17 @@ def test_a_scratch_folder_that_is_full(enter, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "cannot be written, or is full" in done.stderr
     assert "--tmpfs /tmp" in done.stderr
+
+
+def test_an_empty_build_date_is_none() -> None:
+    text = (REPOSITORY / "container" / "install.sh").read_text().partition("# Byte code")[0]
+    command = ["bash", "-c", f'{text}\necho "${{SOURCE_DATE_EPOCH-none}}"']
+    for date, seen in (("", "none"), ("7", "7")):
+        done = subprocess.run(
+            command,
+            env={"SOURCE_DATE_EPOCH": date, "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == f"{seen}\n"
