@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
 from pathlib import Path
 
@@ -100,3 +101,15 @@ def test_a_planted_hole_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_folder_is_where_the_tracer_is() -> None:
     assert (Path(INJECTED) / "sitecustomize.py").is_file()
+
+
+def test_a_digest_for_which_there_is_no_memory_is_not_taken_for_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(INJECTED)
+    looking = importlib.import_module("twinrun_looking")
+
+    def no_memory(tensor: torch.Tensor) -> str:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(looking.twinrun_digests, "digest", no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        looking.Lockstep.digest(None, torch.zeros(1))
