@@ -54,9 +54,11 @@ if word == "ignores": signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if word == "refuses" and os.path.exists("state"): sys.exit("there is an old state")
 if word == "resumes" and os.path.exists("state"): open("state").read()
 if word == "resumes" and "again" in sys.argv: open("how", "w").write("again")
+if word == "late": print("no state yet", flush=True)
+if word == "late": time.sleep(1)
 open("state", "w").write("1")
 print("begun", flush=True)
-for _ in range(0 if word == "short" else 25): time.sleep(0.02)
+for _ in range(0 if word in ("short", "late") else 30): time.sleep(0.02)
 open("result", "w").write(word if word != "unequal" else os.urandom(4).hex())
 """
 
@@ -65,7 +67,7 @@ open("result", "w").write(word if word != "unequal" else os.urandom(4).hex())
     ("word", "options", "code", "named"),
     [
         ("short", "--interrupt 30", 3, " s, before the 30 s: nothing to resume"),
-        ("anew", "--interrupt 0.01", 3, "it had written nothing when it was stopped by SIGTERM"),
+        ("late", "--interrupt 'log:no state yet'", 3, "it had written nothing when it was stopped by SIGTERM"),
         ("anew", "--interrupt log:begun", 3, "its second start read nothing of what the first had left (state): it be"),
         (
             "refuses",
