@@ -21,8 +21,7 @@ from twinrun.data import packing
 from twinrun.data import prepare as prepare_module
 from twinrun.data.packed import load_packed
 from twinrun.data.packing import moments_of
-from twinrun.data.prepare import prepare
-from twinrun.data.remarks import remarks
+from twinrun.data.prepare import prepare, remarks
 from twinrun.study.errors import BusyError, InputError, ResourceError
 from twinrun.study.schema import Sdnet2018
 

@@ -1,4 +1,4 @@
-"""Networks: sizes, torchvision's function at full width, and initialization from the init stream alone."""
+"""Networks: pre-activation blocks, sizes, torchvision's function at full width, initialization from its stream alone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional
 
 from twinrun.study.errors import InputError
 from twinrun.study.files import sha256_file
 from twinrun.study.grid import Run
 from twinrun.study.schema import ModelSpec
 from twinrun.training.fingerprint import fingerprint
-from twinrun.training.models import build_model, head
+from twinrun.training.models import PreActBlock, PreActResNet18, build_model, head
 from twinrun.training.randomness import Streams
 
 NAMES = ["preactresnet18", "mobilenet_v3_small", "mobilenet_v3_large", "resnet18", "resnet50"]
@@ -24,7 +25,34 @@ def count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_preactresnet18_has_its_known_size() -> None:
+def normalized(x: torch.Tensor) -> torch.Tensor:
+    """Zero mean and unit variance over the batch in each channel."""
+    mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), unbiased=False, keepdim=True)
+    return (x - mean) / (variance + 1e-5).sqrt()
+
+
+@pytest.mark.parametrize(("incoming", "outgoing", "stride"), [(4, 4, 1), (4, 6, 1), (4, 4, 2), (4, 8, 2)])
+def test_a_block_adds_its_shortcut(incoming: int, outgoing: int, stride: int) -> None:
+    block = PreActBlock(incoming, outgoing, stride)
+    x = torch.rand(3, incoming, 8, 8, generator=torch.Generator().manual_seed(1))
+    activated = normalized(x).relu()
+    inner = functional.conv2d(activated, block.conv1.weight, stride=stride, padding=1)
+    branch = functional.conv2d(normalized(inner).relu(), block.conv2.weight, padding=1)
+    plain = incoming == outgoing and stride == 1
+    skip = x if plain else functional.conv2d(activated, block.shortcut.weight, stride=stride)  # type: ignore[union-attr]
+    torch.testing.assert_close(block(x), branch + skip)
+
+
+def test_the_network_is_its_stem_blocks_mean_and_head() -> None:
+    model = PreActResNet18(classes=5, width=0.125).eval()
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    seen = model.conv1(x)
+    shapes = []
+    for block in model.blocks:
+        seen = block(seen)
+        shapes.append(tuple(seen.shape[1:]))
+    assert shapes == [(8, 16, 16)] * 2 + [(16, 8, 8)] * 2 + [(32, 4, 4)] * 2 + [(64, 2, 2)] * 2
+    torch.testing.assert_close(model(x), model.linear(seen.flatten(2).mean(2)))
     assert count(build_model(ModelSpec(name="preactresnet18"), 10)) == 11_171_146
 
 

@@ -17,9 +17,8 @@ import pytest
 from tests.conftest import REPOSITORY
 
 from twinrun.cli.app import main
-from twinrun.inspect.nccl import NCCL
 from twinrun.study.errors import InputError
-from twinrun.study.pins import PINNED
+from twinrun.study.pins import NCCL, PINNED
 from twinrun.twins import folders
 from twinrun.twins.arms import environment, seeds
 

@@ -1,1 +1,1 @@
-"""From archives to packed arrays: readers, the embedded sample data, packing."""
+"""From archives to packed arrays: readers, decoding, packing."""

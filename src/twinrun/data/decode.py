@@ -93,7 +93,7 @@ def _refusal(where: str, reason: str) -> DamagedError:
 
 
 def _why_refused(picture: Pillow.Image, content: bytes) -> str:
-    """What the header alone speaks against, if anything."""
+    """Why the header alone rules a picture out, if it does."""
     width, height = picture.size
     if width * height > MOST_PIXELS:
         return f"{width} x {height} pixels are more than the {MOST_PIXELS:,} that are read"

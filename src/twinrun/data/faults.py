@@ -39,6 +39,6 @@ def named_damage(where: str, what: str, hint: str, reason: str = DAMAGED) -> Ite
 
 
 def out_of_memory(where: str) -> OutOfMemoryError:
-    """The sentence about a file for which memory did not suffice."""
+    """The error for a file that needs more memory than there is."""
     hint = "give more memory, or end what else runs; the same command goes on where it was"
     return OutOfMemoryError(f"{where}: memory ran out while it was read", hint)

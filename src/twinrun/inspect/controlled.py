@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from twinrun.inspect.nccl import NCCL
 from twinrun.study.errors import InputError
-from twinrun.study.pins import ARM, CUBLAS, CUBLAS_DETERMINISTIC, PINNED, SEED
+from twinrun.study.pins import ARM, CUBLAS, CUBLAS_DETERMINISTIC, NCCL, PINNED, SEED
 from twinrun.training.numerics import Flags, flags_kept, read_flags, set_flags
 
 # Read once, when torch or a library below it starts; the other pinned ones are about Python and its packages.

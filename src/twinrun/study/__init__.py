@@ -1,1 +1,1 @@
-"""Pure vocabulary of a study: params, grid, records and paths. Standard library and pydantic only."""
+"""The vocabulary of a study: params, grid, records and paths. Standard library, pydantic and YAML only."""

@@ -1,14 +1,29 @@
-"""JSON files with a schema: read whole and right, or refused in one sentence that names the key."""
+"""Documents with a schema: the strict base class, ranges, and JSON files read whole or refused in one sentence."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from twinrun.study.errors import MismatchError
 from twinrun.study.files import read_json
+
+# DVC joins the axis values of a stage's name and drops colliding ones silently: nothing else may be in them.
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Block(BaseModel):
+    """A mapping of known keys, each of exactly its type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
 
 Document = TypeVar("Document", bound=BaseModel)
 

@@ -66,12 +66,12 @@ class Layout:
         return (self.out or self.root) / "work" / run.id
 
     def first_difference(self, first: Run, second: Run) -> Path:
-        """Where a pair of runs parts: the stem of the files that `twinrun locate` leaves for a pair."""
+        """The stem of the files in which `twinrun locate` says where a pair of runs first differs."""
         return self.root / "work" / "located" / first.cell / f"{first.label}-{second.id.replace('/', '_')}"
 
     @property
     def located(self) -> Path:
-        """Where the runs part: <task>.json and <task>.csv for each task of the study."""
+        """Where runs first differ: <task>.json and <task>.csv for each task of the study."""
         return self.root / "located"
 
     @property
@@ -81,7 +81,7 @@ class Layout:
 
     @property
     def logs(self) -> Path:
-        """What runs said, where nobody was watching."""
+        """What runs in the background have printed."""
         return self.root / "logs"
 
     @property

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from twinrun.study import schema
+from twinrun.study.documents import Block, Name
 from twinrun.study.errors import InputError
 from twinrun.study.files import digest, explain_os_error
 from twinrun.study.grid import Run, expand, find
@@ -16,7 +17,6 @@ from twinrun.study.layout import Layout
 from twinrun.study.records import Expected, state_of
 from twinrun.study.schema import Analysis, Execution, Grid, Task
 from twinrun.study.schema_model import ModelSpec, factory_file, models_digest
-from twinrun.study.values import Block, Name
 from twinrun.study.yaml12 import YamlError, load_yaml
 
 PARAMS_SCHEMA = 1

@@ -19,6 +19,14 @@ PINNED = {
 }
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 CUBLAS_DETERMINISTIC = ":4096:8"
+# Left free, NCCL chooses all three by message size, topology and measured speed, and with them the order in which it
+# adds the numbers of several GPUs. Source: NVIDIA, NCCL user guide, environment variables.
+NCCL = {
+    "NCCL_ALGO": "Ring",
+    "NCCL_PROTO": "Simple",
+    "NCCL_MIN_NCHANNELS": "4",
+    "NCCL_MAX_NCHANNELS": "4",
+}
 SEED, ARM = "TWINRUN_SEED", "TWINRUN_ARM"  # set by `twinrun twins`, read by `twinrun.controlled`
 JOBS = "TWINRUN_JOBS"  # set by a sweep, noted by its runs: how many share the machine, beside which autotuning is timed
 # Variables that would override the numerics from outside. numerics.py decides about cuBLAS's workspaces.

@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from twinrun.study.checkout import CODE_PARTS
-from twinrun.study.documents import checked, read_document
+from twinrun.study.documents import Fraction, NotNegative, checked, read_document
 from twinrun.study.errors import MismatchError, TwinrunError
 from twinrun.study.files import code_digest, digest, read_json, sha256_file, write_json
 from twinrun.study.layout import COMPUTED_FILES, MEASURED, MODEL, RECORD, Layout
-from twinrun.study.values import Fraction, NotNegative
 
 RECORD_SCHEMA = 1
 

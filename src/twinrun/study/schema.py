@@ -13,10 +13,10 @@ from pydantic import (
     model_validator,
 )
 
+from twinrun.study.documents import Above, Block, Name, NotNegative, Positive, Share
 from twinrun.study.errors import InputError
 from twinrun.study.grid import ARMS, parse_label
 from twinrun.study.schema_model import ModelSpec
-from twinrun.study.values import Above, Block, Name, NotNegative, Positive, Share
 
 
 class Grid(Block):

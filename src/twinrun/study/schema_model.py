@@ -9,10 +9,10 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
 
+from twinrun.study.documents import Above, Block
 from twinrun.study.errors import InputError
 from twinrun.study.files import canonical_json, code_digest, digest
 from twinrun.study.layout import Layout
-from twinrun.study.values import Above, Block
 
 NAMES = ("preactresnet18", "mobilenet_v3_small", "mobilenet_v3_large", "resnet18", "resnet50")
 TIMM = "timm:"  # before a name of timm's

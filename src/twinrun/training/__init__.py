@@ -1,1 +1,1 @@
-"""One run: the only package that imports torch."""
+"""One run, from its set-up to its record: what a run imports, and nothing else."""

@@ -42,7 +42,7 @@ from twinrun.training.workspace import Workspace
 
 @dataclass(frozen=True)
 class Options:
-    """How to execute a run; nothing here may change its bits, but for `device`, `replay` and `stop_after`."""
+    """How to execute a run; of these only `device`, `replay` and `stop_after` may change its bits."""
 
     device: str = "auto"
     replay: NoiseRecord | None = None  # the emulated noise of another run, to be used again

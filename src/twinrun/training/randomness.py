@@ -1,7 +1,7 @@
 """Counter-based streams: every random number is a function of (stream, seed, epoch), whatever was drawn before.
 
 Philox (Salmon et al. 2011) with a key from SHA-256. Only raw 64-bit words are taken from numpy, whose bit generators
-are stable between versions; what is made of them is defined here, so that a study draws the same for ever.
+are stable between versions; what is made of them is defined here, so that a study draws the same forever.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def words(count: int, *parts: object) -> NDArray[np.uint64]:
 
 
 def permutation(count: int, *parts: object) -> NDArray[np.int64]:
-    """A uniform order of range(count): the ranks of 64-bit words (two equal ones: about count^2 / 2^65 likely)."""
+    """A uniform order of range(count): the ranks of 64-bit words (two are equal with probability count^2 / 2^65)."""
     return np.argsort(words(count, *parts), kind="stable")
 
 

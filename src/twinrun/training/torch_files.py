@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ _SCALAR = np.float64(0).__reduce__()[0]  # numpy keeps it in a private module
 _NUMPY_SCALARS: list[Any] = [np.dtype, _SCALAR, *{type(np.dtype(code)) for code in "?bhilqBHILQefdFD"}]
 
 
-def load_tensors(path: Path) -> Any:
-    """The tensors, numbers (also numpy's) and texts of a file, on the CPU; ValueError when there is anything else."""
+def load_tensors(path: Path, harmless: Sequence[Any] = ()) -> Any:
+    """The tensors, numbers, texts and `harmless` kinds of a file, on the CPU; ValueError where there is anything else."""
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        with torch.serialization.safe_globals([*_NUMPY_SCALARS, *harmless]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or foreign file fails in many ways
         raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error

@@ -5,9 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 
-from twinrun.inspect.nccl import NCCL
 from twinrun.study.errors import InputError
-from twinrun.study.pins import ARM, CUBLAS, CUBLAS_DETERMINISTIC, PINNED, SEED, clean_environment
+from twinrun.study.pins import ARM, CUBLAS, CUBLAS_DETERMINISTIC, NCCL, PINNED, SEED, clean_environment
 
 ARMS = {
     "det": "the same seed, and the environment in which libraries compute the same each time",
@@ -22,8 +21,8 @@ _FOREIGN = ("PYTHONNOUSERSITE", "PYTHONSAFEPATH")
 def environment(arm: str, seed: int, base: Mapping[str, str]) -> dict[str, str]:
     """The environment of one twin, made of `base`: the seed in TWINRUN_SEED, the arm in TWINRUN_ARM, and for
 
-    det the variables of `study/pins.py` but the two that choose packages, CUBLAS_WORKSPACE_CONFIG=:4096:8, and those of
-    `inspect/nccl.py` where `base` has none.
+    det the variables of `study/pins.py` but the two that choose packages, CUBLAS_WORKSPACE_CONFIG=:4096:8, and NCCL's
+    where `base` has none.
     """
     variables = dict(base)
     if arm == "det":

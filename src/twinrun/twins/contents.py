@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import gzip
 import io
@@ -23,8 +24,8 @@ _SAFETENSORS = {
     "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
     "C64": "complex64",
 }  # fmt: skip
-
-
+# What trainers keep beside tensors: numpy's generator state and arrays, and their own arguments. None of it runs code.
+_HARMLESS = (np.ndarray, np.empty(0).__reduce__()[0], argparse.Namespace)
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,999}")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|-?inf")
 
@@ -99,9 +100,9 @@ def _value(cell: str) -> Any:
 
 
 def _torch(path: Path) -> Any:
-    from twinrun.inspect.checkpoints import load_checkpoint
+    from twinrun.training.torch_files import load_tensors
 
-    return load_checkpoint(path)
+    return load_tensors(path, _HARMLESS)
 
 
 def _zip(path: Path) -> dict[str, Any]:

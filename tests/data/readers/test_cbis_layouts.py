@@ -13,11 +13,10 @@ from PIL import Image as Pillow
 from tools.sample.cbis_writer import Series, dicom_bytes
 
 from twinrun.data.archives import open_archive
-from twinrun.data.prepare import prepare
+from twinrun.data.prepare import prepare, remarks
 from twinrun.data.readers.cbis_cases import PUBLISHED, Case, count_cases, csv_name, read_cases
 from twinrun.data.readers.cbis_ddsm import index_cbis_ddsm
 from twinrun.data.readers.cbis_pixels import breast_box, is_mask, window
-from twinrun.data.remarks import remarks
 from twinrun.study.errors import InputError
 from twinrun.study.schema import CbisDdsm
 

@@ -16,9 +16,8 @@ from PIL import Image
 
 from twinrun.data.archives import open_archive
 from twinrun.data.example import Index
-from twinrun.data.prepare import prepare
+from twinrun.data.prepare import prepare, remarks
 from twinrun.data.readers.sdnet2018 import choose_photos, index_sdnet2018
-from twinrun.data.remarks import remarks
 from twinrun.study.errors import InputError
 from twinrun.study.schema import Sdnet2018
 
