@@ -1,4 +1,4 @@
-"""Networks: pre-activation blocks, sizes, torchvision's function at full width, initialization from its stream alone."""
+"""Networks: pre-activation blocks, sizes, torchvision's function at full width, initialization from the stream."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _NUMPY_SCALARS: list[Any] = [np.dtype, _SCALAR, *{type(np.dtype(code)) for code 
 
 
 def load_tensors(path: Path, harmless: Sequence[Any] = ()) -> Any:
-    """The tensors, numbers, texts and `harmless` kinds of a file, on the CPU; ValueError where there is anything else."""
+    """The tensors, numbers, texts and `harmless` kinds of a file, on the CPU; ValueError if it holds anything else."""
     try:
         with torch.serialization.safe_globals([*_NUMPY_SCALARS, *harmless]):
             return torch.load(path, map_location="cpu", weights_only=True)
