@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from twinrun.study.errors import InputError
 from twinrun.training.fingerprint import fingerprint
 
 
@@ -67,3 +68,8 @@ def test_order_of_registration_does_not_matter() -> None:
     one.a, one.b = nn.Linear(2, 2), nn.Linear(2, 2)
     two.b, two.a = one.b, one.a
     assert fingerprint(one) == fingerprint(two)
+
+
+def test_what_has_no_names_is_refused() -> None:
+    with pytest.raises(InputError, match="a Tensor is neither a module nor a mapping"):
+        fingerprint(torch.ones(3))

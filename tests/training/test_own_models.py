@@ -62,6 +62,13 @@ def test_a_factory_gets_its_arguments_and_may_import_its_neighbours(tmp_path: Pa
     assert not list(tmp_path.rglob("*.pyc"))  # DVC watches the folder
 
 
+def test_the_check_leaves_the_model_as_it_was_made(tmp_path: Path) -> None:
+    blocks = "nn.Sequential(nn.Conv2d(3, 3 * width, 3, padding=1), nn.BatchNorm2d(3 * width))"
+    write_models(tmp_path)
+    (tmp_path / "models/blocks.py").write_text(f"from torch import nn\ndef body(width):\n    return {blocks}\n")
+    assert build_model(own(), 4, tmp_path).get_buffer("body.1.num_batches_tracked") == 0
+
+
 def test_each_study_folder_has_its_own_models(tmp_path: Path) -> None:
     for width in (2, 3):
         root = tmp_path / str(width)
@@ -96,6 +103,16 @@ def test_initialization_comes_from_the_init_stream(tmp_path: Path, params: Param
         (NET.replace("nn.Linear(3 * width", "nn.Linear(width"), {}, r"net\.py, line 14: RuntimeError"),
         (NET.replace("return self.logits", "return None and self.logits"), {}, "gave NoneType, not logits"),
         (NET.replace("(2, 3)), 0.25, self.training))", "(2, 3)), 0.25, self.training)[:1])"), {}, r"gave \(1, 4\)"),
+        (
+            NET.replace("return self.logits(", "return (3, 4) if self.training else self.logits("),
+            {},
+            r"gave, in training, tuple, not logits.*\n.*aux_logits=False",
+        ),
+        (
+            NET.replace("return self.logits(", "return 1 / 0 if self.training else self.logits("),
+            {},
+            r"in training: .*net\.py, line 14: ZeroDivisionError",
+        ),
         (NET.replace("Net(classes, width)", "Net(classes, width).bfloat16()"), {}, "RuntimeError|bfloat16"),
         (NET, {"head": "fc"}, r"model\.head fc is no linear layer with 4 outputs"),
         (NET, {"head": None}, r"its last linear layer \(unused\).*\n.*logits \(4\), unused \(2\)"),

@@ -16,8 +16,13 @@ def fingerprint(model: nn.Module | Mapping[str, torch.Tensor]) -> str:
     """Hex SHA-256 over all parameters and buffers, sorted by name: name, dtype, shape and bytes of each.
 
     `model` is a module or a mapping of names to tensors, such as its state_dict; the two agree unless the module has
-    buffers that are not saved or parameters that it shares under two names. InputError for a value that is no tensor.
+    buffers that are not saved or parameters that it shares under two names. InputError for anything else.
     """
+    if not isinstance(model, nn.Module | Mapping):
+        raise InputError(
+            f"fingerprint: a {type(model).__name__} is neither a module nor a mapping of names to tensors",
+            "give a module or its state_dict; one tensor: {'name': tensor}",
+        )
     named = chain(model.named_parameters(), model.named_buffers()) if isinstance(model, nn.Module) else model.items()
     total = hashlib.sha256()
     for name, tensor in sorted(named, key=lambda item: item[0]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
 import traceback
@@ -28,8 +29,9 @@ def call_factory(factory: str, root: Path, classes: int, arguments: dict[str, An
 
     The contract of such a function and its model:
 
-    - It returns an nn.Module that maps float32 images (n, 3, size, size) to logits (n, classes). Images have zero mean
-      and unit variance per channel over the train set; gray ones come as three equal channels.
+    - It returns an nn.Module that maps float32 images (n, 3, size, size) to logits (n, classes), in training as in
+      evaluation. Images have zero mean and unit variance per channel over the train set; gray ones come as three equal
+      channels.
     - Its head is the last nn.Linear, or the one that `model.head` names; it must have `classes` outputs.
     - Weights are initialized from the global generators of torch, numpy or Python and from nothing else: these are
       seeded before the call from the `init` stream. Its whole state is in parameters and buffers: a run that was
@@ -98,14 +100,22 @@ def create_timm(name: str, classes: int, arguments: dict[str, Any]) -> nn.Module
 
 
 def check_model(model: nn.Module, spec: ModelSpec, classes: int, image_size: int, root: Path) -> str:
-    """The name of the model's head; InputError unless the model is as `call_factory` says, tried on two images."""
+    """The name of the model's head; InputError unless the model is as `call_factory` says, tried on two images.
+
+    Both in evaluation and in training, where a model may return something else.
+    """
     where = f"model.factory {spec.factory}" if spec.factory else f"model.name {spec.name}"
+    images, said = torch.zeros(2, 3, image_size, image_size), f"{where}: two images of {image_size} pixels gave"
     with blame(where, Layout(root).models), torch.no_grad():
-        logits = model.eval()(torch.zeros(2, 3, image_size, image_size))
+        logits = model.eval()(images)
     model.train()
-    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if shape != (2, classes):
-        raise InputError(f"{where}: two images of {image_size} pixels gave {shape}, not logits (2, {classes})")
+    if (given := _what(logits)) != (2, classes):
+        raise InputError(f"{said} {given}, not logits (2, {classes})")
+    with blame(f"{where}, in training", Layout(root).models), torch.no_grad():
+        logits = copy.deepcopy(model)(images)  # of a copy: its batch statistics are not the run's
+    if (given := _what(logits)) != (2, classes):
+        hint = "return the logits alone in training, too (torchvision's GoogLeNet, Inception v3: aux_logits=False)"
+        raise InputError(f"{said}, in training, {given}, not logits (2, {classes})", hint)
     if uneven := {parameter.dtype for parameter in model.parameters()} - {torch.float32}:
         raise InputError(f"{where}: parameters of {', '.join(map(str, uneven))}", "they must be float32")
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
@@ -116,6 +126,10 @@ def check_model(model: nn.Module, spec: ModelSpec, classes: int, image_size: int
         hint = f"model.head names the one that gives the logits; linear layers and their outputs: {outputs}"
         raise InputError(f"{where}: {said} is no linear layer with {classes} outputs", hint)
     return name
+
+
+def _what(output: Any) -> tuple[int, ...] | str:
+    return tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
 
 
 @contextmanager
