@@ -166,7 +166,7 @@ def engines(folder: Path, device: str, out: Path) -> None:
     from twinrun.inspect.cudnn_devices import find_card
     from twinrun.inspect.cudnn_forecast import Setting, forecast
     from twinrun.inspect.executed_engines import against, executed, logging
-    from twinrun.inspect.forecast_targets import CLASSES, step_of_model
+    from twinrun.inspect.targets import CLASSES, step_of_model
     from twinrun.study.schema_model import ModelSpec
 
     small = device == "cpu"

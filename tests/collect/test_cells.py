@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinrun.collect.arrays import written_rows
 from twinrun.collect.cells import quoted, unquoted, write_csv
 from twinrun.collect.load import read_frame
-from twinrun.report.columns import Column
-from twinrun.report.table import Table, markdown
+from twinrun.collect.study_arrays import written_rows
+from twinrun.report.table import Column, Table, markdown
 
 
 @given(st.text(alphabet="'=+-@\t1a", max_size=6))

@@ -11,8 +11,7 @@ import pytest
 from tests.fetch import server as http
 from tests.fetch.server import Server, Step, serving
 
-from twinrun.fetch.digests import Digest
-from twinrun.fetch.download import Patience, download
+from twinrun.fetch.download import Digest, Patience, download
 from twinrun.study.errors import BusyError, InputError, MismatchError, ResourceError, TwinrunError
 
 CONTENT = random.Random(1).randbytes(700_000)

@@ -20,8 +20,7 @@ from twinrun.data.readers.cbis_cases import csv_name
 from twinrun.data.readers.cbis_ddsm import index_cbis_ddsm
 from twinrun.fetch import publishers as module
 from twinrun.fetch.cbis_ddsm import copy_cbis, fetch_cbis
-from twinrun.fetch.digests import Digest
-from twinrun.fetch.download import Patience
+from twinrun.fetch.download import Digest, Patience
 from twinrun.fetch.publishers import CIFAR10, FILES, SDNET2018, Remote, fetch, fetch_file
 from twinrun.launch.dvc import track
 from twinrun.study.errors import IncompleteError, InputError, MismatchError

@@ -32,9 +32,9 @@ from twinrun.inspect.cudnn_forecast import (
     problem_of,
     verdict,
 )
-from twinrun.inspect.forecast_targets import step_of_model
 from twinrun.inspect.nondeterministic_ops import Hazard
 from twinrun.inspect.step_operations import ATTENTION, Convolution, OtherCall, Step, step_of
+from twinrun.inspect.targets import step_of_model
 from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
 from twinrun.study.schema_model import ModelSpec

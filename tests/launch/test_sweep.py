@@ -15,8 +15,7 @@ import pytest
 import yaml
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
-from twinrun.launch.dvc import commit_stages
-from twinrun.launch.finish import finish, only_one
+from twinrun.launch.dvc import commit_stages, finish, only_one
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.progress import follow
 from twinrun.launch.status import states
@@ -131,10 +130,10 @@ def test_a_run_that_ends_while_the_others_are_recorded_is_not_given_to_dvc(
     """It would be no run that DVC knows: `dvc repro` would remove it and train it again."""
     given: list[object] = []
     looks = [dict.fromkeys(small.runs, "complete") | {small.runs[0]: "running, 3 of 4 epochs saved"}]
-    monkeypatch.setattr("twinrun.launch.finish.is_dvc_study", lambda root: True)
-    monkeypatch.setattr("twinrun.launch.finish.Watch.look", lambda self: looks.pop())  # the second look would fail
-    monkeypatch.setattr("twinrun.launch.finish.commit_stages", lambda root, stages, every: given.extend(stages))
-    monkeypatch.setattr("twinrun.launch.finish.reproduce", lambda root: given.append("repro"))
+    monkeypatch.setattr("twinrun.launch.dvc.is_dvc_study", lambda root: True)
+    monkeypatch.setattr("twinrun.launch.dvc.Watch.look", lambda self: looks.pop())  # the second look would fail
+    monkeypatch.setattr("twinrun.launch.dvc.commit_stages", lambda root, stages, every: given.extend(stages))
+    monkeypatch.setattr("twinrun.launch.dvc.reproduce", lambda root: given.append("repro"))
     with pytest.raises(IncompleteError, match=r"1 of 4 runs are not there:\n  \S+ \(running, 3 of 4 epochs saved\)"):
         finish(small, study.root)
     assert given == [run.stage for run in small.runs[1:]]

@@ -19,9 +19,19 @@ from tests.report.drafts import collected, draft_of, study_of
 import twinrun
 from twinrun.collect.study import load_study
 from twinrun.report.build import build_tables
-from twinrun.report.columns import REMARK, TASK, Column, N
 from twinrun.report.sections.guidelines import guidelines
-from twinrun.report.table import Table, columns_shown, latex, latex_text, markdown, markdown_table
+from twinrun.report.table import (
+    REMARK,
+    TASK,
+    Column,
+    N,
+    Table,
+    columns_shown,
+    latex,
+    latex_text,
+    markdown,
+    markdown_table,
+)
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.variance import total_sd
 from twinrun.study.errors import InputError

@@ -12,9 +12,8 @@ from tests.report.drafts import draft_of, study_of
 from typer.testing import CliRunner
 
 from twinrun.collect.study import Study
-from twinrun.report.columns import missing
 from twinrun.report.sections import intervals, seeds, tests
-from twinrun.report.table import Table
+from twinrun.report.table import Table, missing
 from twinrun.stats import hypothesis, variance
 from twinrun.study.errors import InputError
 from twinrun.study.files import read_json, write_json

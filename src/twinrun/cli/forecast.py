@@ -60,7 +60,7 @@ def forecast(
 
 
 def _step(target: str, batch_size: int | None, image_size: int | None, params_file: Path) -> Step:
-    from twinrun.inspect.forecast_targets import (
+    from twinrun.inspect.targets import (
         BATCH,
         CLASSES,
         SIDE,

@@ -24,7 +24,7 @@ def sweep(
     record: Annotated[bool, typer.Option(help="Record the completed runs in DVC.")] = True,
 ) -> None:
     """Train every run that is missing, several at a time, then record them in DVC."""
-    from twinrun.launch.process_slots import places
+    from twinrun.launch.processes import places
     from twinrun.launch.sweep import sweep as run_sweep
 
     chosen = [name.strip() for name in gpus.split(",")] if gpus is not None else []
@@ -52,7 +52,7 @@ def status(
     every: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds between two looks.")] = 5.0,
 ) -> None:
     """Say what there is of each run and which are being trained; exit 3 when any is missing."""
-    from twinrun.launch.finish import SHOWN
+    from twinrun.launch.dvc import SHOWN
     from twinrun.launch.progress import follow
     from twinrun.launch.status import Watch, count
     from twinrun.study.records import FINISHED
@@ -84,8 +84,8 @@ def slurm(
     submit: Annotated[bool, typer.Option(help="Submit both jobs.")] = False,
 ) -> None:
     """Write the SLURM scripts for the missing runs into slurm/ and show them; site lines are in slurm/site.sbatch."""
-    from twinrun.launch.submission import submit as run_submit
-    from twinrun.launch.submission import write_scripts
+    from twinrun.launch.slurm import submit as run_submit
+    from twinrun.launch.slurm import write_scripts
 
     # Apptainer tells the path of the image that a process is in.
     image = image or os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
@@ -102,7 +102,7 @@ def slurm(
 
 def finish(expect_grid: ExpectGrid = None) -> None:
     """Record the finished runs in DVC and, when all are there, make the report; exit 3 when any is missing."""
-    from twinrun.launch.finish import finish as run_finish
+    from twinrun.launch.dvc import finish as run_finish
 
     params = load_params(DEFAULT_PARAMS)
     check_grid(params, expect_grid)

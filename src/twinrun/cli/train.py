@@ -170,7 +170,7 @@ def verify(
 
     from twinrun.export.crate import check_crate
     from twinrun.launch import verify as verifying
-    from twinrun.launch.process_slots import places
+    from twinrun.launch.processes import places
     from twinrun.launch.status import require_prepared
     from twinrun.study.errors import IncompleteError
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from twinrun.collect.arrays import written_rows
 from twinrun.collect.artifacts import read_features, read_predictions, read_weights
 from twinrun.collect.cells import write_csv
 from twinrun.collect.checks import Found, read_manifests, read_runs, read_unfinished
 from twinrun.collect.pictures import write_pictures
 from twinrun.collect.schema import COLLECTED_SCHEMA
+from twinrun.collect.study_arrays import written_rows
 from twinrun.stats.samples import Progress, silent
 from twinrun.study.errors import MismatchError
 from twinrun.study.files import write_json

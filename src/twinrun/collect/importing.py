@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from twinrun.collect.arrays import written_rows
 from twinrun.collect.cells import write_csv
 from twinrun.collect.collect import COLLECTED
 from twinrun.collect.gathered import Gathered, Key, checked_probabilities, classes_of, keys_of, require_each_once
 from twinrun.collect.schema import COLLECTED_SCHEMA, METRICS, TwinsResult
+from twinrun.collect.study_arrays import written_rows
 from twinrun.collect.tables import FORMATS, Columns, Piece, columns_of, npz_pieces, pieces
 from twinrun.stats.classification import classification_metrics
 from twinrun.stats.samples import Progress, silent

@@ -1,17 +1,19 @@
-"""The arrays of a collected study: predictions, heads, layers, features, held against what the tables say of them."""
+"""The arrays of a collected study, written a run at a time and read back, held against what the tables say of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.lib import format as npy
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from twinrun.collect.load import AGAIN, check_labels, read_array, read_frame
 from twinrun.collect.schema import RECORDED
@@ -166,3 +168,28 @@ class StudyArrays:
                     raise MismatchError(f"{path}: shape {actual}, but results.csv and self.json say {shape}", AGAIN)
             check_labels(self.labels(task), classes, self.folder / task / "labels.npy")
             self._hold_predictions(task)
+
+
+class RowWriter:
+    """Takes the rows of an array one after the other.
+
+    Written plainly, for a mapped file on a full disk ends the process without a word.
+    """
+
+    def __init__(self, stream: BinaryIO, dtype: np.dtype[Any], row: tuple[int, ...]) -> None:
+        self._stream, self._dtype, self._row = stream, dtype, row
+
+    def add(self, row: ArrayLike | None) -> None:
+        """Write a row; a single number fills it."""
+        whole = np.broadcast_to(np.asarray(row, self._dtype), self._row)
+        self._stream.write(np.ascontiguousarray(whole).data)
+
+
+@contextmanager
+def written_rows(path: Path, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Iterator[RowWriter]:
+    """A .npy file of this shape, whose rows are then added; OSError when there is no room."""
+    kind = np.dtype(dtype)
+    with path.open("wb") as stream:
+        header = {"descr": npy.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(stream, header)
+        yield RowWriter(stream, kind, shape[1:])

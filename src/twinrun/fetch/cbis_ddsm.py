@@ -21,8 +21,7 @@ from typing import Any
 from twinrun.data.archives import Archive, open_archive
 from twinrun.data.readers.cbis_cases import ABNORMALITIES, SPLITS, csv_name, read_cases, some
 from twinrun.data.readers.cbis_ddsm import find_layout
-from twinrun.fetch.digests import record, recorded
-from twinrun.fetch.download import PATIENCE, Patience, Progress, download
+from twinrun.fetch.download import PATIENCE, Patience, Progress, download, record, recorded
 from twinrun.study.errors import IncompleteError, InputError, ResourceError, TwinrunError
 from twinrun.study.files import explain_os_error, read_json
 from twinrun.study.folders import replaced_folder

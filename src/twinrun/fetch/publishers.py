@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from twinrun.data.archives import open_archive
-from twinrun.fetch.digests import Digest, check_and_rename, record, recorded
-from twinrun.fetch.download import PATIENCE, Patience, Progress, download
+from twinrun.fetch.download import PATIENCE, Digest, Patience, Progress, check_and_rename, download, record, recorded
 from twinrun.study.errors import InputError
 from twinrun.study.files import explain_os_error
 

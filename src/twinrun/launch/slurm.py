@@ -1,14 +1,20 @@
-"""The text of the SLURM scripts: an array of the missing runs, the job that comes after it, what submits both."""
+"""`twinrun slurm`: the scripts of the missing runs, an array and the job after it; written, and submitted if asked."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from twinrun.launch.status import missing_runs
 from twinrun.study.errors import InputError
+from twinrun.study.files import explain_os_error, write_text
+from twinrun.study.layout import Layout
+from twinrun.study.params import Params
 
 SCRIPTS = Path(__file__).parent / "scripts"
 OURS = {"--array": "-a", "--dependency": "-d", "--chdir": "-D", "--wrap": ""}  # what a site may not set
@@ -127,3 +133,56 @@ def _variables(jobs: Jobs) -> str:
         return text + f"gpu={'yes' if jobs.gpu else ''}\n" + (SCRIPTS / "apptainer.sh").read_text(encoding="utf-8")
     # A file in the study folder that has a package's name is not imported in its place.
     return text + f'twinrun() {{ PYTHONSAFEPATH=1 exec {shlex.quote(jobs.python)} -m twinrun "$@"; }}\n'
+
+
+def write_scripts(
+    params: Params, layout: Layout, *, chunk: int, at_once: int | None, image: str | None, scratch: bool
+) -> list[str]:
+    """Write array.sbatch, finish.sbatch and submit.sh into slurm/; the text of the two jobs.
+
+    Where nothing is missing there is no array. Raises InputError for a site file that sbatch would not read, and
+    IncompleteError when tasks are not prepared.
+    """
+    missing = missing_runs(params, layout)
+    site = _site(layout.slurm / "site.sbatch")
+    finish_site = layout.slurm / "site-finish.sbatch"
+    jobs = Jobs(
+        study=params.study,
+        grid_digest=params.grid_digest,
+        chunks=chunked([run.id for run in missing], chunk),
+        python=sys.executable,
+        image=image,
+        gpu=params.execution.device != "cpu",
+        at_once=at_once,
+        scratch=scratch,
+        site=site,
+        site_finish=_site(finish_site) if finish_site.is_file() else site,
+        chunk=chunk,
+    )
+    texts = {"finish.sbatch": finish_script(jobs), "submit.sh": submit_script(jobs)}
+    if jobs.chunks:
+        texts = {"array.sbatch": array_script(jobs)} | texts
+    else:
+        (layout.slurm / "array.sbatch").unlink(missing_ok=True)
+    for name, text in texts.items():
+        write_text(layout.slurm / name, text)
+    return [text for name, text in texts.items() if name != "submit.sh"]
+
+
+def submit(layout: Layout) -> None:
+    """Run slurm/submit.sh, which needs nothing but bash and sbatch; InputError when it fails."""
+    done = subprocess.run(["bash", str(layout.slurm / "submit.sh")], stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().replace("twinrun: ", "")
+        raise InputError(f"submitting failed: {said}", "the scripts are in slurm/; `bash slurm/submit.sh` tries again")
+
+
+def _site(path: Path) -> tuple[str, ...]:
+    try:
+        return site_lines(path, path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ()
+    except (OSError, UnicodeDecodeError) as error:
+        raise (
+            explain_os_error(error, path) if isinstance(error, OSError) else InputError(f"{path}: not text")
+        ) from error

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from twinrun.launch.finish import only_one, record_finished
+from twinrun.launch.dvc import only_one, record_finished
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.progress import Progress
 from twinrun.launch.status import missing_runs, states

@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from twinrun.collect.study import Study, load_study
-from twinrun.report.columns import Column, missing
 from twinrun.report.names import corresponds, positive_words, said
 from twinrun.report.section import Answer, Draft, Section, chosen
 from twinrun.report.sections import (
@@ -38,7 +37,7 @@ from twinrun.report.sections import (
     weights,
 )
 from twinrun.report.style import Drawn, save
-from twinrun.report.table import COMMAND, Table, write_table
+from twinrun.report.table import COMMAND, Column, Table, missing, write_table
 from twinrun.stats.samples import Progress, silent
 from twinrun.study.files import write_json
 from twinrun.study.folders import replaced_folder

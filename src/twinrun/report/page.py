@@ -15,9 +15,8 @@ from markupsafe import Markup, escape
 from twinrun.collect.cells import EXACT, unquote
 from twinrun.collect.study import Study, load_study
 from twinrun.report.build import ANALYSIS_SCHEMA
-from twinrun.report.columns import Column, missing
 from twinrun.report.names import procedural_words
-from twinrun.report.table import cells, columns_shown, markdown_prose, markdown_table, plural
+from twinrun.report.table import Column, cells, columns_shown, markdown_prose, markdown_table, missing, plural
 from twinrun.study.errors import InputError, MismatchError
 from twinrun.study.files import explain_os_error, read_json, write_text
 

@@ -8,12 +8,11 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from twinrun.collect.study import Study
-from twinrun.report.columns import METRIC, REMARK, Column
 from twinrun.report.comparison import Compared, compare_runs, need_words
 from twinrun.report.evidence import runs_of
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS
 from twinrun.report.section import Answer, Draft, Row, Section, image
-from twinrun.report.table import Table, plural, remarks
+from twinrun.report.table import METRIC, REMARK, Column, Table, plural, remarks
 from twinrun.stats.compare import Comparison, Verdict
 from twinrun.study.errors import InputError
 

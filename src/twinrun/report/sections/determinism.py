@@ -5,10 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from twinrun.collect.study import Group
-from twinrun.report.columns import CELL, CELLS, REMARK, RUNS, Column
 from twinrun.report.names import free_note
 from twinrun.report.section import Draft, Section
-from twinrun.report.table import Table, plural, remarks
+from twinrun.report.table import CELL, CELLS, REMARK, RUNS, Column, Table, plural, remarks
 
 CELL_COLUMNS = (
     *CELL,

@@ -9,10 +9,9 @@ import numpy as np
 
 from twinrun.collect.collect import LAYER_RUNS
 from twinrun.collect.study import Setting
-from twinrun.report.columns import CELLS, COMPARISON, PAIRS, REMARK, SETTING, Column
 from twinrun.report.names import TWO_FREE, free_note, left_out
 from twinrun.report.section import Draft, Section, chosen
-from twinrun.report.table import Table, plural, remarks, span
+from twinrun.report.table import CELLS, COMPARISON, PAIRS, REMARK, SETTING, Column, Table, plural, remarks, span
 from twinrun.stats import describe
 from twinrun.stats.weights import CosineSummary, debiased_cka
 

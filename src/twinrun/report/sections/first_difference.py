@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from twinrun.collect.first_difference import DifferingOperation, FirstDifference, place, read_first_difference
 from twinrun.collect.study import Study
 from twinrun.report import style as drawing
-from twinrun.report.columns import REMARK, TASK, Column, missing
 from twinrun.report.section import Draft, Section
 from twinrun.report.style import Drawn
-from twinrun.report.table import Table
+from twinrun.report.table import REMARK, TASK, Column, Table, missing
 from twinrun.study.errors import TwinrunError
 from twinrun.study.layout import Layout
 

@@ -9,11 +9,10 @@ from scipy import special
 
 from twinrun.collect.study import Group
 from twinrun.report import style as drawing
-from twinrun.report.columns import CELL, METRIC, REMARK, Column, N
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, TWO_FREE, nd_phrase
 from twinrun.report.section import Draft, Section, generator
 from twinrun.report.style import Drawn
-from twinrun.report.table import Table, plural, remarks
+from twinrun.report.table import CELL, METRIC, REMARK, Column, N, Table, plural, remarks
 from twinrun.stats import describe
 from twinrun.stats.coverage import coverage_words
 from twinrun.stats.intervals import mean_interval, sd_bootstrap, sd_chi_square

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from twinrun.collect.study import Group, Setting, Study
 from twinrun.report import style as drawing
-from twinrun.report.columns import CELLS, COMPARISON, GROUP, PAIRS, REMARK, SETTING, Column, N
 from twinrun.report.names import (
     OPTIMIZER_LABELS,
     TWO_FREE,
@@ -24,7 +23,21 @@ from twinrun.report.names import (
 )
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import Table, counts, plural, remarks, span
+from twinrun.report.table import (
+    CELLS,
+    COMPARISON,
+    GROUP,
+    PAIRS,
+    REMARK,
+    SETTING,
+    Column,
+    N,
+    Table,
+    counts,
+    plural,
+    remarks,
+    span,
+)
 from twinrun.stats import churn, describe
 from twinrun.stats.agreement import Agreement
 from twinrun.stats.coverage import coverage_words

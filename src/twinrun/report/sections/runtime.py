@@ -6,11 +6,10 @@ import pandas as pd
 
 from twinrun.collect.study import Group, Study
 from twinrun.report import style as drawing
-from twinrun.report.columns import CELL, REMARK, Column
 from twinrun.report.names import DET_AND_ND, nd_noise, nd_phrase, thesis_name
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import Table, counts, plural, remarks, span
+from twinrun.report.table import CELL, REMARK, Column, Table, counts, plural, remarks, span
 from twinrun.stats import describe
 
 CONFOUNDED = (

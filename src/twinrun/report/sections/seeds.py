@@ -7,10 +7,9 @@ from itertools import combinations
 from typing import Any
 
 from twinrun.collect.study import Setting
-from twinrun.report.columns import METRIC, REMARK, SETTING, TASK, Column, N
 from twinrun.report.names import IDENTICAL, OPTIMIZER_LABELS, nd_phrase
 from twinrun.report.section import Draft, Section, generator
-from twinrun.report.table import Table, plural, remarks
+from twinrun.report.table import METRIC, REMARK, SETTING, TASK, Column, N, Table, plural, remarks
 from twinrun.stats import describe, effects, hypothesis, permutation
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.samples import Sample

@@ -16,11 +16,10 @@ from matplotlib.lines import Line2D
 
 from twinrun.collect.study import Group, Setting, Study
 from twinrun.report import style as drawing
-from twinrun.report.columns import CELLS, REMARK, RUNS, SETTING, Column
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, free_note
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import Table, plural, remarks, span
+from twinrun.report.table import CELLS, REMARK, RUNS, SETTING, Column, Table, plural, remarks, span
 from twinrun.stats.churn import predicted_classes
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.pairs import PairMean, churn_of_cells, distance_of_cells

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from twinrun.collect.study import Group, Setting, Study
-from twinrun.report.columns import CELL, COMPARISON, METRIC, N_ND, REMARK, SETTING, Column, N
 from twinrun.report.names import DET_AND_ND, nd_phrase
 from twinrun.report.section import Draft, Section, generator
-from twinrun.report.table import Table, plural, remarks
+from twinrun.report.table import CELL, COMPARISON, METRIC, N_ND, REMARK, SETTING, Column, N, Table, plural, remarks
 from twinrun.stats import describe, effects, hypothesis
 from twinrun.stats.equivalence import Equivalence, tost_against_one, tost_paired
 from twinrun.stats.multiplicity import benjamini_hochberg, holm

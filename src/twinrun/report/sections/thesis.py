@@ -7,10 +7,9 @@ from typing import Any
 import pandas as pd
 
 from twinrun.collect.study import Study
-from twinrun.report.columns import METRIC, OPTIMIZER, REMARK, SEED, TASK, Column
 from twinrun.report.names import network
 from twinrun.report.section import Draft, Section
-from twinrun.report.table import Table, remarks
+from twinrun.report.table import METRIC, OPTIMIZER, REMARK, SEED, TASK, Column, Table, remarks
 from twinrun.report.thesis.tables import DATA_SETS, thesis_frame
 from twinrun.stats.describe import difference_percent
 

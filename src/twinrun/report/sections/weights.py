@@ -12,11 +12,24 @@ from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
 from twinrun.collect.study import Group, Setting, Study
 from twinrun.report import style as drawing
-from twinrun.report.columns import CELLS, COMPARISON, EPOCH, GROUP, REMARK, SETTING, Column, N
 from twinrun.report.names import COSINE_FIGURE, OPTIMIZER_LABELS, TWO_FREE, free_note, left_out, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import Table, counts, plural, remarks, span
+from twinrun.report.table import (
+    CELLS,
+    COMPARISON,
+    EPOCH,
+    GROUP,
+    REMARK,
+    SETTING,
+    Column,
+    N,
+    Table,
+    counts,
+    plural,
+    remarks,
+    span,
+)
 from twinrun.stats import describe, weights
 
 PAIR_RUNS = 64  # of more runs, pairs are taken among so many, drawn at random

@@ -9,8 +9,7 @@ import pytest
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
 from twinrun.launch import sweep, verify
-from twinrun.launch.process_slots import listed, places, visible_gpus
-from twinrun.launch.processes import usable_cores
+from twinrun.launch.processes import listed, places, usable_cores, visible_gpus
 
 TWO = "GPU 0: NVIDIA H100 (UUID: GPU-a)\nGPU 1: NVIDIA H100 (UUID: GPU-b)\n"
 SLICED = "GPU 0: A100 (UUID: GPU-a)\n  MIG 3g.20gb Device 0: (UUID: MIG-1)\n  MIG 3g.20gb Device 1: (UUID: MIG-2)\n"
