@@ -1,8 +1,10 @@
 """`collect`: what it writes, what it refuses, and that it leaves nothing half-done."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +13,11 @@ from tests.collect.synthetic import CODE, Synthetic, snapshot, write_manifest, w
 
 from twinrun.collect.collect import collect
 from twinrun.report.build import analyze
-from twinrun.study.errors import IncompleteError, InputError, MismatchError
+from twinrun.study.errors import IncompleteError, InputError, MismatchError, ResourceError
 from twinrun.study.files import digest, write_json
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
-from twinrun.study.records import Metrics, Noise
+from twinrun.study.records import Metrics, Noise, prepared_digest
 
 SMALL = Synthetic(tasks=("digits", "cracks"), optimizers=("adam",), seeds=(0, 42), n_test=20, epochs=2)
 VICTIM = "cracks/adam/42/nd_2"
@@ -72,7 +74,7 @@ def test_check_only_writes_nothing(small: tuple[Params, Layout]) -> None:
 def test_missing_runs_are_named(small: tuple[Params, Layout]) -> None:
     params, layout = small
     (layout.run(params.find(VICTIM)) / "record.json").unlink()
-    (layout.run(params.find("digits/adam/0/nd_1")) / "measured.json").unlink()
+    (layout.run(params.find("digits/adam/0/nd_1")) / "record.json").unlink()
     with pytest.raises(IncompleteError, match="2 of 16 runs are missing") as caught:
         collect(params, layout, code_digest=CODE)
     assert caught.value.exit_code == 3
@@ -141,6 +143,10 @@ def _truncated(params: Params, layout: Layout) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
+def _unmeasured(params: Params, layout: Layout) -> None:
+    (layout.run(params.find(VICTIM)) / "measured.json").unlink()
+
+
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
@@ -178,6 +184,55 @@ def test_refusals_name_the_run_and_the_reason(small: tuple[Params, Layout], spoi
     assert f"{VICTIM}: " in str(caught.value)
     assert why in str(caught.value)
     assert snapshot(layout.collected) == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "state"),
+    [
+        (_rewritten(params_digest="1" * 64), "other params"),
+        (_rewritten(code_digest="1" * 64), "other code"),
+        (_rewritten(data_digest="1" * 64), "other data"),
+        (_rewritten(device="cuda"), "other device"),
+        (_rewritten(arm="det"), "other run"),
+        (_rewritten(fingerprints=["1" * 64]), "other length"),
+        (_edited("record.json", '"seed": 42', '"seed": 43'), "damaged"),
+        (_edited("curve.csv", "0.001", "0.002"), "damaged"),
+        (_measured('"record_sha256": "', '"record_sha256": "0'), "damaged"),
+        (_measured('"train_seconds": ', '"train_seconds": -'), "damaged"),
+        (_foreign, "other run"),
+        (_truncated, "damaged"),
+        (_unmeasured, "damaged"),
+    ],
+)
+def test_collect_refuses_what_a_sweep_would_train_again(small: tuple[Params, Layout], spoil: Spoil, state: str) -> None:
+    params, layout = small
+    run = params.find(VICTIM)
+    data = prepared_digest(layout, run.task)
+    assert params.state_of(run, layout, data, CODE) == "complete"
+    spoil(params, layout)
+    assert params.state_of(run, layout, data, CODE) == state
+    with pytest.raises(MismatchError, match=VICTIM):
+        collect(params, layout, code_digest=CODE)
+
+
+def test_a_record_that_the_machine_cannot_read_is_no_damaged_one(
+    small: tuple[Params, Layout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a sweep would train it again, and `collect` would say to remove its folder."""
+    params, layout = small
+    run = params.find(VICTIM)
+    real = Path.read_text
+
+    def failing(path: Path, *args: Any, **keys: Any) -> str:
+        if path == layout.run(run) / "record.json":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path, *args, **keys)
+
+    monkeypatch.setattr(Path, "read_text", failing)
+    with pytest.raises(ResourceError, match="record"):
+        params.state_of(run, layout, None, CODE)
+    with pytest.raises(ResourceError, match="record"):
+        collect(params, layout, code_digest=CODE)
 
 
 def test_mixed_noise_is_refused(small: tuple[Params, Layout]) -> None:

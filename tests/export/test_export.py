@@ -252,20 +252,20 @@ def test_a_record_of_other_params_is_left_out(finished: Finished, tmp_path: Path
     params, layout = finished
     content = params.model_dump(by_alias=True)
     content["tasks"]["digits"]["recipe"]["batch_size"] = 9
-    with pytest.raises(IncompleteError, match="trained with other params"):
+    with pytest.raises(IncompleteError, match="made with other params"):
         run((Params.model_validate(content), layout), "tensorboard", tmp_path / "out")
 
 
 def test_a_record_of_other_code_or_data_is_left_out(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     params, layout = finished
     monkeypatch.setattr("twinrun.export.finished.current_code_digest", lambda: "d" * 64)
-    with pytest.raises(IncompleteError, match="trained with other code"):
+    with pytest.raises(IncompleteError, match="made with other code"):
         finished_runs(params, layout)
     monkeypatch.undo()
     monkeypatch.setattr("twinrun.export.finished.current_code_digest", lambda: "c" * 64)
     manifest = layout.prepared("digits") / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"digest": "e" * 64}))
-    with pytest.raises(IncompleteError, match="trained with other data"):
+    with pytest.raises(IncompleteError, match="made with other data"):
         finished_runs(params, layout)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,12 @@ from numpy.typing import NDArray
 from twinrun.collect.artifacts import read_curve, read_features, read_predictions, read_weights
 from twinrun.stats.samples import Progress, silent
 from twinrun.study.documents import read_document
-from twinrun.study.errors import IncompleteError, MismatchError, TwinrunError
+from twinrun.study.errors import IncompleteError, InputError, MismatchError, ResourceError, TwinrunError
 from twinrun.study.files import digest, sha256_bytes
 from twinrun.study.grid import Run
-from twinrun.study.layout import MEASURED, MODEL, RECORD, Layout
+from twinrun.study.layout import Layout
 from twinrun.study.params import Params
-from twinrun.study.records import AttemptNote, Measured, Record, read_manifest, read_measured, read_record
+from twinrun.study.records import AttemptNote, Expected, Measured, Record, agreed, read_manifest
 
 SHOWN = 20  # offending runs named in one error
 
@@ -72,16 +73,18 @@ def read_runs(
     wrong: list[tuple[str, str]] = []
     for place, run in enumerate(params.runs):
         progress(place, len(params.runs))
-        folder = layout.run(run)
-        if not (folder / RECORD).is_file() or not (folder / MEASURED).is_file():
-            missing.append(run.id)
-            continue
+        expected = params.expected(run, manifests[run.task]["digest"], code_digest)
         try:
-            item = _read_run(run, layout)
-        except TwinrunError as error:
+            item, faults = _read_run(run, layout.run(run), expected)
+        except ResourceError:
+            raise
+        except (MismatchError, InputError) as error:
             wrong.append((run.id, error.message))
             continue
-        faults = _faults(item, params, manifests[run.task], code_digest)
+        if item is None:
+            missing.append(run.id)
+            continue
+        faults += _faults(item, manifests[run.task], expected.epochs)
         wrong.extend((run.id, fault) for fault in faults)
         if not faults:
             items.append(item)
@@ -120,16 +123,16 @@ def _listed(title: str, items: list[tuple[str, str]]) -> str:
     return "\n".join([f"{title}:", *lines])
 
 
-def _read_run(run: Run, layout: Layout) -> Found:
-    folder = layout.run(run)
-    record = read_record(folder, check_files=True)
-    measured = read_measured(folder)
-    if record.run != run.id:
-        raise MismatchError(f"its record is that of {record.run}")
+def _read_run(run: Run, folder: Path, expected: Expected) -> tuple[Found | None, list[str]]:
+    """What is in the folder of a run, and in what it is another run's; None where it has no record."""
+    there = agreed(folder, expected)
+    if there is None:
+        return None, []
+    record, measured, faults = there
     probabilities, labels = read_predictions(folder)
     weights = read_weights(folder)
     features = read_features(folder)
-    return Found(
+    item = Found(
         run=run,
         record=record,
         measured=measured,
@@ -143,6 +146,7 @@ def _read_run(run: Run, layout: Layout) -> Found:
         layers_digest=digest(list(weights.layers.items())),
         features_shape=None if features is None else features.shape,
     )
+    return item, list(faults.values())
 
 
 def labels_digest(labels: NDArray[np.int64]) -> str:
@@ -150,29 +154,13 @@ def labels_digest(labels: NDArray[np.int64]) -> str:
     return sha256_bytes(np.ascontiguousarray(labels).tobytes())
 
 
-def _faults(item: Found, params: Params, manifest: dict[str, Any], code_digest: str) -> list[str]:
-    record, run = item.record, item.run
-    faults = [
-        f"made with other {what}"
-        for what, theirs, ours in (
-            ("params (params digest)", record.params_digest, params.run_digest(run)),
-            ("code (code digest)", record.code_digest, code_digest),
-            ("data (data digest)", record.data_digest, manifest["digest"]),
-        )
-        if theirs != ours
-    ]
-    if record.named != run.id:
-        faults.append("its record names another cell, arm or replicate than its id")
-    if params.execution.device not in ("auto", record.device):
-        faults.append(f"trained on the device {record.device}, while execution.device is {params.execution.device}")
-    if item.measured.run != run.id:
-        faults.append(f"its measurements are those of {item.measured.run}")
-    if params.keeps_model(run) and MODEL not in record.files:
-        faults.append("without its model, which recipe.keep_model asks for")
+def _faults(item: Found, manifest: dict[str, Any], epochs: int) -> list[str]:
+    """In what the files of a complete run are not what its record or the prepared data say."""
+    record = item.record
+    faults: list[str] = []
     if not item.complete:
         return faults
-    epochs = params.tasks[run.task].recipe.epochs
-    if len(item.curve) != epochs or len(record.fingerprints) != epochs:
+    if len(item.curve) != epochs:
         faults.append(f"{len(item.curve)} rows in its curve for {epochs} epochs")
     if (item.examples, item.classes) != (manifest["n_test"], len(manifest["classes"])):
         faults.append(f"predictions of shape ({item.examples}, {item.classes}), not that of the prepared test set")

@@ -15,7 +15,7 @@ from twinrun.study.files import read_json, sha256_file
 from twinrun.study.grid import Run
 from twinrun.study.layout import CURVE_COLUMNS, RECORD, Layout
 from twinrun.study.params import Params
-from twinrun.study.records import FINISHED, current_code_digest, prepared_digest, read_measured, read_record
+from twinrun.study.records import Expected, agreed, current_code_digest, prepared_digest
 
 Value = str | int | float | bool
 
@@ -58,23 +58,24 @@ def finished_runs(params: Params, layout: Layout) -> tuple[list[FinishedRun], di
     finished, left_out = [], {}
     code, data = current_code_digest(), {task: prepared_digest(layout, task) for task in params.grid.tasks}
     for run in params.runs:
-        state = params.state_of(run, layout, data[run.task], code)
         try:
-            finished.append(_finished(params, layout, run, state))
+            finished.append(_finished(params, layout, run, params.expected(run, data[run.task], code)))
         except TwinrunError as error:
-            there = (layout.run(run) / RECORD).is_file()
-            left_out[run.id] = error.message if there else "not trained yet"
+            left_out[run.id] = error.message
     if not finished:
         first = next(iter(left_out.items()))
         raise IncompleteError(f"no run is finished, such as {first[0]}: {first[1]}", "`twinrun sweep` trains them")
     return finished, left_out
 
 
-def _finished(params: Params, layout: Layout, run: Run, state: str) -> FinishedRun:
+def _finished(params: Params, layout: Layout, run: Run, expected: Expected) -> FinishedRun:
     folder = layout.run(run)
-    record, measured = read_record(folder, check_files=state == "damaged"), read_measured(folder)
-    if state not in FINISHED:
-        raise MismatchError(f"{folder}: it was trained with {state} than now", "`twinrun sweep` trains it again")
+    there = agreed(folder, expected)
+    if there is None:
+        raise IncompleteError("not trained yet", "`twinrun sweep` trains it")
+    record, measured, faults = there
+    if faults:
+        raise MismatchError(f"{folder}: {'; '.join(faults.values())}", "`twinrun sweep` trains it again")
     curve = []
     for cells in read_curve(folder):
         row = dict(zip(CURVE_COLUMNS, cells, strict=True))

@@ -85,13 +85,16 @@ class Params(Block):
         """SHA-256 of the keys that preparing the task's data reads."""
         return digest(self.tasks[task].data.model_dump(exclude_defaults=True))
 
-    def state_of(self, run: Run, layout: Layout, data_digest: str | None, code: str) -> str:
-        """What there is of a run whose data and code have these digests now; see `records.state_of`."""
+    def expected(self, run: Run, data_digest: str | None, code: str) -> Expected:
+        """What the record of a run must be whose data and code have these digests now."""
         device = self.execution.device
         devices = ("cpu", "cuda") if device == "auto" else (device,)
         epochs = self.tasks[run.task].recipe.epochs
-        expected = Expected(run.id, self.run_digest(run), code, data_digest, devices, epochs, self.keeps_model(run))
-        return state_of(layout.run(run), expected)
+        return Expected(run.id, self.run_digest(run), code, data_digest, devices, epochs, self.keeps_model(run))
+
+    def state_of(self, run: Run, layout: Layout, data_digest: str | None, code: str) -> str:
+        """What there is of a run whose data and code have these digests now; see `records.state_of`."""
+        return state_of(layout.run(run), self.expected(run, data_digest, code))
 
     @property
     def grid_digest(self) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from twinrun.study.checkout import CODE_PARTS
 from twinrun.study.documents import Fraction, NotNegative, checked, read_document
-from twinrun.study.errors import MismatchError, TwinrunError
+from twinrun.study.errors import InputError, MismatchError, ResourceError
 from twinrun.study.files import code_digest, digest, read_json, sha256_file, write_json
 from twinrun.study.layout import COMPUTED_FILES, MEASURED, MODEL, RECORD, Layout
 
@@ -197,27 +197,49 @@ def prepared_digest(layout: Layout, task: str) -> str | None:
     return read_manifest(path).digest if path.is_file() else None
 
 
+def agreed(folder: Path, expected: Expected) -> tuple[Record, Measured, dict[str, str]] | None:
+    """The record in `folder`, and in what it is not as expected: the state that it then has, with the fault in words.
+
+    None where there is no record. Raises MismatchError or InputError when it, or a file beside it, is damaged, and
+    ResourceError when it cannot be read: that says nothing of the run. The one check of a record against its folder
+    and its study, for `collect` as for what decides whether a run is to be trained.
+    """
+    if not (folder / RECORD).is_file():
+        return None
+    record, measured = read_record(folder, check_files=True), read_measured(folder)
+    ids = {
+        "its record is that of": record.run,
+        "its measurements are those of": measured.run,
+        "its record names another cell, arm or replicate than its id:": record.named,
+    }
+    faults: dict[str, list[str]] = {
+        "other run": [f"{what} {run}" for what, run in ids.items() if run != expected.run][:1]
+    }
+    for what, theirs, ours in (
+        ("params", record.params_digest, expected.params_digest),
+        ("code", record.code_digest, expected.code_digest),
+        ("data", record.data_digest, expected.data_digest),
+    ):
+        faults[f"other {what}"] = [] if theirs == ours else [f"made with other {what} ({what} digest)"]
+    if record.device not in expected.devices:
+        allowed = " or ".join(expected.devices)
+        faults["other device"] = [f"trained on the device {record.device}, while execution.device is {allowed}"]
+    if record.status == "complete" and len(record.fingerprints) != expected.epochs:
+        faults["other length"] = [f"{len(record.fingerprints)} fingerprints in its record for {expected.epochs} epochs"]
+    if expected.model and MODEL not in record.files:
+        faults["without its model"] = ["without its model, which recipe.keep_model asks for"]
+    return record, measured, {state: "; ".join(words) for state, words in faults.items() if words}
+
+
 def state_of(folder: Path, expected: Expected) -> str:
     """`complete`, `diverged`, `missing`, `damaged`, or in what the record is not as expected, such as `other data`."""
-    if not (folder / RECORD).is_file():
-        return "missing"
     try:
-        record = read_record(folder, check_files=True)
-        measured = read_measured(folder)
-    except TwinrunError:
+        there = agreed(folder, expected)
+    except ResourceError:
+        raise
+    except (MismatchError, InputError):
         return "damaged"
-    if not record.run == measured.run == record.named == expected.run:
-        return "other run"
-    if record.params_digest != expected.params_digest:
-        return "other params"
-    if record.code_digest != expected.code_digest:
-        return "other code"
-    if record.data_digest != expected.data_digest:
-        return "other data"
-    if record.device not in expected.devices:
-        return "other device"
-    if record.status == "complete" and len(record.fingerprints) != expected.epochs:
-        return "other length"
-    if expected.model and MODEL not in record.files:
-        return "without its model"
-    return record.status
+    if there is None:
+        return "missing"
+    record, _, faults = there
+    return next(iter(faults), record.status)
