@@ -36,7 +36,7 @@ def audit_task(params: Params, task: str, layout: Layout, device: str, repeats: 
     setup = assemble(set_conditions(params, run, layout, device, instead=free))
     begin_epoch(setup, 0)
     batch = next(iter(setup.batches.train(0)))
-    return audit(setup.model, functional.cross_entropy, setup.optimizer, (batch.images, batch.labels), repeats=repeats)
+    return audit(setup.model, setup.loss, setup.optimizer, (batch.images, batch.labels), repeats=repeats)
 
 
 def audit_function(name: str, root: Path, repeats: int) -> Audit:

@@ -149,6 +149,8 @@ class Recipe(Block):
     # Arms whose runs keep their network after the last epoch. In no digest: a run is the same with it or without.
     keep_model: dict[str, Literal["none", "final"]] = Field(default_factory=dict)
     augment: Augment = Augment()
+    # What an example weighs in the training loss: balanced: examples / (classes * examples of its class).
+    class_weights: Literal["none", "balanced"] = "none"
     metric: Literal["accuracy", "f1", "auc"]  # the task's main metric
 
     @field_validator("features")

@@ -174,7 +174,7 @@ def updates(setup: Setup, batches: Iterable[Batch]) -> Iterator[tuple[torch.Tens
     for batch in batches:
         for dropout in setup.dropouts:
             dropout.order = batch.order
-        loss = functional.cross_entropy(model(batch.images).float(), batch.labels)
+        loss = setup.loss(model(batch.images).float(), batch.labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

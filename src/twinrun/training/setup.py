@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.optim import Optimizer
 
 from twinrun.data.packed import Packed, load_packed
@@ -57,6 +60,9 @@ class Setup:
     dropouts: list[StreamDropout]
     optimizer: Optimizer
     settings: schema.Adam | schema.Sgd
+    loss: Callable[
+        [torch.Tensor, torch.Tensor], torch.Tensor
+    ]  # of logits (b, classes) and labels (b,): their mean loss
     batches: Batches
     streams: Streams
     initial: str
@@ -93,7 +99,27 @@ def assemble(conditions: Conditions, entropy: str | None = None) -> Setup:
     settings = task.optimizer(run.optimizer)
     optimizer = build_optimizer(settings, model)
     batches = Batches(packed, task.recipe, streams, noise, device, channels_last=params.execution.channels_last)
-    return Setup(conditions, noise, model, dropouts, optimizer, settings, batches, streams, initial)
+    loss = training_loss(task.recipe, batches.train_labels, packed.classes)
+    return Setup(conditions, noise, model, dropouts, optimizer, settings, loss, batches, streams, initial)
+
+
+def training_loss(
+    recipe: schema.Recipe, labels: torch.Tensor, classes: Sequence[str]
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Cross-entropy, its mean over a batch weighted as the recipe says; `labels` (n,) are those of the training set.
+
+    Raises InputError where a class that has no training example would be divided by.
+    """
+    if recipe.class_weights == "none":
+        return functional.cross_entropy
+    counts = torch.bincount(labels.cpu(), minlength=len(classes)).double()
+    if absent := [name for name, count in zip(classes, counts.tolist(), strict=True) if not count]:
+        raise InputError(
+            f"class_weights: balanced: class {absent[0]!r} has no training example to weigh",
+            "class_weights: none, or leave the class out",
+        )
+    weights = len(labels) / (len(classes) * counts)
+    return partial(functional.cross_entropy, weight=weights.float().to(labels.device))
 
 
 def choose_device(name: str) -> Literal["cpu", "cuda"]:
