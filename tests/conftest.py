@@ -28,7 +28,7 @@ import yaml  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from tests.warm.start import BINARIES, REAL, Warm  # noqa: E402
 
-from twinrun.data.packed import data_digest  # noqa: E402
+from twinrun.data.packed import PACKED_SCHEMA, chunk_digests, data_digest  # noqa: E402
 from twinrun.study.files import sha256_file, write_json  # noqa: E402
 from twinrun.study.layout import Layout  # noqa: E402
 from twinrun.study.params import Params, read_params  # noqa: E402
@@ -121,18 +121,22 @@ def write_packed(
     """Packed arrays as `twinrun prepare` leaves them, from (n, channels, size, size) bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "images.npy", images)
+    with (folder / "images.npy").open("rb") as stream:
+        header = os.fstat(stream.fileno()).st_size - images.nbytes
+        chunks = list(chunk_digests(stream.fileno(), header, images[0].nbytes, len(images)))
     np.save(folder / "labels.npy", labels.astype(np.int64))
     rows = "".join(f"{i},x{i},{'train' if i < n_train else 'test'},{y},{classes[y]},g\n" for i, y in enumerate(labels))
     (folder / "ids.csv").write_text("index,id,split,label,class,group\n" + rows)
     count = {split: {c: int((part == i).sum()) for i, c in enumerate(classes)}
              for split, part in (("train", labels[:n_train]), ("test", labels[n_train:]))}  # fmt: skip
     manifest = {
-        "schema": 1, "task": folder.name, "reader": "cifar10", "image_size": images.shape[-1],
+        "schema": PACKED_SCHEMA, "task": folder.name, "reader": "cifar10", "image_size": images.shape[-1],
         "channels": images.shape[1], "procedural": False, "classes": classes, "counts": count,
         "n_train": n_train, "n_test": len(labels) - n_train, "groups": {"train": 1, "test": 1},
         "source": {"path": "made by a test", "sha256": None}, "extra": {},
         "params_digest": params_digest or read_params(TINY).data_params_digest(folder.name),
-        "files": {name: sha256_file(folder / name) for name in ("images.npy", "labels.npy", "ids.csv")},
+        "chunks": chunks,
+        "files": {name: sha256_file(folder / name) for name in ("labels.npy", "ids.csv")},
         "channel_mean": [0.4] * images.shape[1], "channel_std": [0.25] * images.shape[1],
     }  # fmt: skip
     manifest["remarks"] = []

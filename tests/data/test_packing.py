@@ -10,14 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 from tests.data.readers.test_sdnet2018 import jpeg
 
-from twinrun.data import packing
+from twinrun.data import packed, packing
 from twinrun.data import prepare as prepare_module
 from twinrun.data.packed import load_packed
 from twinrun.data.packing import moments_of
@@ -117,9 +117,9 @@ def test_equal_sums_are_not_enough(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from twinrun.data import packing, prepare
+from twinrun.data import packed, packing, prepare
 from twinrun.study.schema import Sdnet2018
-packing._CHUNK_IMAGES, packing._NOTE_SECONDS = 4, 0.0
+packed._CHUNK_ROWS, packing._NOTE_SECONDS = 4, 0.0
 original = packing.fit_square
 def slow(image, size):
     time.sleep(0.05)
@@ -138,7 +138,7 @@ def killed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     part = root / "out/.t.part"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(root)])
     deadline = time.monotonic() + 30
-    while not (part / "progress.json").exists() or json.loads((part / "progress.json").read_text())["chunks"] < 4:
+    while not (part / "progress.json").exists() or noted(part) < 4:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -146,9 +146,15 @@ def killed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def noted(part: Path) -> int:
+    """How many chunks a `prepare` that is not finished has noted."""
+    return len(json.loads((part / "progress.json").read_text())["chunks"])
+
+
 @pytest.fixture
-def killed(killed_once: Path, tmp_path: Path) -> Path:
+def killed(killed_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the killed `prepare` left of its work, in this test's own folder, its images beside it."""
+    monkeypatch.setattr(packed, "_CHUNK_ROWS", 4)
     shutil.copytree(killed_once, tmp_path, dirs_exist_ok=True)  # with times: the stamp of the source has them
     return tmp_path / "out/.t.part"
 
@@ -158,42 +164,52 @@ def count_loads(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     log = folder / "loads"
     original = packing.fit_square
 
-    def counted(image: packing.Image, size: int) -> packing.Image:
+    def counted(image: packing.Image, size: int) -> np.ndarray:
         with log.open("ab") as stream:
             stream.write(b"1")
         return original(image, size)
 
     monkeypatch.setattr(packing, "fit_square", counted)
-    monkeypatch.setattr(packing, "_CHUNK_IMAGES", 4)
     return log
 
 
+def same_as_new(manifest: dict[str, Any], data: Sdnet2018, root: Path) -> bool:
+    """Whether work that went on ended as work done at once does."""
+    new = prepare("u", data, root, root / "out/u")
+    load_packed(root / "out/t", manifest["params_digest"])
+    images = [(root / "out" / name / "images.npy").read_bytes() for name in "tu"]
+    return images[0] == images[1] and manifest["digest"] == new["digest"]
+
+
 def test_a_killed_run_goes_on(killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (killed / "moments.bin").write_bytes(b"")  # as after a power cut
     log = count_loads(monkeypatch, tmp_path)
     manifest = prepare("t", block(), tmp_path, tmp_path / "out/t")
     assert log.stat().st_size <= 80 - 16
-    monkeypatch.undo()
-    assert prepare("u", block(), tmp_path, tmp_path / "out/u")["files"] == manifest["files"]
-    load_packed(tmp_path / "out/t", manifest["params_digest"])
+    assert same_as_new(manifest, block(), tmp_path)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["t", "u"]
 
 
-@pytest.mark.parametrize("what", ["rows", "image", "params"])
+@pytest.mark.parametrize("what", ["rows", "end", "image", "params"])
 def test_what_does_not_fit_is_done_again(
     what: str, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    again = 80
     if what == "rows":
         with (killed / "images.npy").open("r+b") as stream:
             stream.seek(1000)
             stream.write(b"xxxx")
+        again = 80 - 4 * (noted(killed) - 1)  # of the chunks, that one alone
+    elif what == "end":
+        os.truncate(killed / "images.npy", 128 + 3 * 4 * 3 * 32 * 32 - 1)
+        again = 80 - 4 * 2
     elif what == "image":
         shutil.copyfile(tmp_path / "tree/D/CD/7002-0.jpg", tmp_path / "tree/D/CD/7001-0.jpg")
     log = count_loads(monkeypatch, tmp_path)
     data = block(size=16) if what == "params" else block()
     manifest = prepare("t", data, tmp_path, tmp_path / "out/t")
-    assert log.stat().st_size == 80
-    monkeypatch.undo()
-    assert prepare("u", data, tmp_path, tmp_path / "out/u")["files"] == manifest["files"]
+    assert log.stat().st_size == again
+    assert same_as_new(manifest, data, tmp_path)
 
 
 def test_no_process_outlives_a_killed_run(killed_once: Path) -> None:
@@ -255,7 +271,7 @@ def test_moments_are_exact(size: int) -> None:
 def test_want_of_room_keeps_what_is_finished(
     room: str, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noted = json.loads((killed / "progress.json").read_text())["chunks"]
+    finished = noted(killed)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -281,9 +297,8 @@ def test_want_of_room_keeps_what_is_finished(
         with pytest.raises(ResourceError) as caught:
             prepare("t", block(), tmp_path, tmp_path / "out/t")
     assert caught.value.exit_code == (6 if room.startswith("memory") else 2)
-    assert json.loads((killed / "progress.json").read_text())["chunks"] >= noted
+    assert noted(killed) >= finished
     log.unlink(missing_ok=True)
     manifest = prepare("t", block(), tmp_path, tmp_path / "out/t")
-    assert log.stat().st_size <= 80 - 4 * noted
-    monkeypatch.undo()
-    assert prepare("u", block(), tmp_path, tmp_path / "out/u")["files"] == manifest["files"]
+    assert log.stat().st_size <= 80 - 4 * finished
+    assert same_as_new(manifest, block(), tmp_path)

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 
 from twinrun.data import packing as module
 from twinrun.data.packed import Packed, load_packed
@@ -118,12 +119,16 @@ def test_identity_when_the_size_fits(sample: Path, tmp_path: Path) -> None:
 )
 def test_fit_square(image: NDArray[np.uint8], size: int) -> None:
     found = fit_square(image, size)
-    assert found.shape == (size, size, image.shape[2])
-    assert found.max(initial=0) <= image.max(initial=0)
+    assert found.shape == (image.shape[2], size, size)
     side = max(image.shape[:2])
-    padded = fit_square(image, side)
+    padded = fit_square(image, side).transpose(1, 2, 0)
     assert np.array_equal(padded[: image.shape[0], : image.shape[1]], image)
     assert int(padded.sum()) == int(image.sum())
+    whole = Pillow.fromarray(padded.squeeze(2) if image.shape[2] == 1 else np.ascontiguousarray(padded))
+    resized = np.asarray(whole.resize((size, size), Pillow.Resampling.BOX))
+    assert np.array_equal(found, resized.reshape(size, size, -1).transpose(2, 0, 1)), (
+        "channels by themselves or at once"
+    )
 
 
 @given(st.lists(st.integers(0, 255), min_size=1))
@@ -199,7 +204,9 @@ def test_packed_files_that_were_touched(folder: Path) -> None:
     images, labels, manifest = (folder / name for name in ("images.npy", "labels.npy", "manifest.json"))
     whole = images.read_bytes()
     images.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    refused(folder, r"images\.npy: its SHA-256 is not the recorded one")
+    refused(folder, r"images\.npy: from image 1792 on it is not as recorded: it was changed or is damaged")
+    images.write_bytes(whole + b"x")
+    refused(folder, r"images\.npy: from image")
     images.write_bytes(whole[:-100])
     refused(folder, r"images\.npy: not a whole \.npy file")
     np.save(images, np.zeros((3, 3), np.float32))
@@ -214,8 +221,8 @@ def test_packed_files_that_were_touched(folder: Path) -> None:
     content = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(content | {"n_train": content["n_train"] + 1}))
     refused(folder, r"manifest\.json: its digest is not that of its content")
-    manifest.write_text(json.dumps(content | {"schema": 2}))
-    refused(folder, r"manifest\.json: schema 2")
+    manifest.write_text(json.dumps({key: content[key] for key in content if key != "chunks"} | {"schema": 1}))
+    refused(folder, r"manifest\.json: schema 1, but this version reads 2")
     manifest.write_text("[]")
     refused(folder, r"manifest\.json: schema is missing")
     manifest.unlink()

@@ -58,8 +58,11 @@ def decode_picture(content: bytes, where: str, *, colour: bool | None = None) ->
 
 
 def pixels_of(picture: Pillow.Image) -> NDArray[np.uint8]:
-    """Pixels of a picture of mode L or RGB, uint8 (height, width, 1 or 3)."""
-    return np.asarray(picture).reshape(picture.height, picture.width, -1)
+    """Pixels of a picture of mode L or RGB, uint8 (height, width, 1 or 3); in memory channel by channel, as packed."""
+    planes = np.empty((len(picture.getbands()), picture.height, picture.width), np.uint8)
+    for plane, band in zip(planes, picture.split(), strict=True):
+        plane[...] = np.asarray(band)
+    return planes.transpose(1, 2, 0)
 
 
 def open_picture(content: bytes, where: str) -> Pillow.Image:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +16,15 @@ from numpy.typing import NDArray
 from twinrun.study.errors import InputError
 from twinrun.study.files import digest, read_json, sha256_file
 
-PACKED_SCHEMA = 1
+PACKED_SCHEMA = 2
 IMAGES = "images.npy"
 LABELS = "labels.npy"
 IDS = "ids.csv"
 MANIFEST = "manifest.json"
-_DIGEST_KEYS = ("schema", "classes", "n_train", "n_test", "channel_mean", "channel_std", "files")
+_CHUNK_BYTES = 1 << 22  # of pixels under one digest, at most
+_CHUNK_ROWS = 128
+_PART_BYTES = 1 << 18  # read at a time: what stays in a cache
+_DIGEST_KEYS = ("schema", "classes", "n_train", "n_test", "channel_mean", "channel_std", "chunks", "files")
 _KEYS = (*_DIGEST_KEYS, "task", "channels", "image_size", "params_digest", "digest")
 
 
@@ -46,6 +53,31 @@ def data_digest(manifest: dict[str, Any]) -> str:
     return digest({key: manifest[key] for key in _DIGEST_KEYS})
 
 
+def chunk_rows(row: int) -> int:
+    """How many images of `row` bytes each have one digest together: a matter of their size alone, on every machine."""
+    return max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // row))
+
+
+def chunk_digests(descriptor: int, header: int, row: int, count: int) -> Iterator[str]:
+    """SHA-256 of each chunk of the `count` rows that lie behind the header, both in bytes, of an open file."""
+    for start in range(0, count * row, step := chunk_rows(row) * row):
+        hashed = hashlib.sha256()
+        for part in read_span(descriptor, header + start, header + min(count * row, start + step)):
+            hashed.update(part)
+        yield hashed.hexdigest()
+
+
+def read_span(descriptor: int, start: int, end: int) -> Iterator[memoryview]:
+    """The bytes from `start` to `end` of an open file, in parts, each valid until the next; fewer when it ends."""
+    buffer = memoryview(bytearray(min(_PART_BYTES, max(0, end - start))))
+    while start < end:
+        count = os.preadv(descriptor, [buffer[: end - start]], start)
+        if not count:
+            return
+        yield buffer[:count]
+        start += count
+
+
 def load_packed(folder: Path, params_digest: str) -> Packed:
     """Open the arrays that `twinrun prepare` wrote into `folder`; the images stay on the disk until they are read.
 
@@ -55,12 +87,12 @@ def load_packed(folder: Path, params_digest: str) -> Packed:
     if not (folder / MANIFEST).exists():
         raise InputError(f"{folder / MANIFEST}: no such file: the task is not prepared", _remedy(folder))
     manifest = read_json(folder / MANIFEST)
-    missing = [key for key in _KEYS if key not in manifest] if isinstance(manifest, dict) else list(_KEYS)
-    if missing:
-        raise InputError(f"{folder / MANIFEST}: {missing[0]} is missing in it", _remedy(folder))
-    if manifest["schema"] != PACKED_SCHEMA:
-        message = f"{folder / MANIFEST}: schema {manifest['schema']!r}, but this version reads {PACKED_SCHEMA}"
+    content = manifest if isinstance(manifest, dict) else {}
+    if (schema := content.get("schema", PACKED_SCHEMA)) != PACKED_SCHEMA:
+        message = f"{folder / MANIFEST}: schema {schema!r}, but this version reads {PACKED_SCHEMA}"
         raise InputError(message, _remedy(folder))
+    if missing := [key for key in _KEYS if key not in content]:
+        raise InputError(f"{folder / MANIFEST}: {missing[0]} is missing in it", _remedy(folder))
     if manifest["digest"] != data_digest(manifest):
         raise InputError(f"{folder / MANIFEST}: its digest is not that of its content: it was edited", _remedy(folder))
     if manifest["params_digest"] != params_digest:
@@ -70,16 +102,28 @@ def load_packed(folder: Path, params_digest: str) -> Packed:
     images = _array(folder / IMAGES, np.uint8, (count, channels, size, size))
     labels = _array(folder / LABELS, np.int64, (count,))
     # All of them at every start, at more than a gigabyte a second: a run's record vouches for its data.
-    for name in (IMAGES, LABELS):
-        if sha256_file(folder / name) != manifest["files"][name]:
-            message = f"{folder / name}: its SHA-256 is not the recorded one: it was changed or is damaged"
-            raise InputError(message, _remedy(folder))
+    if sha256_file(folder / LABELS) != manifest["files"][LABELS]:
+        message = f"{folder / LABELS}: its SHA-256 is not the recorded one: it was changed or is damaged"
+        raise InputError(message, _remedy(folder))
+    _check_chunks(folder, images, manifest["chunks"])
     if count and not (labels.min() >= 0 and labels.max() < len(manifest["classes"])):
         raise InputError(f"{folder / LABELS}: a label is outside 0 to {len(manifest['classes']) - 1}", _remedy(folder))
     return Packed(
         images, labels, manifest["n_train"], manifest["n_test"], tuple(manifest["classes"]), channels, size,
         tuple(manifest["channel_mean"]), tuple(manifest["channel_std"]), manifest["digest"], manifest,
     )  # fmt: skip
+
+
+def _check_chunks(folder: Path, images: NDArray[np.uint8], recorded: list[str]) -> None:
+    header, row = images.offset, images[0].nbytes  # type: ignore[attr-defined]  # of a mapped array
+    with (folder / IMAGES).open("rb") as stream:
+        actual = list(chunk_digests(stream.fileno(), header, row, len(images)))
+        extra = os.fstat(stream.fileno()).st_size - header - images.nbytes
+    if actual != recorded or extra:
+        pairs = enumerate(zip_longest(actual, recorded))
+        first = next((number for number, (now, then) in pairs if now != then), len(actual)) * chunk_rows(row)
+        message = f"{folder / IMAGES}: from image {first} on it is not as recorded: it was changed or is damaged"
+        raise InputError(message, _remedy(folder))
 
 
 def _array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:

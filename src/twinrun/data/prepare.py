@@ -151,8 +151,8 @@ def _facts(index: Index, rows: Rows, size: int, packed: Path, folder: Path) -> d
         "channels": rows.channels,
         "channel_mean": [mean for mean, _ in moments],
         "channel_std": [std for _, std in moments],
+        "chunks": rows.chunks,
         "files": {
-            IMAGES: rows.sha256,
             LABELS: sha256_file(_write_labels(index, folder)),
             IDS: sha256_file(_write_ids(index, folder)),
         },
