@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from twinrun.data.packed import data_digest
+from twinrun.data.packed import PACKED_SCHEMA, chunk_digests, data_digest
 from twinrun.study.files import sha256_file, write_json
 from twinrun.study.layout import Layout
 from twinrun.study.params import read_params
@@ -75,10 +75,11 @@ def main() -> None:
         np.save(folder / "labels.npy", rng.integers(0, classes, n_train + n_test))
         (folder / "ids.csv").write_text("index,id,split,label,class,group\n")
         manifest: dict[str, Any] = {
-            "schema": 1, "task": model, "classes": [str(i) for i in range(classes)], "n_train": n_train,
+            "schema": PACKED_SCHEMA, "task": model, "classes": [str(i) for i in range(classes)], "n_train": n_train,
             "n_test": n_test, "channels": channels, "image_size": side, "channel_mean": [0.5] * channels,
             "channel_std": [0.25] * channels, "params_digest": params.data_params_digest(model),
-            "files": {name: sha256_file(folder / name) for name in ("images.npy", "labels.npy", "ids.csv")},
+            "chunks": chunk_digests(folder / "images.npy", channels * side * side, n_train + n_test),
+            "files": {name: sha256_file(folder / name) for name in ("labels.npy", "ids.csv")},
         }  # fmt: skip
         write_json(folder / "manifest.json", manifest | {"digest": data_digest(manifest)})
 

@@ -30,7 +30,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from twinrun.data.packed import data_digest, load_packed
+from twinrun.data.packed import PACKED_SCHEMA, chunk_digests, data_digest, load_packed
 from twinrun.study.files import sha256_file, write_json
 from twinrun.study.flags import flags_for
 from twinrun.study.layout import Layout
@@ -94,10 +94,11 @@ def study(folder: Path, images: int, arguments: argparse.Namespace) -> tuple[Par
     np.save(packed / "labels.npy", rng.integers(0, 10, images + BATCH))
     (packed / "ids.csv").write_text("index,id,split,label,class,group\n")
     manifest: dict[str, Any] = {
-        "schema": 1, "task": "drawn", "classes": [str(i) for i in range(10)], "n_train": images, "n_test": BATCH,
-        "channels": 3, "image_size": 32, "channel_mean": [0.5] * 3, "channel_std": [0.25] * 3,
+        "schema": PACKED_SCHEMA, "task": "drawn", "classes": [str(i) for i in range(10)], "n_train": images,
+        "n_test": BATCH, "channels": 3, "image_size": 32, "channel_mean": [0.5] * 3, "channel_std": [0.25] * 3,
         "params_digest": params.data_params_digest("drawn"),
-        "files": {name: sha256_file(packed / name) for name in ("images.npy", "labels.npy", "ids.csv")},
+        "chunks": chunk_digests(packed / "images.npy", 3 * 32 * 32, images + BATCH),
+        "files": {name: sha256_file(packed / name) for name in ("labels.npy", "ids.csv")},
     }  # fmt: skip
     write_json(packed / "manifest.json", manifest | {"digest": data_digest(manifest)})
     return params, layout

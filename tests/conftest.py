@@ -121,9 +121,6 @@ def write_packed(
     """Packed arrays as `twinrun prepare` leaves them, from (n, channels, size, size) bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "images.npy", images)
-    with (folder / "images.npy").open("rb") as stream:
-        header = os.fstat(stream.fileno()).st_size - images.nbytes
-        chunks = list(chunk_digests(stream.fileno(), header, images[0].nbytes, len(images)))
     np.save(folder / "labels.npy", labels.astype(np.int64))
     rows = "".join(f"{i},x{i},{'train' if i < n_train else 'test'},{y},{classes[y]},g\n" for i, y in enumerate(labels))
     (folder / "ids.csv").write_text("index,id,split,label,class,group\n" + rows)
@@ -135,7 +132,7 @@ def write_packed(
         "n_train": n_train, "n_test": len(labels) - n_train, "groups": {"train": 1, "test": 1},
         "source": {"path": "made by a test", "sha256": None}, "extra": {},
         "params_digest": params_digest or read_params(TINY).data_params_digest(folder.name),
-        "chunks": chunks,
+        "chunks": chunk_digests(folder / "images.npy", images[0].nbytes, len(images)),
         "files": {name: sha256_file(folder / name) for name in ("labels.npy", "ids.csv")},
         "channel_mean": [0.4] * images.shape[1], "channel_std": [0.25] * images.shape[1],
     }  # fmt: skip

@@ -58,13 +58,17 @@ def chunk_rows(row: int) -> int:
     return max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // row))
 
 
-def chunk_digests(descriptor: int, header: int, row: int, count: int) -> Iterator[str]:
-    """SHA-256 of each chunk of the `count` rows that lie behind the header, both in bytes, of an open file."""
-    for start in range(0, count * row, step := chunk_rows(row) * row):
-        hashed = hashlib.sha256()
-        for part in read_span(descriptor, header + start, header + min(count * row, start + step)):
-            hashed.update(part)
-        yield hashed.hexdigest()
+def chunk_digests(path: Path, row: int, count: int) -> list[str]:
+    """SHA-256 of each chunk of the `count` rows of `row` bytes at the end of a file."""
+    digests = []
+    with path.open("rb") as stream:
+        end = os.fstat(stream.fileno()).st_size
+        for start in range(end - count * row, end, step := chunk_rows(row) * row):
+            hashed = hashlib.sha256()
+            for part in read_span(stream.fileno(), start, min(end, start + step)):
+                hashed.update(part)
+            digests.append(hashed.hexdigest())
+    return digests
 
 
 def read_span(descriptor: int, start: int, end: int) -> Iterator[memoryview]:
@@ -115,10 +119,9 @@ def load_packed(folder: Path, params_digest: str) -> Packed:
 
 
 def _check_chunks(folder: Path, images: NDArray[np.uint8], recorded: list[str]) -> None:
-    header, row = images.offset, images[0].nbytes  # type: ignore[attr-defined]  # of a mapped array
-    with (folder / IMAGES).open("rb") as stream:
-        actual = list(chunk_digests(stream.fileno(), header, row, len(images)))
-        extra = os.fstat(stream.fileno()).st_size - header - images.nbytes
+    row = images[0].nbytes
+    actual = chunk_digests(folder / IMAGES, row, len(images))
+    extra = (folder / IMAGES).stat().st_size - images.offset - images.nbytes  # type: ignore[attr-defined]  # is mapped
     if actual != recorded or extra:
         pairs = enumerate(zip_longest(actual, recorded))
         first = next((number for number, (now, then) in pairs if now != then), len(actual)) * chunk_rows(row)

@@ -112,7 +112,7 @@ def pack_images(index: Index, size: int, folder: Path, key: str, *, skip: bool, 
         digests = [finished.sha256 for finished in done]
         if skipped:
             _close_gaps(job, kept)
-            digests = list(chunk_digests(job.images, job.header, row, len(kept)))
+            digests = chunk_digests(folder / IMAGES, row, len(kept))
         os.fsync(images.fileno())
         sums = np.fromfile(folder / MOMENTS, np.int64).reshape(total, channels, 2)[list(kept)]
     return Rows(kept, skipped, sums, channels, digests)
