@@ -32,6 +32,12 @@ mkdir -p logs && [ -w logs ] || fail "$PWD/logs cannot be written: check who own
 
 after=()
 if [ "$tasks" -gt 0 ]; then
+  # sbatch would say "Invalid job array specification"; where SLURM names no limit, it decides.
+  most=$(scontrol show config 2>/dev/null | sed -n 's/^MaxArraySize *= *\([0-9][0-9]*\)$/\1/p') || most=
+  if [ -n "$most" ] && [ "$most" -gt 0 ] && [ "$tasks" -gt "$most" ]; then
+    chunk=$(((tasks * again[1] + most - 1) / most))
+    fail "$tasks array tasks, and SLURM here takes $most (MaxArraySize): twinrun slurm --chunk $chunk puts $chunk runs into each"
+  fi
   array=$(sbatch --parsable slurm/array.sbatch) || fail 'sbatch refused slurm/array.sbatch; nothing was submitted'
   array=${array%%;*} # with more than one cluster, its name comes after
   after=(--dependency="afterany:$array")

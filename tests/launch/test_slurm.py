@@ -295,6 +295,14 @@ def test_submitting_both(odd: Path, tmp_path: Path, cli: Cli, monkeypatch: pytes
         f"sbatch --parsable --dependency=afterany:17 slurm/finish.sbatch in {odd}",
     ]
     calls.unlink()
+    tool(tmp_path / "bin", "scontrol", 'echo "MaxArraySize            = $MOST"')
+    monkeypatch.setenv("MOST", "3")  # for four runs
+    code, _, err = cli("slurm", "--submit")
+    assert (code, calls.exists()) == (2, False)
+    assert "4 array tasks, and SLURM here takes 3 (MaxArraySize): twinrun slurm --chunk 2 puts 2 runs into each" in err
+    assert cli("slurm", "--submit", "--chunk", "2")[0] == 0
+    monkeypatch.setenv("MOST", "4")
+    calls.unlink()
     tool(tmp_path / "bin", "sbatch", f"echo x >>{calls}; [[ $* == *array* ]] && echo 18 || {{ echo no >&2; exit 1; }}")
     code, _, err = cli("slurm", "--submit")
     assert code == 2

@@ -41,13 +41,20 @@ class Names:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def of(self, cells: pd.Categorical[Any]) -> Codes:
-        """The numbers of these cells."""
-        if self._last is None or self._last[0] is not cells.categories:  # runs of one file share their categories
-            numbers = [self.codes.setdefault(name, len(self.codes)) for name in cells.categories]
-            self._last = (cells.categories, np.array(numbers, np.int64))
-        codes: Codes = self._last[1][cells.codes]
-        return codes
+    def of(self, cells: pd.Categorical[Any], rows: NDArray[np.intp]) -> Codes:
+        """The numbers of the cells in these rows."""
+        categories = cells.categories
+        if self._last is None or self._last[0] is not categories:  # many runs share their categories
+            self._last = (categories, np.full(len(categories), -1))
+        numbers: Codes = self._last[1]
+        codes = cells.codes[rows]
+        fresh = np.zeros(len(categories), bool)
+        fresh[codes] = True
+        places = np.flatnonzero(fresh & (numbers < 0))
+        names = categories.to_numpy()[places].tolist()
+        numbers[places] = [self.codes.setdefault(name, len(self.codes)) for name in names]
+        places_of: Codes = numbers[codes]
+        return places_of
 
 
 @dataclass
@@ -63,23 +70,21 @@ class Gathered:
         """Take these rows of a piece, all of one run."""
 
         def cells(role: str) -> pd.Categorical[Any]:
-            return piece.text[columns.names[role][0]].take(rows).remove_unused_categories()
+            return piece.text[columns.names[role][0]]
 
-        whole = len(rows) == len(next(iter(piece.text.values())))
-        example, label = (piece.text[columns.names[role][0]] if whole else cells(role) for role in ("example", "label"))
-        places, labels = self.examples.of(example), self.names.of(label)
+        places, labels = self.examples.of(cells("example"), rows), self.names.of(cells("label"), rows)
         grown = len(self.examples) - len(self.labels)
         self.labels = np.append(self.labels, np.full(grown, -1)) if grown else self.labels
         fresh = self.labels[places] < 0
         self.labels[places[fresh]] = labels[fresh]
         if (other := np.flatnonzero(self.labels[places] != labels)).size:
-            first, known = int(other[0]), {code: name for name, code in self.names.codes.items()}
+            known, row = {code: name for name, code in self.names.codes.items()}, int(rows[other[0]])
             raise InputError(
-                f"{piece.at(int(rows[first]))}: example {example[first]} has the label {label[first]}, and "
-                f"{known[int(self.labels[places[first]])]} in another row",
+                f"{piece.at(row)}: example {cells('example')[row]} has the label {cells('label')[row]}, and "
+                f"{known[int(self.labels[places[other[0]]])]} in another row",
                 "an example has one label; test sets that are not the same are told apart by a column task",
             )
-        values = piece.numbers[rows] if columns.probabilities else self.names.of(cells("prediction"))
+        values = piece.numbers[rows] if columns.probabilities else self.names.of(cells("prediction"), rows)
         self.runs.setdefault(key, []).append((places, values))
 
 

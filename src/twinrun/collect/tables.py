@@ -102,10 +102,11 @@ def pieces(path: Path, columns: Columns) -> Iterator[Piece]:
     """The rows of a table; InputError names the line of a cell that is empty, and what is no number."""
     numbers = [*columns.probabilities, *columns.numbers]
     line, place = 1 if path.suffix == ".parquet" else 2, "row {}" if path.suffix == ".parquet" else "line {}"
+    text: dict[str, pd.Categorical[Any]] = {}
     for frame in (_parquet if path.suffix == ".parquet" else _csv)(path, columns):
         if frame.empty:
             continue
-        text = {name: _names(frame[name]) for name in columns.text}
+        text = {name: _names(frame[name], text.get(name)) for name in columns.text}
         try:
             values = frame[numbers].to_numpy(np.float32 if columns.probabilities else np.float64)
         except (ValueError, TypeError) as error:
@@ -188,12 +189,20 @@ def _parquet(path: Path, columns: Columns) -> Iterator[pd.DataFrame]:
         yield batch.to_pandas()
 
 
-def _names(cells: Any) -> pd.Categorical[Any]:
-    """Cells as text: whole numbers without a decimal point."""
-    categories = pd.Categorical(cells).remove_unused_categories()
-    names = [plain_name(value) for value in categories.categories]
+def _names(cells: Any, before: pd.Categorical[Any] | None = None) -> pd.Categorical[Any]:
+    """Cells as text: whole numbers without a decimal point; with the categories of `before` where they are the same."""
+    column = pd.Categorical(cells)
+    codes, categories = column.codes, column.categories
+    used = np.zeros(len(categories) + 1, bool)  # the last one: of what is empty
+    used[codes] = True
+    if not used[:-1].all():
+        column = column.remove_unused_categories()
+        codes, categories = column.codes, column.categories
+    if before is not None and len(categories) == len(before.categories) and categories.equals(before.categories):
+        return pd.Categorical.from_codes(codes, dtype=before.dtype)
+    names = [plain_name(value) for value in categories]
     order = {name: place for place, name in enumerate(dict.fromkeys(names))}
-    codes = np.array([*(order[name] for name in names), -1])[categories.codes]  # `1` and `1.0` are one name
+    codes = np.array([*(order[name] for name in names), -1])[codes]  # `1` and `1.0` are one name
     return pd.Categorical.from_codes(codes, pd.Index(list(order), dtype=object))
 
 

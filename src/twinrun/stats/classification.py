@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 
 class Metrics(NamedTuple):
@@ -34,24 +33,28 @@ def classification_metrics(
     auc = loss = None
     if probabilities is not None:
         with np.errstate(divide="ignore"):
-            logs = np.log(probabilities.astype(np.float64))
-        scores = {1: logs[:, 1] - logs[:, 0]} if classes == 2 else {c: logs[:, c] for c in range(classes)}
+            true = np.log(probabilities[np.arange(len(labels)), labels].astype(np.float64))
+            if classes == 2:  # by the logit, for confident probabilities are all 1
+                logs = np.log(probabilities.astype(np.float64))
+                scores: dict[int, NDArray[np.floating]] = {1: logs[:, 1] - logs[:, 0]}
+            else:
+                scores = dict(enumerate(np.ascontiguousarray(probabilities.T)))
         parts = [auc_score(score, labels == c) for c, score in scores.items()]
         auc = None if None in parts else math.fsum(part for part in parts if part is not None) / len(parts)
-        mean = -float(logs[np.arange(len(labels)), labels].mean())
+        mean = -float(true.mean())
         loss = mean if math.isfinite(mean) else None  # the true class had a probability of 0
     return Metrics(int(right.sum()) / len(labels), f1, auc, loss)
 
 
-def auc_score(scores: NDArray[np.float64], actual: NDArray[np.bool_]) -> float | None:
+def auc_score(scores: NDArray[np.floating], actual: NDArray[np.bool_]) -> float | None:
     """Area under the ROC curve, Mann-Whitney's U over n1 n0, ties half; None when one class is absent.
 
     >>> auc_score(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
     0.875
     """
-    positive = int(actual.sum())
-    negative = len(actual) - positive
-    if not positive or not negative:
+    positive, negative = scores[actual], np.sort(scores[~actual])
+    if not len(positive) or not len(negative):
         return None
-    u = float(rankdata(scores)[actual].sum()) - positive * (positive + 1) / 2
-    return u / (positive * negative)
+    positive.sort()  # in order, they are found several times as fast
+    doubled = sum(int(np.searchsorted(negative, positive, side).sum()) for side in ("left", "right"))
+    return doubled / (2 * len(positive) * len(negative))
