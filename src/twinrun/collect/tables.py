@@ -160,6 +160,7 @@ def _csv(path: Path, columns: Columns) -> Iterator[pd.DataFrame]:
             yield from pd.read_csv(
                 path, dtype=kinds, chunksize=ROWS, index_col=False, encoding="utf-8-sig",
                 keep_default_na=False, na_values=[""], skipinitialspace=True, skip_blank_lines=False,
+                low_memory=False,  # else each piece is put together of many, whose categories are united each time
                 **({} if columns.probabilities else EXACT),
             )  # fmt: skip
     except (ValueError, pd.errors.ParserWarning, OSError, EOFError) as error:

@@ -21,11 +21,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
+from pydantic import BaseModel
 
 from twinrun.data.example import Image, Index
 from twinrun.data.packed import IMAGES, chunk_digests, chunk_rows, read_span
-from twinrun.study.errors import DamagedError, InputError, OutOfMemoryError, ResourceError
-from twinrun.study.files import read_json, write_json
+from twinrun.study.documents import read_document
+from twinrun.study.errors import DamagedError, InputError, MismatchError, OutOfMemoryError, ResourceError
+from twinrun.study.files import write_json
 
 Progress = Callable[[int, int], None]
 PROGRESS = "progress.json"
@@ -71,6 +73,13 @@ class _Done:
 
     sha256: str
     failed: list[tuple[int, str]]
+
+
+class _Note(BaseModel):
+    """How far a packing is."""
+
+    key: str
+    chunks: list[tuple[str, list[tuple[int, str]]]]
 
 
 _job: _Job
@@ -131,11 +140,15 @@ def _first(index: Index, size: int, skip: bool) -> Image:
 
 def _resume(folder: Path, key: str, job: _Job, header: bytes) -> list[_Done]:
     """The first chunks as a killed run noted them; whether they still are so, the processes will see."""
-    done = []
+    done: list[_Done] = []
     if (folder / PROGRESS).exists():
-        note = read_json(folder / PROGRESS)
-        if isinstance(note, dict) and note.get("key") == key:
-            done = [_Done(sha256, [(place, reason) for place, reason in failed]) for sha256, failed in note["chunks"]]
+        try:
+            note = read_document(folder / PROGRESS, _Note, "the note of a packing", "")
+            done = [_Done(sha256, failed) for sha256, failed in note.chunks if note.key == key]
+        except ResourceError:
+            raise
+        except (InputError, MismatchError):
+            done = []  # a note that is damaged is as good as none
     if not done:
         os.ftruncate(job.images, 0)
         os.ftruncate(job.moments, 0)

@@ -52,7 +52,7 @@ def load_checkpoint(path: Path, identity: str, model: nn.Module, optimizer: Opti
             facts = json.loads((file.metadata() or {})["progress"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         progress = Progress(**facts, weights=_below(tensors, "weights/"))
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError, OSError):
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError, RecursionError):
         return None
     if progress.identity != identity:
         return None
@@ -85,9 +85,9 @@ def peek_checkpoint(path: Path) -> dict[str, Any]:
     """The facts of a checkpoint (`identity`, `epoch`, `rows`, ...) without its tensors; empty when there is none."""
     try:
         with safe_open(path, framework="pt") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {})["progress"])
-            return facts
-    except (SafetensorError, json.JSONDecodeError, KeyError, OSError):
+            facts = json.loads((file.metadata() or {})["progress"])
+            return facts if isinstance(facts, dict) else {}
+    except (SafetensorError, ValueError, KeyError, OSError, RecursionError):
         return {}
 
 
