@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from twinrun.study.errors import MismatchError
+from twinrun.study.files import DAMAGED_ARRAY
 from twinrun.study.layout import CURVE, CURVE_COLUMNS, PREDICTIONS, WEIGHTS
 
 Floats = NDArray[np.float32]
@@ -76,7 +76,7 @@ def read_predictions(folder: Path) -> tuple[Floats, NDArray[np.int64]]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             probabilities, labels = arrays["probabilities"], arrays["labels"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, *DAMAGED_ARRAY) as error:
         raise MismatchError(f"{path}: not the arrays probabilities and labels ({error})") from error
     if probabilities.dtype != np.float32 or probabilities.ndim != 2 or labels.dtype != np.int64:
         raise MismatchError(f"{path}: probabilities are float32 (n, classes), labels int64 (n,)")
@@ -95,7 +95,7 @@ def read_features(folder: Path) -> Floats | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             features: Floats | None = arrays.get("features")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, *DAMAGED_ARRAY) as error:
         raise MismatchError(f"{path}: cannot be read ({error})") from error
     if features is not None and (features.dtype != np.float32 or features.ndim != 2):
         raise MismatchError(f"{path}: features are float32 (images, features)")

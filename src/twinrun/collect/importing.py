@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from twinrun.collect.cells import write_csv
 from twinrun.collect.collect import COLLECTED
 from twinrun.collect.gathered import Gathered, Key, checked_probabilities, classes_of, keys_of, require_each_once
-from twinrun.collect.schema import COLLECTED_SCHEMA, METRICS, TwinsResult
+from twinrun.collect.schema import COLLECTED_SCHEMA, METRICS, read_twins
 from twinrun.collect.study_arrays import written_rows
 from twinrun.collect.tables import FORMATS, Columns, Piece, columns_of, npz_pieces, pieces
 from twinrun.stats.classification import classification_metrics
 from twinrun.stats.samples import Progress, silent
-from twinrun.study.documents import read_document
 from twinrun.study.errors import InputError
 from twinrun.study.files import read_json, sha256_file, write_json
 from twinrun.study.folders import replaced_folder
@@ -41,9 +40,7 @@ class Source:
 
 def twins_sources(folder: Path, pattern: str | None) -> list[Source]:
     """The file of each twin in a folder of `twinrun twins` that `pattern` names; InputError for none, or several."""
-    twins = read_document(
-        folder / "twins.json", TwinsResult, "a result of `twinrun twins`", "run `twinrun twins` again"
-    )
+    twins = read_twins(folder)
     if pattern is None:
         raise InputError(f"{folder}: which file has the predictions of a twin?", "such as --predictions out/test.csv")
     sources = []

@@ -14,7 +14,7 @@ from twinrun.collect.cells import EXACT, unquote
 from twinrun.collect.schema import COLLECTED_SCHEMA, METRICS, StudyInfo
 from twinrun.study.documents import checked
 from twinrun.study.errors import InputError, MismatchError
-from twinrun.study.files import read_json
+from twinrun.study.files import DAMAGED_ARRAY, read_json
 
 AGAIN = "it is damaged or not complete: run `twinrun collect` (or `twinrun import`) again"
 RESULT_COLUMNS = (
@@ -141,10 +141,10 @@ def read_array(path: Path) -> NDArray[Any]:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", AGAIN) from error
-    except (ValueError, OSError, EOFError):
+    except (OSError, *DAMAGED_ARRAY):
         # An empty array cannot be mapped; it can be read.
         try:
             array = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+        except (OSError, *DAMAGED_ARRAY) as error:
             raise MismatchError(f"{path}: not a whole numpy array ({error})", AGAIN) from error
     return array

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from twinrun.stats import churn as predictions
 from twinrun.study.errors import InputError, MismatchError
-from twinrun.study.files import explain_os_error
+from twinrun.study.files import DAMAGED_ARRAY, explain_os_error
 
 TOP_IMAGES = 10  # of each task
 LARGEST = 128  # pixels: larger images are made smaller by averaging whole blocks
@@ -57,7 +57,7 @@ def pictures(images: Path, first: int, places: list[int]) -> NDArray[np.uint8]:
         raise InputError(f"{images}: no such file", again) from error
     except OSError as error:
         raise explain_os_error(error, images) from error
-    except ValueError as error:
+    except DAMAGED_ARRAY as error:
         raise MismatchError(f"{images}: not a whole numpy array ({error})", again) from error
     if packed.ndim != 4 or packed.dtype != np.uint8 or len(packed) < first + max(places, default=-1) + 1:
         raise MismatchError(f"{images}: not the packed images of this task", again)

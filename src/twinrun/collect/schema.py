@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from twinrun.study.documents import read_document
 from twinrun.study.records import Sha256
 
 COLLECTED_SCHEMA = 1
@@ -41,6 +43,14 @@ class TaskParams(_Block):
     model: dict[str, Any] = {}
 
 
+class LayerInfo(_Block):
+    """A tensor outside the head."""
+
+    name: str
+    shape: list[int]
+    recorded: Annotated[int, Field(ge=0)]  # coordinates; all of them, or a sample
+
+
 class TaskInfo(_Block):
     """The test set of a task, and what was recorded of its runs."""
 
@@ -52,7 +62,7 @@ class TaskInfo(_Block):
     remarks: list[str] = []
     head_epochs: list[int] = []  # checkpoints in heads.npy
     head_size: int = 0
-    layers: list[dict[str, Any]] = []
+    layers: list[LayerInfo] = []
     layer_rows: list[int] = []
     features_shape: list[int] | None = None
     flipping: list[int] | None = None  # places of the images in flipping.npy
@@ -125,8 +135,22 @@ class TwinOfResult(_Block):
     folder: str
 
 
+class MetricOfResult(_Block):
+    """One number over the twins, by the twin's name."""
+
+    name: str
+    values: dict[str, float]
+
+
 class TwinsResult(_Block):
-    """twins.json, as far as an import needs it."""
+    """twins.json, as far as an import or a comparison needs it."""
 
     arm: str
+    metrics: list[MetricOfResult] = []
     twins: Annotated[list[TwinOfResult], Field(min_length=1)]
+
+
+def read_twins(folder: Path) -> TwinsResult:
+    """What a folder of `twinrun twins` holds; InputError or MismatchError where it is none."""
+    path = folder / "twins.json"
+    return read_document(path, TwinsResult, "a result of `twinrun twins`", "run `twinrun twins` again")

@@ -6,7 +6,6 @@ import csv
 import gzip
 import re
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from twinrun.collect.cells import EXACT
 from twinrun.study.errors import InputError
-from twinrun.study.files import explain_os_error
+from twinrun.study.files import DAMAGED_ARRAY, explain_os_error
 
 FACTORS = ("task", "model", "seed", "arm", "run")  # what tells runs apart
 ROLES = (*FACTORS, "example", "label", "prediction")
@@ -279,7 +278,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, *DAMAGED_ARRAY) as error:
         raise InputError(f"{path}: no npz file of plain arrays ({' '.join(str(error).split())[:120]})") from error
 
 

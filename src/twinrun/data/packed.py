@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinrun.study.errors import InputError
-from twinrun.study.files import digest, read_json, sha256_file
+from twinrun.study.files import DAMAGED_ARRAY, digest, read_json, sha256_file
 
 PACKED_SCHEMA = 2
 IMAGES = "images.npy"
@@ -134,7 +134,7 @@ def _array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArr
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", _remedy(path.parent)) from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, *DAMAGED_ARRAY) as error:
         raise InputError(f"{path}: not a whole .npy file: {error}", _remedy(path.parent)) from error
     if array.dtype != np.dtype(dtype) or array.shape != shape:
         wanted = f"{np.dtype(dtype)} {shape}"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from twinrun.collect.artifacts import read_curve
+from twinrun.report.index import read_index
 from twinrun.study.errors import IncompleteError, MismatchError, TwinrunError
-from twinrun.study.files import read_json, sha256_file
+from twinrun.study.files import sha256_file
 from twinrun.study.grid import Run
 from twinrun.study.layout import CURVE_COLUMNS, RECORD, Layout
 from twinrun.study.params import Params
@@ -128,22 +129,19 @@ def read_analysis(layout: Layout) -> Analysis:
     index_path = layout.analysis / "analysis.json"
     if not index_path.is_file():
         return Analysis("")
-    index = read_json(index_path)
-    try:
-        tables, figures = (
-            tuple(
-                Shown(
-                    entry["name"],
-                    " ".join(part for part in (entry["thesis_name"], entry["title"]) if part),
-                    entry["caption"],
-                    layout.analysis / next(name for name in entry["files"] if name.endswith(suffix)),
-                )
-                for entry in index[kind]
+    index = read_index(index_path)
+    tables, figures = (
+        tuple(
+            Shown(
+                entry["name"],
+                " ".join(part for part in (entry["thesis_name"], entry["title"]) if part),
+                entry["caption"],
+                layout.analysis / next(name for name in entry["files"] if name.endswith(suffix)),
             )
-            for kind, suffix in (("tables", ".csv"), ("figures", ".png"))
+            for entry in index[kind]
         )
-    except (TypeError, KeyError, StopIteration) as error:
-        raise MismatchError(f"{index_path}: not an analysis of this version", "run `twinrun analyze` again") from error
+        for kind, suffix in (("tables", ".csv"), ("figures", ".png"))
+    )
     absent = [entry.path for entry in (*tables, *figures) if not entry.path.is_file()]
     if absent:
         raise MismatchError(f"{absent[0]}: no such file", "run `twinrun analyze` again")

@@ -125,7 +125,7 @@ class _Part:
         self.note = path.with_name(f"{path.name}.json")
         self.validator, self.total = "", 0
         self.joined = False  # whether it is of more than one answer
-        with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+        with suppress(OSError, ValueError, RecursionError, TypeError, KeyError, OverflowError):
             said = json.loads(self.note.read_text())
             if said["url"] == url:
                 self.validator, self.total = str(said["validator"]), int(said["total"])

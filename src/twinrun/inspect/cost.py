@@ -12,15 +12,35 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from twinrun.inspect.ladder import Ladder
+from twinrun.study.documents import checked
 from twinrun.study.errors import IncompleteError, InputError, MismatchError, OutOfMemoryError
 from twinrun.study.files import digest, read_json, write_json
 
 SCHEMA = 3
 Measure = Callable[[str], dict[str, Any]]  # rung -> what `twinrun probe` prints
 Block = AbstractContextManager[Measure]
+
+
+class _Measurement(BaseModel):
+    rung: str
+    step_seconds: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    clock: str
+    fingerprint: str
+    data: str
+    host: dict[str, str | int | float | None]
+    versions: dict[str, str]
+
+
+class _CostFile(BaseModel):
+    """What is kept of the blocks that were measured."""
+
+    identity: str
+    blocks: list[Annotated[list[_Measurement], Field(min_length=1)]]
 
 
 def palindrome(rungs: Sequence[str], block: int) -> list[str]:
@@ -51,7 +71,8 @@ def measure_blocks(
                                "blocks": []}  # fmt: skip
     if path.is_file():
         content = read_json(path)
-        if content.get("identity") != identity:
+        checked(content, path, _CostFile, "measurements of `twinrun cost`", "move it away to measure anew")
+        if content["identity"] != identity:
             raise InputError(f"{path}: measured with other settings or by other code", "move it away to measure anew")
     done: list[Any] = content["blocks"]
     while len(done) < blocks:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from twinrun.collect.study import Study, load_study
+from twinrun.report.index import ANALYSIS_SCHEMA
 from twinrun.report.names import corresponds, positive_words, said
 from twinrun.report.section import Answer, Draft, Section, chosen
 from twinrun.report.sections import (
@@ -42,7 +43,6 @@ from twinrun.stats.samples import Progress, silent
 from twinrun.study.files import write_json
 from twinrun.study.folders import replaced_folder
 
-ANALYSIS_SCHEMA = 4
 # The order of the page. The tables of a section may use those of the sections before it; all else may use every table.
 SECTIONS: tuple[Section, ...] = (
     answers.SECTION,

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twinrun.collect.schema import read_twins
 from twinrun.stats import churn
 from twinrun.stats.intervals import PooledSd
 from twinrun.study.errors import InputError
-from twinrun.study.files import read_json
 
 if TYPE_CHECKING:
     from twinrun.collect.study import Study
@@ -336,16 +336,16 @@ def twins_runs(folders: Sequence[Path], metric: str | None) -> Runs:
     values: dict[str, list[float]] = {}
     arms, name = set(), metric
     for folder in folders:
-        content = read_json(folder / "twins.json")
-        metrics = {entry["name"]: entry["values"] for entry in content.get("metrics", [])}
+        twins = read_twins(folder)
+        metrics = {entry.name: entry.values for entry in twins.metrics}
         if not metrics:
             raise InputError(f"{folder}: its twins have no metric", "run `twinrun twins` with --metric FILE:KEY")
         name = name or (next(iter(metrics)) if len(metrics) == 1 else None)
         if name not in metrics:
             asked = f"no metric {name!r}" if name else "several metrics: name one with --metric"
             raise InputError(f"{folder}: {asked}", f"there are: {', '.join(metrics)}")
-        values[str(folder)] = [float(value) for value in metrics[name].values()]
-        arms.add(content["arm"])
+        values[str(folder)] = list(metrics[name].values())
+        arms.add(twins.arm)
     if len(values) < len(folders):
         raise InputError(f"{folders[0]} is named twice", "a comparison needs two folders")
     note = "twins of one seed: another seed may turn the result round (run `twins --arm all` for the total SD)"

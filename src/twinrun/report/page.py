@@ -14,13 +14,12 @@ from markupsafe import Markup, escape
 
 from twinrun.collect.cells import EXACT, unquote
 from twinrun.collect.study import Study, load_study
-from twinrun.report.build import ANALYSIS_SCHEMA
+from twinrun.report.index import AGAIN, read_index
 from twinrun.report.names import procedural_words
 from twinrun.report.table import Column, cells, columns_shown, markdown_prose, markdown_table, missing, plural
 from twinrun.study.errors import InputError, MismatchError
-from twinrun.study.files import explain_os_error, read_json, write_text
+from twinrun.study.files import explain_os_error, write_text
 
-AGAIN = "run `twinrun analyze` again"
 _CODE, _BOLD = re.compile(r"`([^`]+)`"), re.compile(r"\*\*(.+?)\*\*")
 _LONG = 40  # rows; a longer table is folded
 _FORMS = {"csv": ("CSV", "text/csv"), "tex": ("LaTeX", "application/x-tex"), "svg": ("SVG", "image/svg+xml")}
@@ -71,10 +70,8 @@ def _marked(text: str) -> Markup:
 
 def _read_index(analysis: Path, study: Study) -> dict[str, Any]:
     path = analysis / "analysis.json"
-    index = read_json(path)
-    if not isinstance(index, dict) or index.get("schema") != ANALYSIS_SCHEMA:
-        raise MismatchError(f"{path}: not an analysis of this version", AGAIN)
-    if index.get("study_digest") != study.digest:
+    index = read_index(path)
+    if index["study_digest"] != study.digest:
         raise MismatchError(f"{path}: made from another study than {study.folder}", AGAIN)
     return index
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from twinrun.collect.schema import read_twins
 from twinrun.collect.study import METRIC_LABELS, Study, remarks
 from twinrun.report.evidence import twins_runs
 from twinrun.report.study_sd import StudySd, study_same_seed_sd, study_total_sd
@@ -14,7 +15,6 @@ from twinrun.stats import power
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.power import Needed
 from twinrun.study.errors import IncompleteError, InputError
-from twinrun.study.files import read_json
 
 GIVEN = "given"
 NO_TOTAL = (
@@ -78,7 +78,7 @@ def twins_sources(folder: Path, metric: str | None) -> list[Source]:
         raise InputError(f"{folder} is no folder of `twinrun twins`", "it holds no twins.json")
     runs = twins_runs([folder], metric)
     (values,) = runs.values.values()
-    arm = str(read_json(folder / "twins.json")["arm"])
+    arm = read_twins(folder).arm
     kind = "total" if arm == "all" else "same-seed"
     return [Source(f"{folder}, {runs.metric}", StudySd(kind, PooledSd.of([values]), f"{len(values)} twins, arm {arm}"))]
 

@@ -8,9 +8,12 @@ import json
 import math
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 from twinrun.study.errors import InputError, ResourceError
@@ -32,6 +35,14 @@ def explain_os_error(error: OSError, path: Path | str | None = None) -> Resource
     where = path or error.filename or "a file"
     reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
     return ResourceError(f"{where}: {reason}", hint)
+
+
+# What numpy and zipfile raise at a damaged array: RuntimeError where it is encrypted or packed in another way, the
+# others from a header that is Python source.
+DAMAGED_ARRAY = (
+    ValueError, KeyError, AttributeError, EOFError, RuntimeError, OverflowError, SyntaxError, TokenError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def sha256_bytes(data: bytes) -> str:
