@@ -80,6 +80,26 @@ def test_more_than_two_groups_are_corrected(table: str) -> None:
     assert told["groups"]["sgd"] == [0.9, 0.91, 0.905]
 
 
+def test_each_pair_of_groups_has_the_seeds_that_it_shares(tmp_path: Path) -> None:
+    """A third group with other seeds takes none from the first two."""
+    values = {"a": {1: 0.5, 2: 0.6, 3: 0.7, 4: 0.62}, "b": {4: 0.64, 3: 0.72, 2: 0.63, 1: 0.51}, "c": {4: 0.7, 3: 0.9}}
+    rows = [f"{name},{seed},{value}\n" for name, group in values.items() for seed, value in group.items()]
+    path = tmp_path / "seeds.csv"
+    path.write_text("model,seed,f1\n" + "".join(rows))
+    options = (str(path), "--metric", "f1", "--by", "model", "--pair", "seed", "--json")
+    three, two = json.loads(said(*options)), json.loads(said(str(path), "a", "b", *options[1:]))
+    assert [tuple(pair["n"]) for pair in three["pairs"]] == [(4, 4), (2, 2), (2, 2)]
+    assert three["pairs"][0]["interval"] == two["pairs"][0]["interval"]
+    assert three["pairs"][0]["interval"]["value"] == pytest.approx(np.mean([0.01, 0.03, 0.02, 0.02]))
+    assert three["pairs"][1]["interval"]["value"] == pytest.approx(np.mean([0.2, 0.08]))
+    assert three["keys"]["b"] == ["4", "3", "2", "1"]
+    assert three["notes"] == [
+        "pairs are of the values of seed that both groups have: a and c share 2 of 4, b and c share 2 of 4"
+    ]
+    path.write_text(path.read_text() + "d,9,0.5\n")
+    assert "no seed is in both a and d, so they make no pairs" in refused(*options)
+
+
 def test_columns_of_a_wide_table(tmp_path: Path) -> None:
     (tmp_path / "wide.csv").write_text("seed,a,b\n1,0.5,0.7\n2,0.6,0.8\n3,0.55,0.74\n")
     wide = str(tmp_path / "wide.csv")
@@ -252,7 +272,7 @@ def test_runs_against_a_published_number(table: str) -> None:
     text = said(table, "sgd", "0.93", *BY)
     assert text.startswith("published 0.93 is better than sgd: published 0.93 - sgd = +0.025, 95 % interval +0.0001586")
     assert "(one new run, t)" in text  # 0.005 sqrt(1 + 1/3) 4.303
-    assert "note: the published number is taken for one run with the SD of these" in text
+    assert "note: the published number is taken for one run with the SD of the runs beside it" in text
     assert "0.92 is one run, and more of the other would hardly help" in said(table, "sgd", "0.92", *BY)
 
 
@@ -262,7 +282,9 @@ def test_a_wide_table_may_have_columns_of_unequal_length(tmp_path: Path) -> None
     text = said(str(wide), "a", "b")
     assert "a  n 3" in text
     assert "b  n 2" in text
-    assert "note: 1 of 3 values of seed left out" in said(str(wide), "a", "b", "--pair", "seed")
+    assert "note: pairs are of the values of seed that both groups have: a and b share 2 of 3" in said(
+        str(wide), "a", "b", "--pair", "seed"
+    )
     wide.write_text("seed,a,b\n1,0.5,0.7\n2,,0.8\n3,0.55,0.9\n")
     assert "line 3: a is '', no number" in refused(str(wide), "a", "b")
     assert said(str(wide), "b", "0.9").startswith("cannot tell b and published 0.9 apart")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
@@ -102,7 +103,7 @@ def compare(
                     "and there is no collected/ here whose runs it could name",
                 )
             runs, lines = evidence.study_runs(collected, what, metric)
-    if sequential and min(map(len, runs.values.values())) == 1:
+    if sequential and min(len(at) for pair in combinations(runs.values, 2) for at in runs.compared(*pair)) == 1:
         raise InputError("--sequential with one run", "it is for pairs of runs that are added")
     compared = comparison.compare_runs(
         runs, lines, margin=margin, lower_is_better=lower_is_better, sequential=sequential

@@ -43,6 +43,8 @@ def twins_sources(folder: Path, pattern: str | None) -> list[Source]:
     twins = read_twins(folder)
     if pattern is None:
         raise InputError(f"{folder}: which file has the predictions of a twin?", "such as --predictions out/test.csv")
+    if not twins.twins:
+        raise InputError(f"{folder}: it holds no twins", "run `twinrun twins` again")
     sources = []
     for twin in twins.twins:
         files = [path for path in sorted((folder / twin.folder).glob(pattern)) if path.is_file()]

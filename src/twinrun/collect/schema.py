@@ -147,7 +147,7 @@ class TwinsResult(_Block):
 
     arm: str
     metrics: list[MetricOfResult] = []
-    twins: Annotated[list[TwinOfResult], Field(min_length=1)]
+    twins: list[TwinOfResult] = []
 
 
 def read_twins(folder: Path) -> TwinsResult:

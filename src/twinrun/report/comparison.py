@@ -52,20 +52,20 @@ def compare_runs(
     runs = in_order(runs) if sequential and not runs.paired else runs
     pairs = all_pairs(list(runs.values))
     alpha = 0.05 / len(pairs) if sequential else 0.05
-    comparisons = {
-        (a, b): compare(
-            runs.values[a], runs.values[b], np.random.default_rng(0), paired=runs.paired, margin=margin,
+    comparisons = {}
+    for a, b in pairs:
+        first, second = ([runs.values[n][i] for i in at] for n, at in zip((a, b), runs.compared(a, b), strict=True))
+        comparisons[a, b] = compare(
+            first, second, np.random.default_rng(0), paired=runs.paired, margin=margin,
             higher_is_better=not lower_is_better, sequential=sequential, alpha=alpha,
-        )
-        for a, b in pairs
-    }  # fmt: skip
+        )  # fmt: skip
     over_images = {}
     if not sequential:  # it is for a fixed number of runs
         for a, b in pairs:
             if a in runs.right and b in runs.right:
-                first, second = runs.right[a], runs.right[b]
-                error = two_way_error(first, second, paired=runs.paired)
-                wider = t_interval(error, first.mean(axis=1), second.mean(axis=1), 0.05)
+                right = [runs.right[n][at] for n, at in zip((a, b), runs.compared(a, b), strict=True)]
+                error = two_way_error(*right, paired=runs.paired)
+                wider = t_interval(error, right[0].mean(axis=1), right[1].mean(axis=1), 0.05)
                 over_images[a, b] = _not_within(wider, comparisons[a, b].interval)
     known = holm([None if sequential else item.test.p for item in comparisons.values()])
     return Compared(runs, comparisons, dict(zip(comparisons, known, strict=True)), tuple(lines), over_images)
@@ -196,8 +196,9 @@ def compared_json(compared: Compared) -> dict[str, Any]:
         entry["over_runs_and_images"] = asdict(wider) if wider is not None else None
         pairs.append(entry)
     values = {name: list(group) for name, group in compared.runs.values.items()}
-    return {"metric": compared.runs.metric, "paired": compared.runs.paired, "groups": values, "pairs": pairs,
-            "notes": [*compared.lines, *compared.runs.notes]}  # fmt: skip
+    keys = {name: list(group) for name, group in compared.runs.keys.items()}
+    return {"metric": compared.runs.metric, "paired": compared.runs.paired, "groups": values, "keys": keys,
+            "pairs": pairs, "notes": [*compared.lines, *compared.runs.notes]}  # fmt: skip
 
 
 def json_text(content: Any) -> str:

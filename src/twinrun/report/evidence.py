@@ -8,13 +8,13 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twinrun.collect.schema import read_twins
 from twinrun.stats import churn
 from twinrun.stats.intervals import PooledSd
 from twinrun.study.errors import InputError
@@ -27,7 +27,7 @@ MOST_GROUPS = 10  # all pairs of more are a flood
 
 @dataclass(frozen=True)
 class Runs:
-    """The values of each group by name; with `paired`, values at one place belong together.
+    """The values of each group by name; with `paired`, those with one key in `keys` belong together, else by place.
 
     `right` is (runs, images) for each group in the order of its values: whether, or how often, an image is right.
     `floor` is the SD of identical runs.
@@ -37,9 +37,22 @@ class Runs:
     metric: str
     paired: bool = False
     pair_name: str = ""
+    keys: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of each value; empty: pairs by place, or none
     notes: tuple[str, ...] = ()
     right: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     floor: PooledSd | None = None
+
+    def compared(self, a: str, b: str) -> tuple[list[int], list[int]]:
+        """The places of the values of two groups that are compared: all, or with keys those that both groups have.
+
+        >>> Runs({}, "f1", True, "seed", {"a": ["1", "2", "3"], "b": ["3", "2"]}).compared("a", "b")
+        ([1, 2], [1, 0])
+        """
+        if not self.keys:
+            return list(range(len(self.values[a]))), list(range(len(self.values[b])))
+        theirs = {key: place for place, key in enumerate(self.keys[b])}
+        both = [(place, theirs[key]) for place, key in enumerate(self.keys[a]) if key in theirs]
+        return [place for place, _ in both], [place for _, place in both]
 
     @property
     def lower_is_better(self) -> bool:
@@ -71,7 +84,10 @@ def with_published(runs: Runs, numbers: Sequence[str]) -> Runs:
         return runs
     if runs.paired:
         raise InputError(f"--pair with the published number {numbers[0]}", "it has no partner: leave --pair out")
-    note = "the published number is taken for one run with the SD of these; a mean of several would be known better"
+    note = (
+        "the published number is taken for one run with the SD of the runs beside it; "
+        "a mean of several would be known better"
+    )
     values = {**runs.values, f"published {numbers[0]}": [float(numbers[0])]}
     return replace(runs, values=values, notes=(*runs.notes, note))
 
@@ -153,19 +169,21 @@ def _few(names: Sequence[str]) -> str:
 
 
 def paired_runs(keyed: Mapping[str, Mapping[str, float]], metric: str, pair: str) -> Runs:
-    """Groups whose runs of one key are pairs; keys that some group lacks are left out, with a note.
+    """Groups whose runs of one key are pairs. Two groups are compared in the keys that both have; a note says so.
 
     >>> paired_runs({"a": {"1": 0.5, "2": 0.6}, "b": {"2": 0.7}}, "f1", "seed").notes
-    ('1 of 2 values of seed left out: not in every group',)
+    ('pairs are of the values of seed that both groups have: a and b share 1 of 2',)
     """
-    keys = list(dict.fromkeys(key for group in keyed.values() for key in group))
-    kept = [key for key in keys if all(key in group for group in keyed.values())]
-    if not kept:
-        raise InputError(f"no {pair} is in every group, so there are no pairs", f"leave --pair {pair} out")
-    left = len(keys) - len(kept)
-    alone = "; name two groups to have all of theirs" if len(keyed) > 2 else ""
-    notes = (f"{left} of {len(keys)} values of {pair} left out: not in every group{alone}",) if left else ()
-    return Runs({name: [group[key] for key in kept] for name, group in keyed.items()}, metric, True, pair, notes)
+    shared = []
+    for a, b in combinations(keyed, 2):
+        common, either = len(keyed[a].keys() & keyed[b].keys()), len(keyed[a].keys() | keyed[b].keys())
+        if not common:
+            raise InputError(f"no {pair} is in both {a} and {b}, so they make no pairs", f"leave --pair {pair} out")
+        if common < either:
+            shared.append(f"{a} and {b} share {common} of {either}")
+    notes = (f"pairs are of the values of {pair} that both groups have: {', '.join(shared)}",) if shared else ()
+    values = {name: list(group.values()) for name, group in keyed.items()}
+    return Runs(values, metric, True, pair, {name: list(group) for name, group in keyed.items()}, notes)
 
 
 def in_order(runs: Runs) -> Runs:
@@ -175,7 +193,7 @@ def in_order(runs: Runs) -> Runs:
     note = f"{left} run{'' if left == 1 else 's'} left out: without a partner in order"
     order = "pairs are made in the order of the runs; --pair makes them by a column"
     notes = (*runs.notes, order, *((note,) if left else ()))
-    return Runs({k: v[:shortest] for k, v in runs.values.items()}, runs.metric, True, "their order", notes)
+    return Runs({k: v[:shortest] for k, v in runs.values.items()}, runs.metric, True, "their order", notes=notes)
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -287,8 +305,8 @@ def runs_of(study: Study, names: Sequence[str], metric: str | None = None) -> tu
         predicted = {name: _predicted(study, name, part) for name, part in rows.items()}
         lines += _churn_words(study, predicted)
         if metric == "accuracy":
-            by_seed = None if arm == "all" or min(map(len, seeds.values())) == 1 else runs.paired
-            right = {name: _right(predicted[name] == labels[0], rows[name], by_seed, rows) for name in names}
+            by_seed = arm != "all" and min(map(len, seeds.values())) > 1
+            right = {name: _right(predicted[name] == labels[0], rows[name], by_seed) for name in names}
             runs = replace(runs, right=right)
     return with_published(runs, published), lines
 
@@ -301,16 +319,12 @@ def _predicted(study: Any, name: str, rows: Any) -> NDArray[np.integer]:
     return np.stack([churn.predicted_classes(run).astype(small) for run in stream])
 
 
-def _right(right: NDArray[np.bool_], rows: Any, by_seed: bool | None, sets: Mapping[str, Any]) -> NDArray[np.float64]:
-    """How often each image is right, (values, images), a row for each value of `Runs.values`.
-
-    `by_seed`: a value is the mean of a seed's runs, True for those seeds alone that every set has; None: one a run.
-    """
-    if by_seed is None:
+def _right(right: NDArray[np.bool_], rows: Any, by_seed: bool) -> NDArray[np.float64]:
+    """How often each image is right, (values, images), a row for each value of `Runs.values`: a seed, or a run."""
+    if not by_seed:
         return right.astype(np.float64)
-    own, common = rows["seed"].to_numpy(), set.intersection(*(set(part["seed"]) for part in sets.values()))
-    kept = [seed for seed in dict.fromkeys(own) if not by_seed or seed in common]
-    return np.stack([right[own == seed].mean(axis=0) for seed in kept])
+    seeds = rows["seed"].to_numpy()
+    return np.stack([right[seeds == seed].mean(axis=0) for seed in dict.fromkeys(seeds)])
 
 
 def _churn_words(study: Any, predicted: Mapping[str, NDArray[np.integer]]) -> list[str]:
@@ -333,6 +347,8 @@ def _churn_words(study: Any, predicted: Mapping[str, NDArray[np.integer]]) -> li
 
 def twins_runs(folders: Sequence[Path], metric: str | None) -> Runs:
     """One metric of the twins in two folders or more of `twinrun twins`."""
+    from twinrun.collect.schema import read_twins  # for twins alone
+
     values: dict[str, list[float]] = {}
     arms, name = set(), metric
     for folder in folders:
