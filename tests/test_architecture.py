@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "inspect": {"study", "data", "training", "collect"},
     "twins": {"study", "training", "inspect", "stats"},
     "launch": {"study", "data"},
-    "export": {"study", "collect"},
+    "export": {"study", "collect", "report"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 USES_TORCH = {"training", "inspect"}
