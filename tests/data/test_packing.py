@@ -190,7 +190,7 @@ def test_a_killed_run_goes_on(killed: Path, tmp_path: Path, monkeypatch: pytest.
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["t", "u"]
 
 
-@pytest.mark.parametrize("what", ["rows", "end", "image", "params"])
+@pytest.mark.parametrize("what", ["rows", "end", "image", "params", "note"])
 def test_what_does_not_fit_is_done_again(
     what: str, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +205,9 @@ def test_what_does_not_fit_is_done_again(
         again = 80 - 4 * 2
     elif what == "image":
         shutil.copyfile(tmp_path / "tree/D/CD/7002-0.jpg", tmp_path / "tree/D/CD/7001-0.jpg")
+    elif what == "note":
+        note = json.loads((killed / "progress.json").read_text())
+        (killed / "progress.json").write_text(json.dumps(note | {"chunks": 4}))
     log = count_loads(monkeypatch, tmp_path)
     data = block(size=16) if what == "params" else block()
     manifest = prepare("t", data, tmp_path, tmp_path / "out/t")
