@@ -193,7 +193,6 @@ def main() -> None:
             reference = contents(study, command.exact)
             assert reference, f"{name} made nothing of {command.exact}"
             chance = random.Random(f"{name} {arguments.seed}")
-            rows = []
             for number in range(1, arguments.kills + 1):
                 clear(study, command.makes)
                 moment, group = chance.uniform(0, 1.05) * duration, number % 2 == 0
@@ -211,24 +210,13 @@ def main() -> None:
                 tries = give(study, command.words)
                 said = verdict(study, name, reference, before)
                 passed &= said == "same"
-                row = (
-                    name,
-                    arguments.seed,
-                    number,
-                    group,
-                    f"{moment:.2f}",
-                    f"{duration:.2f}",
-                    tries,
-                    len(before),
-                    said,
-                )
-                rows.append(row)
+                seconds = (f"{moment:.2f}", f"{duration:.2f}")
+                row = (name, arguments.seed, number, group, *seconds, tries, len(before), said)
                 print(*row, flush=True)
-            if arguments.out:
-                fresh = not arguments.out.exists()
-                with arguments.out.open("a", newline="") as stream:
-                    writer = csv.writer(stream, lineterminator="\n")
-                    writer.writerows([COLUMNS, *rows] if fresh else rows)
+                if arguments.out:  # each at once, so that a campaign may be broken off
+                    fresh = not arguments.out.exists()
+                    with arguments.out.open("a", newline="") as stream:
+                        csv.writer(stream, lineterminator="\n").writerows([COLUMNS, row] if fresh else [row])
     sys.exit(not passed)
 
 
