@@ -307,6 +307,15 @@ def test_many_groups_are_no_flood(tmp_path: Path) -> None:
     assert said(str(tmp_path / "runs.csv"), "m1", "m3", *BY).startswith("cannot tell m1 and m3 apart")
 
 
+def test_names_that_the_font_lacks_are_in_the_caption(tmp_path: Path) -> None:
+    cat = "\N{CJK UNIFIED IDEOGRAPH-732B}"
+    (tmp_path / "runs.csv").write_text(f"model,f1\n{cat},0.5\n{cat},0.6\n$a$ b$,0.7\n$a$ b$,0.8\n")
+    drawn = draw(compare_runs(table_runs(tmp_path / "runs.csv", (), metric="f1", by="model", pair=None)))
+    above, below = ([label.get_text() for label in axes.get_yticklabels()] for axes in drawn.figure.axes)
+    assert (above, below) == (["group 1", "$a$ b$"], ["$a$ b$\n- group 1"])
+    assert f"group 1 is {cat}" in drawn.caption
+
+
 def test_the_page_shows_runs_differences_and_the_noise_floor(table: str, tmp_path: Path) -> None:
     runs = table_runs(Path(table), ["sgd", "adam"], metric="f1", by="model", pair=None)
     right = {name: np.tile([1.0, 0.0, 1.0], (3, 1)) for name in runs.values}

@@ -43,6 +43,7 @@ def draw(compared: Compared) -> Drawn:
     groups, pairs = compared.runs.values, list(compared.comparisons)
     margin = next((item.equivalence.margin for item in compared.comparisons.values() if item.equivalence), None)
     floor = compared.runs.floor.gap_of_two() if compared.runs.floor else 0.0
+    names = {name: drawing.drawable(_short(name), f"group {place}") for place, name in enumerate(groups, 1)}
     heights = [0.5 + 0.32 * len(groups), 0.5 + 0.32 * len(pairs)]
     with drawing.style():
         figure, ((runs,), (gaps,)) = drawing.new_figure(1.0 + sum(heights), 2, 1, height_ratios=heights)
@@ -50,8 +51,8 @@ def draw(compared: Compared) -> Drawn:
             # In five lines, so that equal values show.
             runs.plot(values, place + 0.06 * (np.arange(len(values)) % 5 - 2), marker, color=color, alpha=0.7)
             runs.plot([np.mean(values)] * 2, [place - 0.32, place + 0.32], color="black", linewidth=1.2)
-        runs.set_yticks(range(len(groups)), [_short(name) for name in groups])
-        runs.set_xlabel(compared.runs.metric or "value")
+        runs.set_yticks(range(len(groups)), list(names.values()))
+        runs.set_xlabel(drawing.drawable(compared.runs.metric, "value") or "value")
         if floor:
             gaps.axvspan(-floor, floor, color="#dddddd", linewidth=0)
         gaps.axvline(0, color="black", linewidth=0.8)
@@ -65,18 +66,20 @@ def draw(compared: Compared) -> Drawn:
                 gaps.plot([interval.low, interval.high], [place, place], color=drawing.BLUE, linewidth=1.6)
             if interval.value is not None:
                 gaps.plot(interval.value, place, "o", color=drawing.BLUE, markersize=5)
-        gaps.set_yticks(range(len(pairs)), [f"{_short(b)}\n- {_short(a)}" for a, b in pairs])
+        gaps.set_yticks(range(len(pairs)), [f"{names[b]}\n- {names[a]}" for a, b in pairs])
         gaps.set_xlabel("difference")
         for axes, count in ((runs, len(groups)), (gaps, len(pairs))):
             axes.set_ylim(count - 0.5, -0.5)
             axes.grid(False, axis="y")
             axes.grid(True, axis="x")
             axes.locator_params(axis="x", nbins=5)  # more would touch, and the last be cut
+    undrawn = [f"{shown} is {name}" for name, shown in names.items() if shown != _short(name)]
     parts = [
         "Above, a dot a run; the line is their mean. Below, the difference with its 95 % interval",
         " (light: on other test images, too)" if compared.over_images else "",
         "; grey: what two identical runs stay within 95 % of the time" if floor else "",
         "; dashed: the margin" if margin else "",
+        f"; {', '.join(undrawn)}" if undrawn else "",
     ]
     sizes = ", ".join(f"{name} n {len(values)}" for name, values in groups.items())
     alt = f"Dots of runs ({sizes}) above differences with intervals: {'; '.join(sentences(compared)[: len(pairs)])}."
