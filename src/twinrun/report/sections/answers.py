@@ -160,7 +160,7 @@ def identical_runs(draft: Draft) -> Answer:
     ]
     scale = (
         f"\N{MINUS SIGN}{in_points(limit)}",
-        f"a dot a run, from its {'optimizer' if everything else 'cell'}'s mean",
+        f"a dot a run, from its {study.setting_word if everything else 'cell'}'s mean",
         f"+{in_points(limit)} points",
     )
     drawn = tuple(rows) if first.pooled.value else ()

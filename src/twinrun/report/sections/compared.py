@@ -23,8 +23,8 @@ NEEDS = (
     "`nd_3` with several seeds, in `params.yaml`"
 )
 COLUMNS = (
-    Column("question", "What", "", "models: tasks on the same data; recipes: optimizers of one task"),
-    Column("on", "On", "", "what both have in common: the optimizer of the models, the task of the recipes"),
+    Column("question", "What", "", "models: tasks on the same data; else what differs within a task"),
+    Column("on", "On", "", "what both have in common: the optimizer, or the task"),
     Column("a", "A", "", "the first"),
     Column("b", "B", "", "the second"),
     METRIC,
@@ -91,7 +91,8 @@ class Pairs:
                 families.append(Family("models", OPTIMIZER_LABELS[optimizer], names))
         for task in study.tasks if len(study.optimizers) > 1 else ():
             names = {f"{task}/{name}": OPTIMIZER_LABELS[name] for name in study.optimizers}
-            families.append(Family("recipes", study.title(task), names))
+            recipes = f"{study.setting_word}s" if study.imported else "recipes"
+            families.append(Family(recipes, study.title(task), names))
         return families
 
     @cached_property
@@ -117,13 +118,17 @@ def tables(draft: Draft) -> list[Table]:
     """A row a pair."""
     pairs = Pairs(draft.study)
     margin = draft.study.assumptions.equivalence_margin_points
+    every = (
+        "Every pair of tasks on the same data (models), with each optimizer, and of optimizers (recipes), on each task"
+    )
+    if draft.study.imported:
+        every = f"Every pair of {draft.study.setting_word}s, on each task"
     table = Table(
         name="compared",
         title="What was compared",
         caption=(
-            "Every pair of tasks on the same data (models), with each optimizer, and of optimizers (recipes), on each "
-            "task. Runs of the arm all are the values, where there are any: two independent groups, by Welch's t. Else "
-            "the mean of each seed's nd runs is one value, paired by seed, by paired t. 95 % interval of the "
+            f"{every}. Runs of the arm all are the values, where there are any: two independent groups, by Welch's t. "
+            "Else the mean of each seed's nd runs is one value, paired by seed, by paired t. 95 % interval of the "
             "difference; a better and a worse must stand after Holm's correction over the pairs of one question; "
             f"equivalent: TOST with the margin of {margin:g} points (params: analysis.equivalence_margin_points). "
             "`twinrun compare` says the same of any two sets, with more tests."

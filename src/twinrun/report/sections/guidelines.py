@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from twinrun.report.names import METRIC_LABELS, noise_kinds
+from twinrun.report.names import METRIC_LABELS, noise_kinds, said
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.study_sd import StudySd, study_same_seed_sd, study_total_sd
 from twinrun.report.table import in_points, plural
@@ -36,7 +36,10 @@ def guidelines(draft: Draft) -> list[Guideline]:
 
 def sentences(draft: Draft) -> list[str]:
     """Advice, ground and rule of each."""
-    lines = [f"**{guideline.advice}** {guideline.ground} Rule: {guideline.rule}." for guideline in guidelines(draft)]
+    lines = [
+        f"**{guideline.advice}** {said(draft.study, guideline.ground)} Rule: {guideline.rule}."
+        for guideline in guidelines(draft)
+    ]
     return lines or [NONE_DECIDED]
 
 
@@ -107,8 +110,8 @@ def _sd_ground(sd: StudySd) -> str:
         if sd.source.startswith("arm")
         else "Seed or implementation noise: where the variance is"
     )
-    said = sd.said().removesuffix(")")
-    return f'{said[0].upper()}{said[1:]}; table "{table}").'
+    words = sd.said().removesuffix(")")
+    return f'{words[0].upper()}{words[1:]}; table "{table}").'
 
 
 def _churn(draft: Draft, task: str) -> Iterator[Guideline]:
