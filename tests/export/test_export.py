@@ -248,6 +248,19 @@ def test_incomplete_and_damaged_records_are_left_out_by_name(finished: Finished,
     assert not (tmp_path / "new").exists()
 
 
+def test_records_and_folders_of_the_user_are_never_replaced(finished: Finished) -> None:
+    _, layout = finished
+    before = {path: path.read_bytes() for path in (layout.root / "runs").rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"holds curve\.csv, which is not of what is to be written there"):
+        run(finished, "tensorboard", layout.root / "runs")
+    (layout.root / RUN).mkdir(parents=True)
+    (layout.root / RUN / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"holds thesis\.tex"):
+        run(finished, "tensorboard", layout.root)
+    assert (layout.root / RUN / "thesis.tex").read_text() == "years of work"
+    assert before == {path: path.read_bytes() for path in (layout.root / "runs").rglob("*") if path.is_file()}
+
+
 def test_a_record_of_other_params_is_left_out(finished: Finished, tmp_path: Path) -> None:
     params, layout = finished
     content = params.model_dump(by_alias=True)

@@ -88,6 +88,8 @@ def test_a_runner_that_fails_is_reported(study: Layout, cli: Cli) -> None:  # no
     code, _, err = cli("verify", RUN, "--prefix", "false")
     assert code == 3
     assert f"{RUN} (exit 1)" in err
+    code, _, err = cli("verify", RUN, "--prefix", "'a")
+    assert (code, err) == (2, 'twinrun: --prefix "\'a": no command (No closing quotation)\n')
 
 
 def test_data_that_are_not_prepared_are_one_sentence(study: Layout, cli: Cli) -> None:  # noqa: F811

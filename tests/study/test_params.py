@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,10 @@ MISTAKES = {
     ),
     "pretrained without digest": ("width: 0.1}", "pretrained: w.pth}", ["tasks.cuts.model", "pretrained_sha256"]),
     "features too few": ("heads_every: 2", "heads_every: 2, features: 3", ["recipe.features", "4 or more"]),
+    "epochs of 400 digits": ("t_max_epochs: 4", f"t_max_epochs: 1{'0' * 400}", ["schedule.t_max_epochs", "less than"]),
+    "a number of 5,000 digits": ("seeds: [0, 7]", f"seeds: [0, {'7' * 5000}]", ["not valid YAML", "digits"]),
+    "a width beyond any network": ("width: 0.0625", "width: 1.0e+300", ["tasks.shapes.model.width", "or equal to 64"]),
+    "lists without end": ("seeds: [0, 7]", f"seeds: {'[' * 3000}0{']' * 3000}", ["within each other without end"]),
     "not YAML": ("study: tiny", "study: [tiny", ["not valid YAML"]),
 }
 
@@ -114,6 +119,14 @@ def test_params_that_are_no_mapping(content: str, tmp_path: Path) -> None:
     file.write_text(content)
     with pytest.raises(InputError, match="is a mapping with the keys schema, study, grid"):
         read_params(file)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "folder"])
+def test_what_is_no_file_is_refused_and_not_waited_for(kind: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="a folder, a pipe or a device, no file"):
+        read_params(tmp_path / kind)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

@@ -176,6 +176,10 @@ def verify(
 
     if files := check_crate(Path()):
         print(f"{files} files of the crate are as they were packed", file=sys.stderr)
+    try:
+        before = shlex.split(prefix)
+    except ValueError as error:
+        raise InputError(f"--prefix {prefix!r}: no command ({error})") from error
     params = load_params(params_file)
     runs = verifying.select(params, Layout(), ids or [], first=first, replay=replay)
     if not runs:
@@ -193,7 +197,7 @@ def verify(
         gpus=gpus,
         epochs=epochs,
         device=device,
-        prefix=shlex.split(prefix),
+        prefix=before,
     )
     if write_expected:
         verifying.write_expected(Layout(), records)

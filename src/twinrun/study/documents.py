@@ -12,7 +12,7 @@ from twinrun.study.files import read_json
 
 # DVC joins the axis values of a stage's name and drops colliding ones silently: nothing else may be in them.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, lt=2**63)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

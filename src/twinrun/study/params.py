@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -108,12 +109,16 @@ def read_params(path: Path, root: Path = Path()) -> Params:
     Raises InputError naming the file, the key, the value and what is allowed, all mistakes at once.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: a folder, a pipe or a device, no file", "name the params file with --params")
         content = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", "run in the study folder, or name one with --params") from error
     except OSError as error:
         raise explain_os_error(error, path) from error
-    except (YamlError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise InputError(f"{path}: not valid YAML: lists or keys within each other without end") from error
+    except (YamlError, ValueError) as error:  # of text that is no UTF-8, and of numbers of thousands of digits
         said = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
         raise InputError(f"{path}: not valid YAML: {said}") from error
     if not isinstance(content, dict):
@@ -176,5 +181,6 @@ def _sentence(path: Path, item: Any, content: Any) -> str:
         case _:
             detail = item["msg"][0].lower() + item["msg"][1:]
             value = item["input"]
-            got = f"; got {value!r}" if isinstance(value, (str, int, float, bool, type(None))) else ""
+            plain = isinstance(value, (str, int, float, bool, type(None)))
+            got = f"; got {textwrap.shorten(repr(value), 80, placeholder='...')}" if plain else ""
             return f"{where}: {detail}{got}"

@@ -83,7 +83,7 @@ class Sdnet2018(_Source):
 
     reader: Literal["sdnet2018"]
     test_share: Share
-    split_seed: Annotated[int, Field(ge=0)]
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class CbisDdsm(_Source):
@@ -111,7 +111,7 @@ class ImageFolder(_Source):
     fit: Literal["pad", "crop", "stretch"] = "pad"  # of non-square images: black added, the middle cut out, distorted
     group_pattern: str | None = None  # regular expression: what it finds in a file's name stays on one side
     test_share: Share | None = None  # where the images have no split: share of the groups (else of the images)
-    split_seed: Annotated[int, Field(ge=0)] | None = None
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> ImageFolder:
@@ -142,10 +142,10 @@ class Recipe(Block):
     """How a task is trained, whatever the optimizer."""
 
     epochs: Positive
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[int, Field(ge=2, lt=2**31)]
     heads_every: Positive  # epochs between two recorded copies of the head and samples of the other layers
     # Test images whose features (the head's input) are recorded after the last epoch: 0 none, else 4 or more (CKA).
-    features: Annotated[int, Field(ge=0)] = 0
+    features: Annotated[int, Field(ge=0, lt=2**31)] = 0
     # Arms whose runs keep their network after the last epoch. In no digest: a run is the same with it or without.
     keep_model: dict[str, Literal["none", "final"]] = Field(default_factory=dict)
     augment: Augment = Augment()
@@ -171,7 +171,7 @@ class Recipe(Block):
 class _Schedule(Block):
     """In the first `warmup_epochs` the rate rises by lr / (warmup_epochs + 1) an epoch; t is counted after them."""
 
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 class Exponential(_Schedule):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
 
-from twinrun.study.documents import Above, Block
+from twinrun.study.documents import Block
 from twinrun.study.errors import InputError
 from twinrun.study.files import canonical_json, code_digest, digest
 from twinrun.study.layout import Layout
@@ -26,7 +26,7 @@ class ModelSpec(Block):
     factory: Annotated[str, StringConstraints(pattern=r"^models(\.[A-Za-z_]\w*)+:[A-Za-z_]\w*$")] | None = None
     arguments: dict[str, JsonValue] | None = None  # of the factory, or of timm's constructor
     head: str | None = None  # the linear layer that gives the logits; null: the last one
-    width: Above = 1.0  # factor on the channels of every layer; of NAMES only
+    width: Annotated[float, Field(gt=0, le=64)] = 1.0  # factor on the channels of every layer; of NAMES only
     norm_momentum: Annotated[float, Field(gt=0, le=1)] | None = None  # of batch normalization; null: the model's own
     pretrained: str | None = None  # safetensors or torchvision .pth weights, relative to the params file; width 1 only
     pretrained_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")] | None = None  # or its beginning
