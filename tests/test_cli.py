@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -338,3 +339,31 @@ def test_a_program_without_the_two_dashes_is_told_of_them(
     code, _, said = cli(*words)
     assert code == 2
     assert hint in said
+
+
+def test_the_shells_completion_is_installed_and_completes(tmp_path: Path) -> None:
+    program = Path(sys.prefix) / "bin" / "twinrun"
+    script = f"{shlex.quote(str(program))} --install-completion; exit $?"  # the shell that asks is the one that gets it
+    done = subprocess.run(
+        ["bash", "-c", script], env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    question = (
+        f"PATH={shlex.quote(str(program.parent))}:$PATH; . {tmp_path}/.bashrc; COMP_WORDS=(twinrun pla); COMP_CWORD=1; "
+        '_twinrun_completion twinrun; echo "${COMPREPLY[@]}"'
+    )
+    answered = subprocess.run(["bash", "-c", question], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+                              capture_output=True, text=True, check=True)  # fmt: skip
+    assert answered.stdout == "plan\n"
+
+
+def test_what_cannot_be_packed_here_names_the_command(cli: Cli, study: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(study.prepared("shapes"))
+    monkeypatch.setattr(
+        "os.access", lambda path, mode, **_: mode != os.W_OK
+    )  # as in a study that is mounted to be read
+    code, _, said = cli("train", "shapes/sgd/0/det_1", "--out", "elsewhere")
+    assert code == 3
+    assert said.startswith(
+        "twinrun: shapes is not prepared, and the study folder cannot be written\n  `twinrun prepare shapes`"
+    )

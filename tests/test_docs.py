@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import REPOSITORY
+from typer.main import get_command
+
+from twinrun.cli.app import app
 
 
 def test_the_notebook_runs_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,3 +37,66 @@ def test_links_lead_somewhere(page: Path) -> None:
         if anchor:
             heads = re.findall(r"^#+ (.*)$", (page.parent / link).read_text(), re.M)
             assert anchor[1:] in {re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def commands(page: str, section: str) -> list[str]:
+    """The command lines of a section, continued lines joined."""
+    text = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", (REPOSITORY / "docs" / page).read_text(), re.M | re.S)
+    assert text, section
+    lines = re.findall(r"^    (\S.*)$", text[1].replace("\\\n        ", ""), re.M)
+    return [" ".join(line.split()) for line in lines]
+
+
+def test_what_runs_in_a_container_is_run_by_the_engines_as_it_stands() -> None:
+    """`.ci/engines` and `.ci/slurm-proof` take these commands from the pages; others are those of the recipes."""
+    engines, proof = ((REPOSITORY / ".ci" / name).read_text() for name in ("engines", "slurm-proof"))
+    assert '"## One run"' in engines
+    one_run = commands("container.md", "One run")
+    assert [line.split()[0] for line in one_run] == ["mkdir", "docker", "docker"]
+    (flags,) = re.findall(r'docker_run\(\) \{ docker run --rm --label "\$label" (.*) "\$@"; \}', engines)
+    assert all(flags in line for line in [*one_run[1:], *commands("container.md", "A whole study")])
+    for section, count in (("Submit", 3), ("Look", 1), ("What is missing", 1)):
+        assert section in proof
+        assert len(commands("cluster.md", section)) == count
+    recipe = (REPOSITORY / "apptainer.def").read_text()
+    assert all(line in recipe for line in commands("container.md", "In Apptainer")[:2])
+    page = (REPOSITORY / "README.md").read_text().replace("\\\n        ", "")
+    shown = re.findall(r"^    ((?:docker|apptainer) .*?)(?:  +#.*)?$", page, re.M)
+    known = {line for pages in ("container.md", "cluster.md") for line in _all_commands(pages)}
+    assert set(shown) <= known
+
+
+PAGES = [*sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "README.md", REPOSITORY / "ARTIFACT.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_is_shown_exists_with_its_options(page: Path) -> None:
+    text = page.read_text().replace("\\\n", " ")
+    shown = [
+        *re.findall(r"^    (?:\$ )?(.*\btwinrun .*)$", text, re.M),
+        *re.findall(r"`(twinrun [^`]+)`", text.replace("--interrupt`", "--interrupt random`")),
+    ]
+    for line in shown:
+        for part in re.split(r" && |\| ", re.sub(r"\s#.*$", "", line)):
+            program, *words = shlex.split(part.replace("...", ""))
+            if program == "twinrun" and words and not words[0].startswith("-"):
+                parse(get_command(app), words[: words.index("--")] if "--" in words else words)
+
+
+def parse(command: Any, words: list[str]) -> None:
+    """As the command line does it: an unknown command or option is an error."""
+    context = command.context_class(command)
+    if hasattr(command, "commands"):
+        assert words[0] in command.commands, words
+        parse(command.commands[words[0]], words[1:])
+    else:
+        command.make_parser(context).parse_args(list(words))
+
+
+def _all_commands(page: str) -> list[str]:
+    sections = re.findall(r"^## (.*)$", (REPOSITORY / "docs" / page).read_text(), re.M)
+    return [line for section in sections for line in commands(page, section)]
+
+
+def test_readme_is_short_enough_to_be_read() -> None:
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 160

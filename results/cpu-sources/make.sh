@@ -8,3 +8,4 @@ cp "$here/../../studies/sources.yaml" "$study/params.yaml"
 mkdir "$study/data"
 ln -s "$(cd "$here/../../data" && pwd)/sample" "$study/data/sample"
 "$here/../run.sh" "$study" "$here"
+rm "$here/report/index.html" # megabytes that `twinrun analyze` and `twinrun report` make of collected/ in half a minute

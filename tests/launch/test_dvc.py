@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from twinrun.launch import dvc
 from twinrun.study.errors import BusyError, InputError
 
-SAID = """Stage 'prepare@digits' didn't change, skipping
+SAID = """'data.dvc' didn't change, skipping
+Stage 'prepare@digits' didn't change, skipping
 Running stage 'collect':
 > twinrun collect
 collect 9/90
@@ -45,6 +47,25 @@ def test_progress_is_shown_after_a_silence(
     monkeypatch.setattr(dvc, "_SECONDS", 0.0)
     dvc.reproduce(tmp_path)
     assert capsys.readouterr().out == "collect 9/90\ncollect 90/90\n90 runs, all there and of one kind\n"
+
+
+def test_an_interrupt_ends_the_stages_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC ends without them."""
+    script = "sleep 60 & echo $!; trap 'exit 0' TERM; wait"
+    monkeypatch.setattr(dvc, "_command", lambda root, *words: (["bash", "-c", script], None))
+    shown: list[str] = []
+
+    def interrupt(line: str, **_: object) -> None:
+        shown.append(line)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dvc, "print", interrupt, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        dvc.reproduce(tmp_path)
+    end = time.monotonic() + 10
+    while (alive := Path(f"/proc/{shown[0].strip()}/cmdline").exists()) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not alive
 
 
 def test_a_stage_that_fails_is_an_error_with_what_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

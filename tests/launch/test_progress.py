@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from tests.warm.start import REAL
+
+from twinrun.cli.app import main
+from twinrun.launch import heartbeat
 
 COUNTING = (
     "import sys; from twinrun.launch.progress import Progress\n"
@@ -36,3 +42,38 @@ def test_a_closed_pipe_of_the_answer_ends_quietly() -> None:
     )
     assert done.returncode in (0, 1, 141)  # 0 where the whole answer fitted into the pipe before it closed
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("command", "part"), [("audit", ""), ("audit", "1"), ("probe", "")])
+def test_a_long_silence_is_broken(
+    command: str, part: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of a command that a user gave; not of the processes of another, which speaks for them."""
+    said: list[str] = []
+
+    def work() -> None:
+        end = time.monotonic() + (0.05 if part or command == "probe" else 30)
+        while not any(said) and time.monotonic() < end:
+            time.sleep(0.01)
+            said.append(capfd.readouterr().err)
+
+    monkeypatch.setattr(heartbeat, "FIRST_SECONDS", 0.001)
+    monkeypatch.setattr("twinrun.cli.app.app", work)
+    monkeypatch.setattr(sys, "argv", ["twinrun", command])
+    monkeypatch.setenv(heartbeat.PART, part)
+    main()
+    watched = not part and command == "audit"
+    assert bool(re.match(r"twinrun audit: at work for 0 s\n", "".join(said))) == watched, said
+
+
+def test_a_moving_bar_is_sign_enough(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(heartbeat, "FIRST_SECONDS", 0.001)
+    beating = heartbeat.Heartbeat("twinrun twins")
+    heartbeat.moving(1)
+    with beating:
+        time.sleep(0.05)
+        assert capfd.readouterr().err == ""
+        heartbeat.moving(-1)
+        while not (said := capfd.readouterr().err):
+            time.sleep(0.01)
+    assert said.startswith("twinrun twins: at work for 0 s\n")

@@ -141,6 +141,16 @@ def test_two_models_are_judged_by_the_total_sd(tmp_path: Path) -> None:
     assert "seeds and noise together, 1 optimizer" in given.words
 
 
+def test_a_total_sd_below_the_same_seed_sd_is_explained(tmp_path: Path) -> None:
+    study = of(tmp_path, runs=("nd_1", "nd_2"))
+    set_accuracy(study, "nd", [[0.80, 0.82]] * 3)  # seeds that do not differ: MSW 2e-4, of which the total takes half
+    words = answer(study, "difference").words
+    assert "total SD 1.0" in words
+    assert "That it lies below the same-seed SD (1.4 points) is chance, or the seeds tried scatter more" in words
+    set_accuracy(study, "nd", [[0.80, 0.82], [0.84, 0.86], [0.88, 0.90]])
+    assert "is chance" not in answer(study, "difference").words
+
+
 def test_everything_free_counts_before_seeds_and_noise(tmp_path: Path) -> None:
     study = of(tmp_path, runs=("all_1", "all_2", "all_3", "nd_1", "nd_2"))
     set_accuracy(study, "all", [[0.80, 0.81, 0.82]] * 3)

@@ -30,7 +30,8 @@ def study(noise: str = "native", **sds: Any) -> Any:
     return SimpleNamespace(
         tasks=["digits"], optimizers=["sgd"], title=lambda task: "Digits", main_metric=lambda task: "accuracy",
         results=pd.DataFrame({"arm": ["det", "nd"], "noise": ["none", noise]}), groups=groups,
-        settings=lambda task: [setting], setting_word="optimizer", free_arm="nd",
+        settings=lambda task: [setting], setting_word="optimizer", imported=False, free_arm="nd",
+        records=lambda part: True,
     )  # fmt: skip
 
 
@@ -154,3 +155,21 @@ def test_every_sentence_carries_number_table_and_rule() -> None:
             assert re.search(r"\d", one.ground)
             assert re.search(r'tables? "[A-Z]', one.ground)
             assert one.rule.startswith("given when")
+
+
+def test_without_identical_runs_the_rules_work_from_the_arm_all() -> None:
+    """And what needs identical runs says so in a line."""
+    known = study(sd_all=0.01)
+    known.free_arm = "all"
+    changes = {"churn_low": 0.05, "sd_accuracy": 0.01, "ensemble_gain": [0.01, 0.02, 0.01, 0.02, 0.01, 0.02]}
+    of_all = {name: frame.assign(arm="all") for name, frame in frames(**changes).items() if name != "determinism"}
+    tables: Any = {name: SimpleNamespace(frame=frame) for name, frame in of_all.items()}
+    said = section.sentences(Draft(known, tables=tables))
+    assert "report churn beside accuracy" in said[2]
+    assert "Runs of a cell disagree on 10.0 % of the images, at least 5.0 % in every" in said[2]
+    assert '(tables "Churn of runs", "What accuracy hides")' in said[2]
+    assert "average the runs' probabilities" in said[3]
+    assert said[4:] == [
+        "Whether the seed matters or the noise alone needs identical free runs: `nd_1`, `nd_2` and more in `runs` of "
+        "`params.yaml`, with two seeds or more."
+    ]

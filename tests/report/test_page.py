@@ -71,6 +71,14 @@ def test_the_first_screen_has_the_four_answers(browser: Browser, page: Path) -> 
     assert browser.run("document.documentElement.scrollHeight") < 5 * 900, "folded: a few screens"
     browser.show(page, 390)
     assert browser.run("document.documentElement.scrollWidth") == 390
+    bottoms = "[...document.querySelectorAll('header .answer')].map(a => a.getBoundingClientRect().bottom)"
+    assert max(browser.run(bottoms)) <= 844, "on a phone's first screen, too"
+    seen = (
+        "[...document.querySelectorAll('#answer-identical .row:not(.scale)')].filter(r => r.checkVisibility()).length"
+    )
+    assert browser.run(seen) == 1
+    browser.run("document.querySelector('#answer-identical input').click()")
+    assert browser.run(seen) == 3
     sides = browser.run(
         "[...document.querySelectorAll('header .answer')].map(a => [a.getBoundingClientRect().left,"
         " a.getBoundingClientRect().right, a.scrollWidth - a.clientWidth])"

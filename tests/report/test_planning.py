@@ -52,6 +52,10 @@ def test_the_committed_study_needs_126_runs_where_the_same_seed_sd_said_15(commi
     ]
     assert "for two runs of one model only: they differ by less than 1.454 points 95 % of the time" in same_seed
     assert "two models" not in same_seed
+    explained = [line for line in text.splitlines() if "lies below the same-seed SD" in line]
+    assert [line.partition(" is chance")[0] for line in explained] == [
+        "  That it lies below the same-seed SD (2.6 points)"
+    ]
 
 
 def test_what_n_runs_can_show(committed: Study, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return study_of(tmp_path_factory.mktemp("sources"), Synthetic(runs=runs, epochs=2))
 
 
+def test_every_mark_is_within_its_panel(study: Study) -> None:
+    """Panels of a row share their scale, whichever task is drawn first."""
+    draft = Draft(study, tables={"sources": sources_table(study)})
+    (drawn,) = sources.figures(draft)
+    panels = drawn.figure.axes
+    assert len(panels) == 9
+    for axes in panels:
+        assert 0 < axes.dataLim.ymax <= axes.get_ylim()[1]
+
+
 def test_the_values_are_those_of_the_runs(study: Study) -> None:
     frame = sources_table(study).frame
     assert list(frame["source"].unique()) == list(ARMS)

@@ -42,18 +42,23 @@ def test_results_are_not_replaced(run_twins: Twins) -> None:
         lambda: Path("twins/twins.json").write_text("[]"),
     ):
         change()
-        code, said = run_twins("-n 2", command)
+        code, said = run_twins("-n 2 --out twins", command)
         assert code == 2
         assert "twins is there already\n  remove it, or give another folder with --out" in said
         assert Path("twins/twin_2/a").exists()
+    code, said = run_twins("-n 2", command)
+    assert code == 0
+    assert "twins_2/index.html\n" in said
+    assert not Path("twins_2/twin_1/twins").exists(), "former results are no files of the program's"
 
 
 def test_a_bad_call_of_another_program_is_kept(run_twins: Twins) -> None:
     Path("train.py").write_text("open('a', 'w')")
     Path("other.py").write_text("open('b', 'w')")
     assert run_twins("-n 2 --outputs none", [sys.executable, "train.py"])[0] == 2
-    assert run_twins("-n 2", [sys.executable, "other.py"])[0] == 2
+    assert run_twins("-n 2", [sys.executable, "other.py"])[0] == 0
     assert Path("twins/twin_2/a").exists()
+    assert Path("twins_2/twin_2/b").exists()
 
 
 def test_two_calls_at_once_are_told_apart(run_twins: Twins) -> None:

@@ -15,8 +15,11 @@ import pytest
 import yaml
 from tests.conftest import REPOSITORY
 from tests.twins.conftest import Twins, warm
+from tests.twins.test_tracing import START
 
-WITH_TORCH = ("resumable.py",)
+from twinrun.twins.tracing import Program, locate_program
+
+WITH_TORCH = ("resumable.py", "examples/plain_pytorch.py")
 
 
 def sessions(page: str, program: str) -> list[tuple[str, list[str]]]:
@@ -35,11 +38,13 @@ def plain(text: str) -> str:
 def examples(tmp_path: Path) -> Path:
     for name in ("resumable.py", "class_order.py", "test_training.py"):
         shutil.copy(REPOSITORY / "examples" / name, tmp_path)
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("page", "place", "code"), [("twins.md", 0, 4), ("resume.md", 0, 0), ("resume.md", 1, 4), ("notice.md", 0, 0)]
+    ("page", "place", "code"),
+    [("twins.md", 0, 4), ("resume.md", 0, 0), ("resume.md", 1, 4), ("notice.md", 0, 0), ("../README.md", 0, 0)],
 )
 def test_twins_are_shown_as_they_are_answered(
     examples: Path, run_twins: Twins, monkeypatch: pytest.MonkeyPatch, page: str, place: int, code: int
@@ -54,6 +59,22 @@ def test_twins_are_shown_as_they_are_answered(
     said = plain(said.replace(shlex.join(used), shown))
     for piece in pieces:
         assert piece in said
+
+
+def test_the_first_difference_is_shown_as_it_is_answered(tmp_path: Path) -> None:
+    """But for its numbers, which the program draws anew each time."""
+    shutil.copy(REPOSITORY / "examples" / "forgets_numpy.py", tmp_path)
+    # A warm process has the generators of the server that it comes from.
+    start = "import random, numpy; random.seed(); numpy.random.seed(); " + START.replace("train.py", "forgets_numpy.py")
+    said = " ".join(locate_program(Program((sys.executable, "-c", start), tmp_path)).sentences())
+    for page in ("locate.md", "../README.md"):
+        (pieces,) = (shown for command, shown in sessions(page, "twinrun locate --"))
+        for piece in " ".join(pieces).split(", ...)"):
+            assert numberless(piece) in numberless(said)
+
+
+def numberless(text: str) -> str:
+    return re.sub(r"\d[\d.e+]*", "N", plain(text))
 
 
 def test_tests_are_shown_as_they_end(examples: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -85,7 +86,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)  # as ctrl-C: children are stopped, files are put back
     try:
         try:
-            app()
+            with _sign_of_life(sys.argv[1:2]):
+                app()
         finally:
             sys.stdout.flush()
     except TwinrunError as error:
@@ -107,6 +109,22 @@ def main() -> None:
             sys.stdout.flush()
             os._exit(130)  # a cluster stops a container's file system, too: nothing more can be imported from it
         raise
+
+
+# Not what is told to wait and watch, nor the hidden ones, whose errors are read by what started them.
+_WATCHED = {function for commands in DOORS.values() for function in commands} - {status}
+
+
+def _sign_of_life(words: list[str]) -> AbstractContextManager[object]:
+    """A line now and then from a command that says nothing for long; not in a process that another command started."""
+    from twinrun.launch.heartbeat import PART, Heartbeat
+
+    names = {"data", "reanalyze"} | {
+        "import" if function is import_results else function.__name__ for function in _WATCHED
+    }
+    if os.environ.get(PART) or not names.intersection(words):
+        return nullcontext()
+    return Heartbeat(f"twinrun {words[0]}")
 
 
 # What the core leaves out, by the name that is imported.

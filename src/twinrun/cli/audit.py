@@ -81,6 +81,12 @@ def _audit_program(
 
     heard = operations_of(Program(tuple(command), Path(), tuple(link or ()), seconds), steps)
     result = audit_calls(heard.audits[0], heard.torch)
+    bad = sum(finding.level == "bad" for finding in result.findings)
+    kinds = f"{plural(bad, 'kind of call')} that may give other bits from run to run on CUDA"
+    if bad:
+        print(kinds)
+    else:
+        print("none of its operations is documented as one that may give other bits from run to run on CUDA")
     _print(result)
     if out:
         write_json(out, result.facts())
@@ -88,10 +94,8 @@ def _audit_program(
     if result.convolutions:
         where = f"twinrun forecast {out}" if out else "--json FILE.json writes them for twinrun forecast FILE.json"
         print(f"{plural(len(result.convolutions), 'call')} of convolutions, whose algorithms cuDNN chooses: {where}")
-    bad = sum(finding.level == "bad" for finding in result.findings)
     if bad:
-        raise MismatchError(f"{plural(bad, 'kind of call')} may give other bits from run to run on CUDA")
-    print("none of these operations is documented as one that may give other bits from run to run")
+        raise MismatchError(kinds)
 
 
 def _print(result: Audit) -> None:

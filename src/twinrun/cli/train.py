@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from twinrun.cli.options import (
     enter_clean_environment,
     load_params,
 )
-from twinrun.study.errors import InputError
+from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:  # heavy to import
@@ -100,6 +101,9 @@ def train(
     if prepared is None and not Layout().prepared(run.task).exists():  # as in a fresh clone
         from twinrun.cli.data import prepare_one
 
+        if not os.access(Path(), os.W_OK):
+            hint = f"`twinrun prepare {run.task}` where it can, then this command again"
+            raise IncompleteError(f"{run.task} is not prepared, and the study folder cannot be written", hint)
         prepare_one(params, run.task)
     from twinrun.launch.progress import Progress
     from twinrun.study.records import current_code_digest, read_record
@@ -172,7 +176,6 @@ def verify(
     from twinrun.launch import verify as verifying
     from twinrun.launch.processes import places
     from twinrun.launch.status import require_prepared
-    from twinrun.study.errors import IncompleteError
 
     if files := check_crate(Path()):
         print(f"{files} files of the crate are as they were packed", file=sys.stderr)

@@ -64,7 +64,10 @@ def twins(
     link: Annotated[
         list[str] | None, typer.Option(help="Folder or file that twins only read: linked, not copied.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the results; it must not exist.")] = Path("twins"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the results; it must not exist. Default: twins, or twins_2 and so on."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Run a program N times in fresh processes and folders and say whether its twins are identical.
@@ -74,7 +77,7 @@ def twins(
     or a program that writes into the current folder itself.
     """
     from twinrun.twins.metrics import metric_parts
-    from twinrun.twins.running import Plan
+    from twinrun.twins.running import Plan, free_folder
 
     for pattern in outputs or []:
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
@@ -87,6 +90,7 @@ def twins(
         _check_pattern("--metric", wanted, str(name))
     everything = not outputs and not metric
     stop = _interrupt(interrupt, signal, resume, command, arm, count, log=log)
+    out = out or free_folder(Path(), command)
     plan = Plan(command, Path(), out, outputs or [], link or [], seconds, load, share_caches, stop)
     log = (everything and not stop) if log is None else log
     with _says_what_is_left(out):
@@ -110,7 +114,7 @@ def _says_what_is_left(out: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if any(path.is_dir() for path in out.glob("twin_*")):
-            print(f"twinrun: the twins so far are in {out}: remove it before the same command", file=sys.stderr)
+            print(f"twinrun: the twins so far are in {out}", file=sys.stderr)
         raise
 
 

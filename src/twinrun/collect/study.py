@@ -17,7 +17,7 @@ from twinrun.collect.schema import METRICS as METRICS
 from twinrun.collect.study_arrays import StudyArrays
 from twinrun.stats import describe
 from twinrun.stats.samples import UNDEFINED, Estimate, Sample
-from twinrun.study.errors import MismatchError
+from twinrun.study.errors import MismatchError, plural
 from twinrun.study.files import digest
 from twinrun.study.schema import Analysis
 
@@ -118,7 +118,7 @@ class Group:
         if not len(self.places):
             reasons.append(f"no {self.arm} runs in this study")
         elif self.n < wanted:
-            reasons.append(f"{self.n} complete {self.arm} run{'' if self.n == 1 else 's'}, {wanted} needed")
+            reasons.append(f"{plural(self.n, 'complete run')} of the arm {self.arm}: it takes {wanted}")
         return remarks(*reasons, undefined_metric(metric, self.values(metric)) if metric else "")
 
 

@@ -6,13 +6,15 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+from twinrun.launch.heartbeat import said as said_something
 from twinrun.launch.status import Watch
 from twinrun.study.errors import BusyError, IncompleteError, InputError, TwinrunError
 from twinrun.study.files import write_bytes
@@ -94,7 +96,7 @@ def bring_sample(root: Path, source: str) -> None:
 
 # What DVC says of itself while it works, and nobody can act on.
 _OWN_WORDS = re.compile(
-    r"Stage '.*' didn't change, skipping|Verifying data sources|Running stage|> |Generating lock|Updating lock|"
+    r"(?:Stage )?'.*' didn't change, skipping|Verifying data sources|Running stage|> |Generating lock|Updating lock|"
     r"To track the changes|To enable auto staging|\tgit add|\tdvc config|Use `dvc push`|WARNING: .* is empty|\s*$"
 )
 _PROGRESS = re.compile(r"\w+ \d+/\d+$")  # of launch.progress, in a pipe
@@ -116,6 +118,7 @@ def reproduce(root: Path) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        process_group=0,  # which ends with its stages: DVC leaves them at work when it is ended
     ) as process:
         try:
             for line in process.stdout or ():
@@ -124,8 +127,10 @@ def reproduce(root: Path) -> None:
                     continue
                 shown = time.monotonic()
                 print(line, end="", flush=True)
+                said_something()
         except BaseException:
-            process.terminate()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             raise
     if process.returncode:
         raise _failed("repro", "".join(said), _HINT, _WAIT)

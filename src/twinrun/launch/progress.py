@@ -9,6 +9,7 @@ from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Any
 
+from twinrun.launch.heartbeat import FIRST_SECONDS, moving, said, silent_seconds
 from twinrun.launch.status import count
 from twinrun.study.grid import Run
 
@@ -17,6 +18,7 @@ def say(text: str) -> None:
     """A line of progress on stderr; where that is closed, full or gone the line is lost, and the work goes on."""
     if sys.stderr is None:  # closed: print would take stdout in its place
         return
+    said()
     with suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
 
@@ -37,6 +39,7 @@ class Progress:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Bar(*columns, console=Console(stderr=True))
             self._bar.start()
+            moving(1)
             self._task = self._bar.add_task(self.title, total=self.total)
         return self
 
@@ -45,6 +48,7 @@ class Progress:
     ) -> None:
         if self._bar:
             self._bar.stop()
+            moving(-1)
 
     def advance(self, message: str) -> None:
         """Note that a step is done; `message` says which, or how it went."""
@@ -55,11 +59,11 @@ class Progress:
             say(f"{self.title} {self.done}/{self.total} {message}")
 
     def update(self, done: int, total: int) -> None:
-        """For work that counts by itself; plain output gets a line every tenth of the way."""
-        before, self.done, self.total = self.done, done, total
+        """For work that counts by itself; plain output gets a line now and then, and the last one."""
+        self.done, self.total = done, total
         if self._bar:
             self._bar.update(self._task, completed=done, total=total)
-        elif done == total or before * 10 // max(total, 1) != done * 10 // max(total, 1):
+        elif done == total or silent_seconds() > FIRST_SECONDS:
             say(f"{self.title} {done}/{total}")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from twinrun.launch.heartbeat import PART
 from twinrun.launch.worker_server import READY
 from twinrun.study.params import Params
 from twinrun.study.pins import clean_environment
@@ -102,7 +103,7 @@ class Workers:
             process = subprocess.Popen(
                 command,
                 cwd=self.root,
-                env=clean_environment() | dict(variables),
+                env=clean_environment() | {PART: "1"} | dict(variables),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -130,7 +131,7 @@ class _Server:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "twinrun.launch.worker_server", str(theirs.fileno()), *modules],
                 cwd=root,
-                env=clean_environment(),
+                env=clean_environment() | {PART: "1"},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

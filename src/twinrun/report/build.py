@@ -141,15 +141,14 @@ def _add_tables(draft: Draft, section: Section) -> list[Table]:
         )
         for table in section.tables(draft)
     ]
-    if study.imported:
-        tables = [replace(table, columns=tuple(_called(study, column) for column in table.columns)) for table in tables]
+    tables = [replace(table, columns=tuple(_called(study, column) for column in table.columns)) for table in tables]
     draft.tables |= {table.name: table for table in tables}
     return tables
 
 
 def _called(study: Study, column: Column) -> Column:
-    """The column by the name that its factor has in an import."""
-    if column.name == "optimizer":
+    """The column by the name that its factor has in an import, and its runs where none are identical."""
+    if study.imported and column.name == "optimizer":
         return column._replace(label=study.setting_word.capitalize(), meaning="as in the imported table", words={})
     if study.free_arm == "all":
         meaning = column.meaning.replace("nd runs", "runs")

@@ -95,15 +95,14 @@ def free_runs(study: Study) -> str:
 
 
 def said(study: Study, text: str) -> str:
-    """A caption or title in the words of an imported study: its factors, no identical runs where it has none."""
-    if not study.imported:
-        return text
-    word = study.setting_word
-    text = re.sub(r"\boptimizer(s?)\b", rf"{word}\1", text)
-    text = re.sub(r"\bOptimizer(s?)\b", rf"{word.capitalize()}\1", text)
+    """A caption or title in the study's words: the factors of an import, no identical runs where there are none."""
+    if study.imported:
+        word = study.setting_word
+        text = re.sub(r"\boptimizer(s?)\b", rf"{word}\1", text)
+        text = re.sub(r"\bOptimizer(s?)\b", rf"{word.capitalize()}\1", text)
     if study.free_arm == "all":
         text = re.sub(r"\bidentical runs\b", "runs", text.replace(" nd: no runs.", ""))
-        text = re.sub(r"\b(nd )?twins\b", "runs", text)
+        text = re.sub(r"\b(nd runs|(nd )?twins)\b", "runs", text)
     return text
 
 

@@ -101,7 +101,7 @@ def _section(section: dict[str, Any], tables: dict[str, Any], figures: dict[str,
     """A section with its entries apart from those that are shown at the end, and how many of both."""
     shown = [tables[name] for name in section["tables"] if name in tables]
     drawn = [figures[name] for name in section["figures"]]
-    moved = [entry for entry in (*shown, *drawn) if _of_thesis(entry)]
+    moved = sorted((entry for entry in (*shown, *drawn) if _of_thesis(entry)), key=_thesis_order)
     kept = [[entry for entry in entries if entry not in moved] for entries in (shown, drawn)]
     filled = sum(entry["filled"] for entry in kept[0])
     counts = [plural(number, noun) for number, noun in ((filled, "table"), (len(kept[1]), "figure")) if number]

@@ -10,7 +10,7 @@ from pathlib import Path
 from twinrun.collect.schema import read_twins
 from twinrun.collect.study import METRIC_LABELS, Study, remarks
 from twinrun.report.evidence import twins_runs
-from twinrun.report.study_sd import StudySd, study_same_seed_sd, study_total_sd
+from twinrun.report.study_sd import StudySd, inverted, study_same_seed_sd, study_total_sd
 from twinrun.stats import power
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.power import Needed
@@ -44,6 +44,7 @@ class Source:
     title: str
     sd: StudySd
     unit: str = ""
+    remark: str = ""  # why a total SD is below the same-seed SD
 
     @property
     def heading(self) -> str:
@@ -61,7 +62,8 @@ def study_sources(study: Study) -> list[Source]:
         title = f"{study.title(task)}, {METRIC_LABELS[metric]}"
         for sd in (study_total_sd(study, task, metric), study_same_seed_sd(study, task, metric)):
             pooled = PooledSd(100 * sd.pooled.value, sd.pooled.df)
-            sources.append(Source(title, replace(sd, pooled=pooled), "points"))
+            remark = inverted(study, task, metric) if sd.kind == "total" else ""
+            sources.append(Source(title, replace(sd, pooled=pooled), "points", remark))
     return sources
 
 
@@ -167,6 +169,7 @@ def _block(source: Source, wanted: Wanted) -> list[str]:
     if sd.kind == "same-seed":
         gap = " ".join(filter(None, (f"{sd.pooled.gap_of_two():.4g}", source.unit)))
         lines.append(f"  for two runs of one model only: they differ by less than {gap} 95 % of the time (t)")
+    lines += [f"  {source.remark}"] if source.remark else []
     width = max((len(words) for words, _ in rows), default=0)
     heads = [" ".join(filter(None, (f"SD {value:.4g}", source.unit))) for value in columns]
     cell = max(map(len, heads)) + 2

@@ -61,3 +61,14 @@ def study_same_seed_sd(study: Study, task: str, metric: str) -> StudySd:
     identical = [values for group in study.groups("nd", task=task) if (values := group.known(metric)).size > 1]
     source = f"arm nd, {plural(len(identical), 'cell')}" if identical else "no cell with two nd runs"
     return StudySd("same-seed", PooledSd.of(identical), source)
+
+
+def inverted(study: Study, task: str, metric: str) -> str:
+    """Why the total SD is below the same-seed SD, where it is; empty elsewhere."""
+    total, same = (find(study, task, metric).pooled for find in (study_total_sd, study_same_seed_sd))
+    if not (total.df and same.df and total.value < same.value):
+        return ""
+    return (
+        f"That it lies below the same-seed SD ({in_points(same.value)} points) is chance, or the seeds tried "
+        "scatter more than most: more freedom cannot bring runs closer on average. Go by the larger."
+    )

@@ -23,7 +23,7 @@ def files_below(root: Path, skipped: Sequence[Path] = ()) -> Iterator[Path]:
     left_out = {path.resolve() for path in skipped}
     for folder, names, files in os.walk(root):
         here = Path(folder)
-        if "twins.json" in files and here != root:
+        if {"twins.json", "twin_1.log"}.intersection(files) and here != root:
             names.clear()  # results of former twins
             continue
         names[:] = sorted(name for name in names if name not in SKIPPED and (here / name).resolve() not in left_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import shutil
@@ -80,8 +81,8 @@ def run_twins(
     Some are interrupted only when the uninterrupted ones before them have ended well and are `alike`.
     Raises InputError when the results' folder exists, the command cannot be started or too much would be copied.
     """
-    if plan.out.exists():
-        _require_replaceable(plan)
+    if plan.out.exists() and not _replaceable(plan.out, plan.command):
+        raise InputError(f"{plan.out} is there already", "remove it, or give another folder with --out")
     stale = folders.old_outputs(plan.root, plan.outputs, plan.command)
     names = folders.plan_copy(plan.root, plan.linked, stale, plan.out)
     twins: list[Twin] = []
@@ -97,23 +98,24 @@ def run_twins(
     return twins
 
 
-def _require_replaceable(plan: Plan) -> None:
-    """InputError unless nothing in the results' folder is worth keeping, as after a misspelt call."""
-    refused = InputError(f"{plan.out} is there already", "remove it, or give another folder with --out")
-    if not plan.out.is_dir() or foreign_content(plan.out, _OURS):
-        raise refused
-    if not (plan.out / "twins.json").exists():
-        if any(path.is_dir() for path in plan.out.glob("twin_*")):
-            raise refused
-        return
+def free_folder(root: Path, command: Sequence[str]) -> Path:
+    """The first of twins, twins_2 and so on below `root` that holds nothing worth keeping."""
+    names = (root / ("twins" if number == 1 else f"twins_{number}") for number in itertools.count(1))
+    return next(out for out in names if not out.exists() or _replaceable(out, command))
+
+
+def _replaceable(out: Path, command: Sequence[str]) -> bool:
+    """Whether nothing in the results' folder is worth keeping, as after a misspelt call."""
+    if not out.is_dir() or foreign_content(out, _OURS):
+        return False
+    if not (out / "twins.json").exists():
+        return not any(path.is_dir() for path in out.glob("twin_*"))
     try:
-        former = read_json(plan.out / "twins.json")
+        former = read_json(out / "twins.json")
         useless = all(twin["problem"] for twin in former["twins"])
-        again = former["verdict"] == "bad input" and former["command"] == list(plan.command)
-    except (TwinrunError, KeyError, TypeError) as error:
-        raise refused from error
-    if not (useless or again):
-        raise refused
+        return useless or (former["verdict"] == "bad input" and former["command"] == list(command))
+    except (TwinrunError, KeyError, TypeError):
+        return False
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from twinrun.collect.study import Group, Study
 from twinrun.report.alike import findings
 from twinrun.report.names import METRIC_LABELS, nd_noise
 from twinrun.report.section import Answer, Draft, Row, Section, image
-from twinrun.report.study_sd import StudySd, study_same_seed_sd, study_total_sd
+from twinrun.report.study_sd import StudySd, inverted, study_same_seed_sd, study_total_sd
 from twinrun.report.table import in_points, plural
 from twinrun.stats.cost import CostEstimate, judge
 from twinrun.stats.intervals import PooledSd
@@ -222,6 +222,8 @@ def real_difference(study: Study) -> Answer:
     narrow = ""
     if first.sd.kind == "same-seed":
         narrow = " Other seeds were not tried and would widen it: this holds for two runs with one seed."
+    elif why := inverted(study, first.task, study.main_metric(first.task)):
+        narrow = f" {why}"
     words = (
         f"of {metric}{_on(study, first.task)}, if each model is one run: 95 % of the time noise alone stays below ("
         f"{first.sd.kind} SD {in_points(first.pooled.value)}, interval {in_points(interval.low)} to "

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from twinrun.report.names import METRIC_LABELS, noise_kinds, said
+from twinrun.report.names import IDENTICAL, METRIC_LABELS, noise_kinds, said
 from twinrun.report.section import Draft, Section, chosen
-from twinrun.report.study_sd import StudySd, study_same_seed_sd, study_total_sd
+from twinrun.report.study_sd import StudySd, inverted, study_same_seed_sd, study_total_sd
 from twinrun.report.table import in_points, plural
 from twinrun.stats.intervals import PooledSd, mean_interval
 from twinrun.stats.power import replicates_for_mean
@@ -36,11 +36,16 @@ def guidelines(draft: Draft) -> list[Guideline]:
 
 def sentences(draft: Draft) -> list[str]:
     """Advice, ground and rule of each."""
+    study = draft.study
     lines = [
-        f"**{guideline.advice}** {said(draft.study, guideline.ground)} Rule: {guideline.rule}."
+        f"**{guideline.advice}** {said(study, guideline.ground)} Rule: {guideline.rule}."
         for guideline in guidelines(draft)
     ]
-    return lines or [NONE_DECIDED]
+    without = study.free_arm == "all" and study.records("weights")
+    return [
+        *(lines or [NONE_DECIDED]),
+        *([f"Whether the seed matters or the noise alone needs {IDENTICAL}."] if without else []),
+    ]
 
 
 def _deterministic(draft: Draft) -> Iterator[Guideline]:
@@ -78,13 +83,14 @@ def _spread(draft: Draft, task: str) -> Iterator[Guideline]:
     metric, title = study.main_metric(task), study.title(task)
     sds = [find(study, task, metric) for find in (study_same_seed_sd, study_total_sd)]
     decided = [sd for sd in sds if sd.pooled.df >= LEAST_FREEDOM and sd.pooled.value > 0]
+    below = f" {why}" if (why := inverted(study, task, metric)) else ""
     of = {"same-seed": "two runs of one model", "total": "two models, with one run of each,"}
     for sd in decided:
         gap = f"{in_points(sd.pooled.gap_of_two())} points of {METRIC_LABELS[metric]}"
         yield Guideline(
             f"{title}: do not take {of[sd.kind]} for different for less than {gap}.",
-            f"{_sd_ground(sd)} t sqrt(2) SD, with t at these degrees of freedom, is what two runs that differ by "
-            "chance alone stay below 95 % of the time, if normal.",
+            f"{_sd_ground(sd)} t sqrt(2) SD, with t at these degrees of freedom, is what two runs that differ "
+            f"by chance alone stay below 95 % of the time, if normal.{below if sd.kind == 'total' else ''}",
             f"given when the pooled {sd.kind} SD has at least {LEAST_FREEDOM} degrees of freedom",
         )
     # A published mean is one over seeds: the total SD where there is one.
@@ -95,10 +101,10 @@ def _spread(draft: Draft, task: str) -> Iterator[Guideline]:
         runs = "runs" if sd.kind == "total" else "runs of one seed"
         if wanted and wanted > 2:
             yield Guideline(
-                f"{title}: train at least {wanted} {runs} to know mean {METRIC_LABELS[metric]} to "
+                f"{title}: train at least {wanted:,} {runs} to know mean {METRIC_LABELS[metric]} to "
                 f"{100 * PRECISION:g} points either way (95 %).",
                 f"{_sd_ground(sd)} The smallest n with t SD / sqrt(n) of at most that; at the ends of the SD's "
-                f"interval {least} and {most}.",
+                f"interval {' and '.join(f'{n:,}' if n else 'no number' for n in (least, most))}.",
                 f"given when the pooled {sd.kind} SD has at least {LEAST_FREEDOM} degrees of freedom, and more than "
                 "two runs are needed",
             )
@@ -117,7 +123,8 @@ def _sd_ground(sd: StudySd) -> str:
 def _churn(draft: Draft, task: str) -> Iterator[Guideline]:
     if "churn" not in draft.tables:
         return
-    cells, spread = (chosen(draft.frame(name), task=task, arm="nd") for name in ("churn", "hidden"))
+    study = draft.study
+    cells, spread = (chosen(draft.frame(name), task=task, arm=study.free_arm) for name in ("churn", "hidden"))
     cells, spread = cells[cells["churn"].notna()], spread[spread["sd_accuracy"].notna()]
     if cells.empty or spread.empty:
         return
@@ -126,9 +133,10 @@ def _churn(draft: Draft, task: str) -> Iterator[Guideline]:
     least = float(cells["churn_low"].min(skipna=False))  # a cell without an interval decides nothing
     if least > 2 * typical:
         yield Guideline(
-            f"{draft.study.title(task)}: report churn beside accuracy: runs of almost equal accuracy name different "
+            f"{study.title(task)}: report churn beside accuracy: runs of almost equal accuracy name different "
             "classes for many images.",
-            f"Identical runs disagree on {100 * cells['churn'].mean():.1f} % of the images, at least "
+            f"{'Runs' if study.free_arm == 'all' else 'Identical runs'} of a cell disagree on "
+            f"{100 * cells['churn'].mean():.1f} % of the images, at least "
             f"{100 * least:.1f} % in every cell's interval, while their accuracies differ by "
             f"{100 * typical:.2f} points on average "
             '(tables "Churn of identical runs", "What accuracy hides").',
@@ -168,7 +176,7 @@ def _seeds(draft: Draft, task: str) -> Iterator[Guideline]:
 def _ensembles(draft: Draft, task: str) -> Iterator[Guideline]:
     if "hidden" not in draft.tables:
         return
-    gains = chosen(draft.frame("hidden"), task=task, arm="nd")["ensemble_gain"].dropna()
+    gains = chosen(draft.frame("hidden"), task=task, arm=draft.study.free_arm)["ensemble_gain"].dropna()
     interval = mean_interval(gains)
     if len(gains) > LEAST_FREEDOM and gains.nunique() > 1 and (interval.low or 0) > 0:
         yield Guideline(

@@ -352,5 +352,11 @@ def sentences(draft: Draft) -> list[str]:
 
 
 SECTION = Section(
-    "layers", "Layers", tables=tables, figures=figures, sentences=sentences, needs="weights", filled_by=TWO_FREE
+    "layers",
+    "Layers",
+    tables=tables,
+    figures=figures,
+    sentences=sentences,
+    needs="weights",
+    filled_by=f"`layers.npy` in `collected/`, which published results may leave out, and {TWO_FREE}",
 )

@@ -98,7 +98,7 @@ def _performance_table(study: Study, task: str) -> Table:
         title=f"{study.title(task)}: deterministic against free runs",
         caption=(
             f"Per metric, optimizer and seed: mean and sample SD (1/(n-1)) of the {nd_phrase(study)}, the value of the "
-            "deterministic run (det), and the difference 100 (det - nd) / nd in percent. Test-set metrics after the "
+            "deterministic run (det), and its difference from that mean in percent of it. Test-set metrics after the "
             f"last epoch, {study.info['tasks'][task]['n_test']} test images; n is the number of runs."
         ),
         columns=PERFORMANCE_COLUMNS,

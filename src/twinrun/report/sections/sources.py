@@ -214,8 +214,8 @@ def figures(draft: Draft) -> list[Drawn]:
                         if not math.isnan(mark["value_low"]):
                             axes.vlines(place, mark["value_low"], mark["value_high"], color=look["color"], linewidth=1)
                         axes.plot(place, mark["value"], color=look["color"], marker=look["marker"], markersize=3.5)
-                axes.set_ylim(bottom=0)
                 axes.set_xticks(range(len(arms)), arms, rotation=90)
+            row[0].set_ylim(bottom=0)  # when all is drawn: it fixes the top, too, which the row shares
         looks = [(OPTIMIZER_LABELS[name], drawing.look(study, name)) for name in study.optimizers]
         handles = [
             Line2D([], [], linestyle="", color=look["color"], marker=look["marker"], label=label)

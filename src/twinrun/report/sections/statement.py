@@ -16,7 +16,7 @@ import numpy as np
 from twinrun.collect.study import Setting, Study
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, nd_noise
 from twinrun.report.section import Draft, Section
-from twinrun.report.study_sd import StudySd, study_same_seed_sd, study_total_sd
+from twinrun.report.study_sd import StudySd, inverted, study_same_seed_sd, study_total_sd
 from twinrun.report.table import plural
 from twinrun.stats import describe
 from twinrun.stats.intervals import mean_interval
@@ -129,6 +129,8 @@ def _robustness(draft: Draft, task: str) -> Iterator[str]:
     ):
         if sd.pooled.df:
             yield f"SD of {metric} over {what}: {_said(sd)}."
+    if why := inverted(study, task, study.main_metric(task)):
+        yield why.replace("That it lies", "That the second lies")
     agreements = [a for group, a in draft.agreements if group.cell.task == task and group.arm == "nd" and a.n > 1]
     if agreements:
         churn, error = (100 * describe.mean([getattr(a, name) for a in agreements]) for name in ("churn", "error"))

@@ -178,7 +178,7 @@ def _paired_row(setting: Setting) -> dict[str, Any]:
     t, ranks = hypothesis.paired_t(gaps), hypothesis.signed_rank(gaps)
     signs = hypothesis.sign_permutation(gaps, generator("signs", setting.task, setting.optimizer, setting.metric))
     least = 2 ** (1 - len(gaps))
-    floor = f"no p of ranks or signs is below {least:.3g} with {len(gaps)} seeds"
+    floor = f"no p of ranks or signs is below {least:.3g} with {plural(len(gaps), 'seed')}"
     return {
         **setting.identity,
         "metric": setting.metric,
