@@ -158,6 +158,20 @@ open("pid", "w").write(str(child.pid))
 """
 
 
+NAMELESS = """
+import os
+os.mkdir(b"d\\xe9")
+open(b"d\\xe9/x\\x1b[2J.csv", "w").write(os.urandom(4).hex())
+"""
+
+
+def test_names_of_outputs_need_not_be_text(twins: Cli, tmp_path: Path) -> None:
+    code, said = twins(NAMELESS, "--out results")
+    assert code == 4, said
+    assert "d?/x?[2J.csv: " in said
+    assert "d?/x?[2J.csv" in (tmp_path / "results" / "index.html").read_text()
+
+
 def test_a_daemon_in_a_session_of_its_own_is_ended_and_named(twins: Cli) -> None:
     _, said = twins(DAEMON, "--metric log:none")
     pid = int(Path("twins/twin_1/pid").read_text())

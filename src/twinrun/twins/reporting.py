@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from twinrun.stats.coverage import coverage_words
+from twinrun.study.errors import plain
 from twinrun.study.files import write_json, write_text
 from twinrun.twins import arms
 from twinrun.twins.comparing import ABSENT, DIFFERENT, SAME, FileResult
@@ -104,7 +105,7 @@ def sentences(result: Result) -> list[str]:
     lines += result.remarks
     loaded = sum(twin.loaded for twin in result.twins)
     lines += [f"{loaded} of {count} twins ran while every core was kept busy"] if loaded else []
-    return [*lines, f"verdict: {_verdict_words(result)}"]
+    return [plain(line) for line in (*lines, f"verdict: {_verdict_words(result)}")]
 
 
 def _file_lines(files: Sequence[FileResult]) -> list[str]:
@@ -221,7 +222,7 @@ def write_result(result: Result) -> Path:
         command=shlex.join(result.plan.command),
         held=coverage_words("SD, chi-square", len(result.twins)),
     )
-    write_text(out / "index.html", page)
+    write_text(out / "index.html", plain(page))  # names of outputs need not be UTF-8
     return out / "index.html"
 
 
