@@ -49,16 +49,17 @@ def test_what_a_resume_forgets_is_named(interrupted: Twins, forgets: str, named:
 
 SIMPLE = """
 import os, signal, sys, time
-word = sys.argv[1]
+word, again = sys.argv[1], os.path.exists("state")
 if word == "ignores": signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if word == "refuses" and os.path.exists("state"): sys.exit("there is an old state")
-if word == "resumes" and os.path.exists("state"): open("state").read()
+if word in ("resumes", "reads") and again: open("state").read()
 if word == "resumes" and "again" in sys.argv: open("how", "w").write("again")
 if word == "late": print("no state yet", flush=True)
 if word == "late": time.sleep(1)
 open("state", "w").write("1")
 print("begun", flush=True)
 for _ in range(0 if word in ("short", "late") else 30): time.sleep(0.02)
+for _ in range(30 if word == "reads" and again else 0): sum(range(1_000_000))
 open("result", "w").write(word if word != "unequal" else os.urandom(4).hex())
 """
 
@@ -86,6 +87,15 @@ def test_programs_that_cannot_be_judged(run_twins: Twins, word: str, options: st
     given, said = run_twins(f"-n 3 {options}", [sys.executable, "train.py", word])
     assert named in said
     assert given == code
+
+
+def test_what_a_second_start_cost_stands_beside_what_a_whole_twin_did(run_twins: Twins) -> None:
+    Path("train.py").write_text(SIMPLE)
+    code, said = run_twins("-n 3 --interrupt log:begun", [sys.executable, "train.py", "reads"])
+    assert code == 0
+    match = re.search(r"went on from state for (\d\.\d) s of processor time \(a whole twin: (\d\.\d) s\)", said)
+    assert match, said
+    assert float(match[1]) > 2 * float(match[2])  # it read its state and began anew, and longer
 
 
 def test_a_second_command_goes_on(run_twins: Twins) -> None:

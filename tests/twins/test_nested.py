@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def compared(first: Any, second: Any) -> Any:
 
 def test_equal_values_pass() -> None:
     for value in (
-        np.arange(6.0).reshape(2, 3), torch.ones(2, 3), torch.tensor(1), np.float32(1), 1, 1.5, "a", b"a", None, True,
+        np.arange(6.0).reshape(2, 3), torch.ones(2, 3), torch.tensor(1), np.float32(1), 1, 1.5, ["a"], b"a", None, True,
         {"a": [np.zeros(0), (1, 2)]}, nn.BatchNorm1d(3), np.array([np.nan]), np.zeros((0, 3)), [], 2**2000,
     ):  # fmt: skip
         twinrun.assert_same_bits(value, value)
@@ -127,6 +128,12 @@ def test_what_has_no_bits_is_a_type_error() -> None:
         twinrun.assert_same_bits({"a": object()}, {"a": object()})
     with pytest.raises(TypeError, match="ndarray"):
         twinrun.assert_same_bits(np.array([{}]), np.array([{}]))
+
+
+@pytest.mark.parametrize("name", ["a.pt", Path("a.pt")])
+def test_the_names_of_files_are_not_taken_for_what_is_in_them(name: object) -> None:
+    with pytest.raises(TypeError, match=r"'a\.pt' is a text, and no file is opened: give tensors"):
+        twinrun.assert_same_bits(name, name)
 
 
 def test_bytes_name_the_first_offset() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -273,3 +274,18 @@ def test_a_self_test_passes_over_what_has_no_bits(twins: Cli) -> None:
     code, said = twins(script, "--self-test")
     assert code == 0
     assert "self-test: one changed bit seen in 0 of 0 files" in said
+
+
+def test_an_order_that_follows_the_file_system_is_named(twins: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:  # lists the newest first, whatever the names are
+        monkeypatch.chdir(name)
+        Path("data").mkdir()
+        for label in "abc":
+            (Path("data") / label).write_text(label)
+        code, said = twins("import os; open('out.txt', 'w').write(str(os.listdir('data')))")
+        assert code == 4
+        assert "the file system lists its folder, data in another order for twin 2: does the program sort" in said
+        code, said = twins("import os; open('out.txt', 'w').write(str(sorted(os.listdir('data'))))", "--out again")
+        assert code == 0
+        assert "lists" not in said
+        monkeypatch.undo()

@@ -12,6 +12,7 @@ from tests.warm.start import REAL
 from twinrun.inspect.program_audit import audit_calls, step_of_audit
 from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.files import write_json
+from twinrun.twins.costing import REGION
 from twinrun.twins.tracing import Located, Program, locate_program, operations_of
 
 # A warm process has torch already: what Python itself would have run at the start is run here.
@@ -45,13 +46,19 @@ class Turned(torch.autograd.Function):
     def backward(ctx, gradient):
         return gradient * ctx.factor, None
 
+shift = [0.0]
+@torch.library.custom_op("mine::shifted", mutates_args=())
+def shifted(x: torch.Tensor) -> torch.Tensor:
+    return x + shift[0]
+shifted.register_autograd(lambda ctx, gradient: gradient)
+
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.first, self.scaled, self.drop, self.last = nn.Linear(6, 5), Scaled(), nn.Dropout(0.2), nn.Linear(5, 3)
         self.back = 1.0
     def forward(self, x):
-        return self.last(self.drop(self.scaled(Turned.apply(self.first(x), self.back)).relu()))
+        return self.last(self.drop(shifted(self.scaled(Turned.apply(self.first(x), self.back)).relu())))
 
 net = Net()
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
@@ -203,10 +210,12 @@ for inputs, targets in torch.utils.data.DataLoader(Rows(), batch_size=2, num_wor
     [
         ("x.numpy()[2, 3] = numpy.nextafter(x.numpy()[2, 3], 9)", (4, "data", "(draw)", "", "input 0 of Net")),
         ("y.numpy()[1] = 0", (4, "data", "aten.nll_loss_forward.default", "(outside of modules)", "target")),
-        ("net.scaled.factor = 1 + 1e-6", (4, "forward", "aten.mul.Tensor", "scaled", "output 0")),
-        ("net.back = 1 + 1e-6", (4, "backward", "aten.mul.Tensor", "", "output 0")),
+        ("shift[0] = 1e-3", (4, "forward", "mine.shifted.default", "", "output 0")),
+        ("net.scaled.factor = 1 + 1e-6",
+         (4, "forward", "aten.mul.Tensor", "scaled", "number other (1.0 against 1.000001)")),
+        ("net.back = 1 + 1e-6", (4, "backward", "aten.mul.Tensor", "", "number other (1.0 against 1.000001)")),
         ("optimizer.param_groups[0]['lr'] = 0.2",
-         (4, "optimizer", "aten.add_.Tensor", "(outside of modules)", "parameter first.weight")),
+         (4, "optimizer", "aten.add_.Tensor", "(outside of modules)", "number alpha (-0.1 against -0.2)")),
         ("torch.manual_seed(1)", (4, "draws", "aten.bernoulli_.float", "drop", "state of torch's generator (cpu)")),
     ],
 )  # fmt: skip
@@ -217,9 +226,21 @@ def test_a_planted_difference_is_named(planted: str, expected: tuple[int, str, s
 @pytest.mark.parametrize(
     ("program", "optimizer", "expected"),
     [
-        (GAN, "Adam, optimizer 2", (6, "forward", "aten.mul.Tensor", "(outside of modules)", "output 0")),
-        (ACCUMULATED, "AdamW", (2, "forward", "aten.div.Tensor", "(outside of modules)", "output 0")),
-        (LIGHTNING, "SGD", (5, "forward", "aten.mul.Tensor", "(outside of modules)", "output 0")),
+        (
+            GAN,
+            "Adam, optimizer 2",
+            (6, "forward", "aten.mul.Tensor", "(outside of modules)", "number other (1.0 against 1.5)"),
+        ),
+        (
+            ACCUMULATED,
+            "AdamW",
+            (2, "forward", "aten.div.Tensor", "(outside of modules)", "number other (4 against 4.1)"),
+        ),
+        (
+            LIGHTNING,
+            "SGD",
+            (5, "forward", "aten.mul.Tensor", "(outside of modules)", "number other (1.0 against 1.001)"),
+        ),
         (WORKERS, "SGD", (3, "data", "(draw)", "", "input 0 of Linear")),
     ],
     ids=["two optimizers", "bf16 and accumulation", "Lightning", "workers of a loader"],
@@ -236,7 +257,7 @@ def test_programs_of_other_shapes(
 def test_noise_that_moves_is_followed_to_its_operation(tmp_path: Path) -> None:
     found = located(tmp_path, NOISY)
     step, *rest = first(found)
-    assert rest == ["forward", "aten.mul.Tensor", "(outside of modules)", "output 0"]
+    assert rest == ["forward", "aten.mul.Tensor", "(outside of modules)", "number other (1.001 against 1.0)"]
     assert 2 <= step <= 7
 
 
@@ -330,7 +351,7 @@ for step in range(1, 1000):
 def test_an_audit_names_operations_of_the_programs_own_steps(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(AUDITED)
     heard = operations_of(Program((sys.executable, "-c", START), tmp_path), 2)
-    found = audit_calls(heard.audits[0], heard.torch)
+    found = audit_calls(heard.reports[0], heard.torch)
     assert {(f.level, f.phase, f.operation, f.module) for f in found.findings} == {
         ("bad", "backward", "aten._adaptive_avg_pool2d_backward.default", "pool"),
         ("note", "forward", "aten._scaled_dot_product_flash_attention_for_cpu.default", ""),
@@ -359,4 +380,27 @@ def test_an_audit_says_what_it_knows_nothing_of(tmp_path: Path) -> None:
         step_of_audit(tmp_path / "other.json")
     (tmp_path / "train.py").write_text(PLAIN.replace("PLANTED", "pass"))
     heard = operations_of(Program((sys.executable, "-c", START), tmp_path), 20)
-    assert heard.audits[0]["steps"] == 6  # it made no more
+    assert heard.reports[0]["steps"] == 6  # it made no more
+
+
+COMPILED = (
+    HEAD
+    + """
+net = torch.compile(nn.Linear(6, 3, bias=False))  # matrix products alone: Inductor needs no compiler for these
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+for step in range(3):
+    optimizer.zero_grad()
+    F.cross_entropy(net(x), y).backward()
+    optimizer.step()
+"""
+)
+
+
+def test_what_torch_compile_has_made_is_one_opaque_operation(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(COMPILED)
+    heard = operations_of(Program((sys.executable, "-c", START), tmp_path), 2)
+    regions = [call for call in heard.reports[0]["operations"] if call["name"] == REGION]
+    assert {call["phase"] for call in regions} == {"forward", "backward"}
+    assert all(call["opaque"] for call in regions)
+    found = audit_calls(heard.reports[0], heard.torch)
+    assert {(f.level, f.kind, f.operation) for f in found.findings} == {("note", "opaque", REGION)}

@@ -59,7 +59,7 @@ DOORS = {
 }
 for panel, commands in DOORS.items():
     for command in commands:
-        kind = TakesProgram if command in (locate, audit) else None
+        kind = TakesProgram if command in (locate, audit, cost) else None
         name = "import" if command is import_results else None
         app.command(name, rich_help_panel=panel, cls=kind)(command)
 app.add_typer(reanalyze_app, name="reanalyze", rich_help_panel=RESULTS)
@@ -141,6 +141,8 @@ _GOES_ON = "; what was finished is kept, and the same command goes on"
 
 def _goes_on(words: list[str]) -> bool:
     """Whether the command of these words keeps what it finished."""
+    if words[:1] == ["cost"] and "--" in words:
+        return "--json" in words[: words.index("--")]
     return words[:2] == ["data", "fetch"] or words[:1] in (
         ["prepare"], ["train"], ["sweep"], ["slurm"], ["finish"], ["cost"], ["export"],
     )  # fmt: skip

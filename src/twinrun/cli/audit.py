@@ -80,7 +80,7 @@ def _audit_program(
     from twinrun.twins.tracing import Program, operations_of
 
     heard = operations_of(Program(tuple(command), Path(), tuple(link or ()), seconds), steps)
-    result = audit_calls(heard.audits[0], heard.torch)
+    result = audit_calls(heard.reports[0], heard.torch)
     bad = sum(finding.level == "bad" for finding in result.findings)
     kinds = f"{plural(bad, 'kind of call')} that may give other bits from run to run on CUDA"
     if bad:

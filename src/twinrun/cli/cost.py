@@ -5,14 +5,23 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Callable
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twinrun.cli.options import DEFAULT_PARAMS, Device, ParamsFile, enter_clean_environment, load_params
-from twinrun.study.errors import InputError
+from twinrun.cli.options import (
+    DEFAULT_PARAMS,
+    Device,
+    Link,
+    ParamsFile,
+    enter_clean_environment,
+    load_params,
+    program_command,
+)
+from twinrun.study.errors import InputError, plural
 from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:
@@ -25,29 +34,42 @@ Warmup = Annotated[float, typer.Option(min=0, help="Seconds of training before t
 
 
 def cost(
-    task: Annotated[str, typer.Argument(help="A task of the study.")],
+    context: typer.Context,
+    task: Annotated[str | None, typer.Argument(help="A task of the study.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="Default: the first of the grid.")] = None,
     batch_size: BatchSize = None,
     blocks: Annotated[int, typer.Option(min=1, help="Blocks; a 95 % interval needs six.")] = 6,
     seconds: Seconds = 1.0,
     warmup: Warmup = 1.0,
+    out: Annotated[Path | None, typer.Option("--json", help="Of a program: keep what is measured here.")] = None,
+    link: Link = None,
     params_file: ParamsFile = DEFAULT_PARAMS,
     device: Device = None,
 ) -> None:
     """Measure what the same bits cost, one flag at a time, in alternating fresh processes with a control.
 
-    On a GPU from free to deterministic mode; on a CPU from ordinary PyTorch to the same bits on every x86-64.
+    On a GPU from free to deterministic mode; on a CPU from ordinary PyTorch to the same bits on every x86-64. Of a task
+    of the study, or of any PyTorch program, from how it is: `twinrun cost -- python train.py`.
     """
+    if command := program_command(context):
+        given = {"a task": task, "--optimizer": optimizer, "--batch-size": batch_size, "--device": device}
+        if unfit := [name for name, value in given.items() if value is not None]:
+            raise InputError(f"{unfit[0]} and a program", "a program chooses these itself")
+        _cost_of_program(command, link, out, blocks, seconds, warmup)
+        return
+    if task is None:
+        raise InputError("what is to be measured?", "a task of the study, or a program: -- python train.py")
+    if out or link:
+        raise InputError(f"{'--json' if out else '--link'} and a task", "these are for a program after `--`")
     params = load_params(params_file)
     runs = [run for run in params.runs if run.task == task and optimizer in (None, run.optimizer)]
     if not runs:
         chosen = f"task {task!r}" + (f" with optimizer {optimizer!r}" if optimizer else "")
         allowed = f"tasks: {', '.join(params.grid.tasks)}; optimizers: {', '.join(params.grid.optimizers)}"
         raise InputError(f"{chosen} is not in the grid of {params_file}", allowed)
-    from twinrun.inspect.cost import bits, measure_blocks, say_bits, served, times
+    from twinrun.inspect.cost import measure_blocks, served
     from twinrun.inspect.ladder import ladder_for
     from twinrun.launch.progress import Progress, say
-    from twinrun.stats.cost import increments, judge
     from twinrun.study.records import current_code_digest
     from twinrun.training.setup import choose_device
 
@@ -67,23 +89,70 @@ def cost(
             lambda: served(Path(), run.id, ladder, options, lambda: say(f"{len(ladder.rungs)} processes are ready")),
             progress.advance,
         )  # fmt: skip
-    counted = f"{blocks} block{'' if blocks == 1 else 's'}"
+    counted = plural(blocks, "block")
     print(f"{task} {run.optimizer} {precision} batch {size}: step time over that of {ladder.base}, {counted}")
-    print("flags\tratio\tinterval\tverdict\town ratio\tinterval\tverdict\tbits after the same steps")
+    _print_table(ladder, measured, path)
+
+
+def _cost_of_program(
+    command: list[str], link: list[str] | None, out: Path | None, blocks: int, seconds: float, warmup: float
+) -> None:
+    import shlex
+    import tempfile
+
+    from twinrun.launch.progress import Progress, say
+    from twinrun.twins.costing import Costs, program_costs
+    from twinrun.twins.tracing import Program
+
+    def ready(costs: Costs) -> Callable[[str], None]:
+        names, device = list(costs.ladder.rungs), costs.seen.device
+        each = costs.seen.seconds + warmup + seconds
+        say(f"cost on {device} with torch {costs.seen.torch}: {', '.join(names)}")
+        for rung, why in costs.left_out.items():
+            say(f"left out: {rung}: {why}")
+        say(
+            f"each block starts {2 * len(names)} processes, one after the other, each for about {each:.0f} s: "
+            f"{2 * len(names) * blocks * each / 60:.1f} min for all {blocks}"
+        )
+        return stack.enter_context(Progress("cost", 2 * len(names) * blocks)).advance
+
+    with ExitStack() as stack:
+        path = out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "cost.json"
+        program = Program(tuple(command), Path(), tuple(link or ()))
+        costs = program_costs(program, path, blocks, seconds, warmup, ready=ready)
+    print(f"{shlex.join(command)}: step time over that of {costs.ladder.base}, {plural(blocks, 'block')}")
+    _print_table(costs.ladder, costs.blocks, out)
+
+
+def _print_table(ladder: Ladder[Any], measured: list[Any], path: Path | None) -> None:
+    *lines, answer = table_lines(ladder, measured)
+    print("\n".join([*lines, *([f"measurements in {path}"] if path else []), answer]))
+
+
+def table_lines(ladder: Ladder[Any], measured: list[Any]) -> list[str]:
+    """A line for each rung, what the columns mean, and last the answer."""
+    from twinrun.inspect.cost import bits, say_bits, times
+    from twinrun.stats.cost import increments, judge
+
     estimates = judge(times(measured), ladder.base, ladder.control)
     own, prints = increments(times(measured), ladder.rung_before()), bits(measured)
-    print(f"{ladder.base}{7 * chr(9)}{say_bits(prints[ladder.base])}")
+    lines = [
+        "flags\tratio\tinterval\tverdict\town ratio\tinterval\tverdict\tbits after the same steps",
+        f"{ladder.base}{7 * chr(9)}{say_bits(prints[ladder.base])}",
+    ]
     for rung in [rung for rung in ladder.rungs if rung != ladder.base]:
         shown = [*_columns(estimates[rung]), *(_columns(own[rung]) if rung in own else ["", "", ""])]
-        print("\t".join([rung, *shown, say_bits(prints[rung])]))
-    print(
-        "ratio: all flags down to this one; own ratio: this flag over the rung before it; intervals of one ratio at "
-        "95 %, verdicts corrected over all rungs; bits: fingerprint of the weights of each block's process"
-    )
-    print(f"measurements in {path}")
+        lines.append("\t".join([rung, *shown, say_bits(prints[rung])]))
     ratio, interval, verdict = _columns(estimates[ladder.lean])
     between = f" ({interval})" if interval else ""
-    print(f"a step with {ladder.lean} takes {ratio} times as long as {ladder.base}{between}: {verdict}")
+    return [
+        *lines,
+        "ratio: all flags down to this one; own ratio: this flag over the rung before it"
+        + (f" ({', '.join(f'{rung} over {lower}' for rung, lower in ladder.below.items())})" if ladder.below else "")
+        + "; intervals of one ratio at 95 %, verdicts corrected over all rungs; bits: fingerprint of the weights of "
+        "each block's process",
+        f"a step with {ladder.lean} takes {ratio} times as long as {ladder.base}{between}: {verdict}",
+    ]
 
 
 def _columns(estimate: CostEstimate) -> list[str]:
@@ -91,7 +160,7 @@ def _columns(estimate: CostEstimate) -> list[str]:
     return [f"{estimate.ratio:.3f}", interval, estimate.verdict]
 
 
-def _plan(ladder: Ladder, device: str, blocks: int, seconds: float, warmup: float) -> str:
+def _plan(ladder: Ladder[Any], device: str, blocks: int, seconds: float, warmup: float) -> str:
     """What will be done, and how long it takes at least."""
     from twinrun.launch.processes import usable_cores
 

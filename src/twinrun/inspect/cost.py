@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from twinrun.inspect.ladder import Ladder
+from twinrun.inspect.ladder import Ladder, Rung
 from twinrun.study.documents import checked
 from twinrun.study.errors import IncompleteError, InputError, MismatchError, OutOfMemoryError
 from twinrun.study.files import digest, read_json, write_json
@@ -53,7 +53,7 @@ def palindrome(rungs: Sequence[str], block: int) -> list[str]:
 def measure_blocks(
     path: Path,
     settings: dict[str, Any],
-    ladder: Ladder,
+    ladder: Ladder[Any],
     blocks: int,
     start: Callable[[], Block],
     say: Callable[[str], None] = lambda message: None,
@@ -151,7 +151,7 @@ def probed(run_id: str, code: int, output: str, errors: str) -> dict[str, Any]:
 
 @contextmanager
 def served(
-    root: Path, run_id: str, ladder: Ladder, options: Sequence[str], ready: Callable[[], None] = lambda: None
+    root: Path, run_id: str, ladder: Ladder[Rung], options: Sequence[str], ready: Callable[[], None] = lambda: None
 ) -> Iterator[Measure]:
     """A block's measure: a process for each rung, all started at once, idle until they are measured one at a time.
 

@@ -61,7 +61,7 @@ class Heard:
     partings: list[Parting] = field(default_factory=list)  # the first comes first
     failures: list[str] = field(default_factory=list)  # why a tracer could not be put in
     steps: dict[Key, list[int | None]] = field(default_factory=dict)  # by twin; None: the process did not say goodbye
-    audits: list[Message] = field(default_factory=list)  # the operations of so many steps, by process
+    reports: list[Message] = field(default_factory=list)  # by process: its operations, or how long its steps took
     faults: list[Exception] = field(default_factory=list)  # of the following itself, such as a full disk
     torch: str = ""  # its version
 
@@ -99,7 +99,7 @@ class TracedProcess:
         if "bye" in answer:
             self.over = True
             answer |= {"end": True, "names": []}
-        self.step = answer.get("step", self.step)
+        self.step = answer.get("step") or answer.get("bye") or self.step
         if self.other is not None and "shape" in answer:
             answer["difference"] = _difference(answer, self.other, Path(f"{self.other}.second"))
         return answer
@@ -142,18 +142,32 @@ class ProgramPair(Pair):
         return DifferingOperation(**{**place, "side": side, **facts})
 
     def _compare(self, event: Message, other: Message, *, order_seen: bool) -> tuple[DifferingOperation | None, bool]:
-        parting, only_order = super()._compare(event, other, order_seen=order_seen)
+        parting, only_order = self._unequal_number(event, other), False
+        if parting is None:
+            parting, only_order = super()._compare(event, other, order_seen=order_seen)
         if parting:
             self.notice()
         if parting and parting.phase == "draws":
             parting = parting.model_copy(update={"opaque": False})
         return parting, only_order
 
+    @staticmethod
+    def _unequal_number(event: Message, other: Message) -> DifferingOperation | None:
+        """Where the same operation on the same tensors is given another number: one that the program drew, say."""
+        numbers, others = event.get("numbers", {}), other.get("numbers", {})
+        alike = all(event[key] == other[key] for key in ("operation", "module", "inputs"))
+        for label, value in numbers.items():
+            if alike and others.get(label, value) != value:
+                place = {key: event[key] for key in ("phase", "operation", "module", "module_type")}
+                tensor = f"number {label} ({value} against {others[label]})"
+                return DifferingOperation(**place, side="input", tensor=tensor, kind="values")
+        return None
+
 
 class Follower:
     """Listens on a socket in `folder`, pairs the processes of both twins, and compares each pair in a thread.
 
-    `done` is set at the first difference, or when the only `twin` of an audit has told of its operations.
+    `done` is set at the first difference, or when the only one of the `twins` has told what it was asked for.
     """
 
     def __init__(self, folder: Path, twins: int = 2) -> None:
@@ -257,8 +271,8 @@ class Follower:
         self.heard.steps[key][number] = process.step
 
     def _side_facts(self, message: Message) -> None:
-        if "operations" in message:
-            self.heard.audits.append(message)
+        if "operations" in message or "step_seconds" in message:
+            self.heard.reports.append(message)
             self.done.set()
 
     def _follow(self, key: Key, first: TracedProcess, second: TracedProcess) -> None:

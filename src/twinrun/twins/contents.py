@@ -35,7 +35,8 @@ def read_contents(path: Path) -> tuple[Any, str]:
 
     Nothing in the file is executed: arrays of objects and torch files that hold more than tensors are bytes.
     """
-    name, reader = READERS.get(path.suffix.lower(), ("bytes", Path.read_bytes))
+    kind = Path(path.name.removesuffix(".tar")).suffix.lower()  # timm's checkpoints are called last.pth.tar
+    name, reader = READERS.get(kind, ("bytes", Path.read_bytes))
     try:
         return reader(path), name
     except Exception as error:  # a damaged, encrypted or foreign file fails in many ways

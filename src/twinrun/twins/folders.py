@@ -116,6 +116,12 @@ def fill(folder: Path, root: Path, names: Sequence[Path], linked: Sequence[str])
         (folder / link).symlink_to((root / link).resolve())
 
 
+def listings(folder: Path) -> dict[str, list[str]]:
+    """What each folder below, by its name, holds, in the order in which the file system lists it."""
+    return {str(Path(here).relative_to(folder)): [entry.name for entry in os.scandir(here)]
+            for here, _, _ in os.walk(folder)}  # fmt: skip
+
+
 def keep_what_changed(folder: Path, before: dict[str, Stamp]) -> None:
     """Remove from `folder` what lies there as it was put there: what remains is what the program wrote."""
     after = stamps(folder)

@@ -32,10 +32,11 @@ def this_platform() -> str:
     elif numpy is not None:
         names += [f"numpy {numpy.__version__}"]
     pinned = not {name for name, value in leaks(os.environ).items()} - {"PYTHONNOUSERSITE", "PYTHONSAFEPATH"}
-    return ", ".join([*names, "pinned" if pinned else _processor()])
+    return ", ".join([*names, "pinned" if pinned else processor()])
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

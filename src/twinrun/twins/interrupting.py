@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 import re
+import resource
 import shutil
 import signal
 import time
@@ -60,6 +61,12 @@ def interrupt(when: str, name: str, resume: Sequence[str]) -> Interrupt:
     return Interrupt(when, int(number), resume)
 
 
+def processor_seconds() -> float:
+    """Of all processes so far that this one has started and that have ended, and theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def _seconds(when: str) -> float | None:
     return float(when) if re.fullmatch(r"\d+(\.\d+)?|\.\d+", when) else None
 
@@ -82,13 +89,15 @@ def run_interrupted(
     running: Path,
     log: Path,
     reference: Path,
+    whole: float,
     share: float,
     limit: float | None,
 ) -> Course:
     """Start the command in `running`, stop it at its moment and have the other command go on.
 
-    `reference` is what an uninterrupted twin wrote. A random moment comes `share` seconds after the first that the
-    command has written: before, it cannot have saved its state. `limit` holds for each of the two starts.
+    `reference` is what an uninterrupted twin wrote, in `whole` seconds of a processor. A random moment comes `share`
+    seconds after the first that the command has written: before, it cannot have saved its state. `limit` holds for each
+    start.
     """
     before = folders.stamps(running)
     begin = time.monotonic()
@@ -115,11 +124,13 @@ def run_interrupted(
         problem = f"{words}, it had already written all that an uninterrupted twin writes: nothing was left to resume"
         return Course(ended, problem, words, missed=True)
     with _Readers(running, left) as readers:
+        begin = processor_seconds()
         try:
             with start(wishes.resume) as process:
                 code = wait(process, limit)
         except InputError as error:
             return Course(ended, f"{words}; --resume {error}", words)
+        seconds = processor_seconds() - begin
         read = readers.read()
     if code:
         return Course(code, "", f"{words}; its second start")
@@ -131,7 +142,9 @@ def run_interrupted(
             "this command does not resume it"
         )
         return Course(code, problem, words)
-    return Course(code, "", f"{words}, went on from {_some(read)}")
+    # What becomes of the bytes that were read cannot be seen; a program that uses them has less left to do.
+    words += f", went on from {_some(read)} for {seconds:.1f} s of processor time (a whole twin: {whole:.1f} s)"
+    return Course(code, "", words)
 
 
 def _moment(when: str) -> str:

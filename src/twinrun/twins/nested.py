@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -36,9 +37,9 @@ class Difference:
 def assert_same_bits(first: Any, second: Any) -> None:
     """Raise AssertionError that names every place where the two values differ in a bit.
 
-    For tensors, numpy arrays, modules (parameters and buffers), numbers, texts, and mappings and sequences of them.
-    Type and shape count, and so do the bits of a NaN and the sign of a zero; the device does not.
-    Raises TypeError for an object that has no bits of its own.
+    For tensors, numpy arrays, modules (parameters and buffers), numbers, bytes, and mappings and sequences of them and
+    of texts. Type and shape count, and so do the bits of a NaN and the sign of a zero; the device does not.
+    Raises TypeError for an object that has no bits of its own, and for a text: it may be meant as the name of a file.
 
     >>> assert_same_bits({"w": np.float32([1, 2])}, {"w": np.float32([1, 2])})
     >>> assert_same_bits(np.float32(0.0), np.float32(-0.0))
@@ -47,6 +48,11 @@ def assert_same_bits(first: Any, second: Any) -> None:
 1 are 0.0 in one and -0.0 in the other
     """
     __tracebackhide__ = True
+    if named := next((value for value in (first, second) if isinstance(value, str | os.PathLike)), None):
+        raise TypeError(
+            f"assert_same_bits: {str(named)!r} is a text, and no file is opened: give tensors, arrays, modules, "
+            "numbers or bytes, or mappings and sequences of them; `twinrun twins` compares files"
+        )
     places = list(differences(first, second))
     if not places:
         return

@@ -83,8 +83,8 @@ class Result:
                 if twin.left_running]  # fmt: skip
         seed = self.arm == "det" and self.apart and not self.resume_differs
         hint = [SEED_HINT] if seed or self.verdict == NO_EFFECT else []
-        return [*self.bad, *left, *_hidden_failures(self), *self.notes, *hint, *self.self_test, *_explained(self),
-                *_what_it_bears(self)]  # fmt: skip
+        reasons = [*hint, *_listed_otherwise(self), *self.self_test, *_explained(self)]
+        return [*self.bad, *left, *_hidden_failures(self), *self.notes, *reasons, *_what_it_bears(self)]
 
     @property
     def exit_code(self) -> int:
@@ -165,6 +165,17 @@ def _hidden_failures(result: Result) -> list[str]:
         f"{twin.name} ended with exit code 0, but printed a traceback ({twin.traceback}): did a rank or worker fail?"
         for twin in failed[:1]
     ] + ([f"and {len(failed) - 1} more twins did so"] if len(failed) > 1 else [])
+
+
+def _listed_otherwise(result: Result) -> list[str]:
+    """A possible reason of a difference: the order of files is the file system's, and it was not the same."""
+    twin = next((twin for twin in result.twins if twin.listed_otherwise and not twin.problem), None)
+    if not (result.apart and twin):
+        return []
+    shown = ", ".join("its folder" if name == "." else name for name in twin.listed_otherwise[:3])
+    return [
+        f"the file system lists {shown} in another order for {twin.name}: does the program sort the files it finds?"
+    ]
 
 
 def _explained(result: Result) -> list[str]:
@@ -254,6 +265,7 @@ def as_json(result: Result) -> dict[str, Any]:
                 "folder": twin.folder.name,
                 "written_outside": list(twin.written_outside),
                 "left_running": list(twin.left_running),
+                "listed_otherwise": list(twin.listed_otherwise),
             }
             for twin in result.twins
         ],

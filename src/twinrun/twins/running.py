@@ -18,7 +18,7 @@ from twinrun.study.files import read_json
 from twinrun.study.folders import foreign_content
 from twinrun.study.lock import hold
 from twinrun.twins import folders, processes
-from twinrun.twins.interrupting import RANDOM, Interrupt, run_interrupted, run_watched
+from twinrun.twins.interrupting import RANDOM, Interrupt, processor_seconds, run_interrupted, run_watched
 
 LAST_LINES = 8
 UNINTERRUPTED = 2  # with --interrupt: the reference, and its control
@@ -43,6 +43,8 @@ class Twin:
     interrupted: str = ""  # how it was stopped and what it went on from; empty: it was not
     traceback: str = ""  # the last line of a traceback that it printed, although it ended with exit code 0
     working_seconds: float = 0.0  # with --interrupt: from the first that it wrote to its end
+    processor_seconds: float = 0.0  # of its processes, both starts included
+    listed_otherwise: tuple[str, ...] = ()  # folders that the file system listed in another order than for twin 1
 
     @property
     def name(self) -> str:
@@ -86,11 +88,12 @@ def run_twins(
     stale = folders.old_outputs(plan.root, plan.outputs, plan.command)
     names = folders.plan_copy(plan.root, plan.linked, stale, plan.out)
     twins: list[Twin] = []
+    listings: dict[str, list[str]] = {}  # of the first twin
     with _own_folder(plan):
         for number, (environment, seed) in enumerate(zip(environments, seeds, strict=True), 1):
             loaded = plan.load and number % 2 == 0
             with processes.busy_cores() if loaded else nullcontext():
-                twins.append(_run(plan, names, environment, number, seed, loaded, twins))
+                twins.append(_run(plan, names, environment, number, seed, loaded, twins, listings))
             done(twins[-1])
             failed = plan.interrupt and number <= UNINTERRUPTED and twins[-1].problem
             if failed or (plan.interrupt and number == UNINTERRUPTED and not alike(twins)):
@@ -143,6 +146,7 @@ def _run(
     seed: int,
     loaded: bool,
     former: Sequence[Twin],
+    listings: dict[str, list[str]],
 ) -> Twin:
     # All twins see the same path, for programs write their own path into what they leave.
     running, folder, log = plan.out / "running", plan.out / f"twin_{number}", plan.out / f"twin_{number}.log"
@@ -151,20 +155,35 @@ def _run(
     environment |= {name: port for name in processes.PORTS if name not in environment}
     if not plan.share_caches:
         environment |= {name: str(caches / name.lower()) for name in processes.CACHES}
+    # Many file systems list files as they were created: every second twin's are created the other way round.
+    names = names if number % 2 else names[::-1]
     folders.fill(running, plan.root, names, plan.linked)
+    listed = folders.listings(running)
+    if number == 1:
+        listings.update(listed)
+    otherwise = tuple(sorted(name for name, order in listed.items() if order != listings.get(name)))
     inside, outside = folders.stamps(running), folders.stamps(plan.root, [plan.out])
     start = partial(processes.started, folder=running, environment=environment, log=log)
     words = why = ""
     working = 0.0
-    begin = time.monotonic()
+    begin, used = time.monotonic(), processor_seconds()
     try:
         if plan.interrupt and number <= UNINTERRUPTED:
             code, working = run_watched(start, plan.command, running, plan.limit_seconds)
         elif plan.interrupt:
             share = random.Random(f"{seed} {number}").random() * min(twin.working_seconds for twin in former[:2])
+            whole = min(twin.processor_seconds for twin in former[:2])
             for _ in range(ATTEMPTS):
                 course = run_interrupted(
-                    plan.interrupt, start, plan.command, running, log, former[0].folder, share, plan.limit_seconds
+                    plan.interrupt,
+                    start,
+                    plan.command,
+                    running,
+                    log,
+                    former[0].folder,
+                    whole,
+                    share,
+                    plan.limit_seconds,
                 )
                 if plan.interrupt.when != RANDOM or not course.missed:
                     break
@@ -181,7 +200,7 @@ def _run(
     finally:
         left = processes.end_marked(mark)
         shutil.rmtree(caches, ignore_errors=True)
-    seconds = time.monotonic() - begin
+    seconds, used = time.monotonic() - begin, processor_seconds() - used
     written = tuple(folders.changed(outside, folders.stamps(plan.root, [plan.out])))
     gone = not running.is_dir()
     running.mkdir(exist_ok=True)
@@ -189,7 +208,20 @@ def _run(
     running.rename(folder)
     problem = "it removed the folder that it ran in" if gone else why or _problem(code, plan, log, written, words)
     return Twin(
-        number, seed, folder, code, seconds, problem, written, loaded, left, words, _traceback(code, log), working
+        number,
+        seed,
+        folder,
+        code,
+        seconds,
+        problem,
+        written,
+        loaded,
+        left,
+        words,
+        _traceback(code, log),
+        working,
+        used,
+        otherwise,
     )
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from twinrun.inspect.following import INJECTED, Follower, Heard, Parting
-from twinrun.study.errors import IncompleteError, InputError
+from twinrun.study.errors import IncompleteError, InputError, plural
 from twinrun.twins import arms, folders, processes
 
 TRIES = 5  # noise that comes from outside need not show where operations are looked at
@@ -36,6 +38,7 @@ class Program:
     linked: tuple[str, ...] = ()
     limit_seconds: float | None = None
     seed: int = 0
+    variables: Mapping[str, str] = field(default_factory=dict)  # of the environment, beside the user's own
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,31 @@ def locate_program(program: Program, say: Callable[[str], None] = lambda text: N
     return Located(program.command, parted, parted.step, (_tries(seen, parted), SAID))
 
 
+@contextmanager
+def alone(program: Program) -> Iterator[Callable[[Program, dict[str, Any]], Heard]]:
+    """Gives a function that runs the program once by a tracer's plan, until it has told what the plan asks for.
+
+    Called with `program` or that with another environment or limit. It raises IncompleteError when the program ended,
+    or had to be ended, before.
+    """
+    numbers = itertools.count()
+    with _in_copies(program) as (names, folder):
+
+        def run(variant: Program, plan: dict[str, Any]) -> Heard:
+            number = next(numbers)
+            attempt = _run(variant, names, folder, number, plan, twins=1)
+            shutil.rmtree(folder / str(number))
+            if not attempt.heard.reports:
+                _raise_untold(variant, attempt)
+            return attempt.heard
+
+        yield run
+
+
 def operations_of(program: Program, steps: int) -> Heard:
     """Run the program once for so many optimizer steps, and list which operations it calls with what."""
-    with _in_copies(program) as (names, folder):
-        attempt = _run(program, names, folder, 0, {"mode": "audit", "steps": steps}, twins=1)
-        _require_traced(program, attempt)
-    return attempt.heard
+    with alone(program) as run:
+        return run(program, {"mode": "audit", "steps": steps})
 
 
 @contextmanager
@@ -145,7 +167,8 @@ def _run(
             for mark in marks:
                 processes.end_marked(mark)
         heard = follower.finish()
-        problems = [_problem(twin, code, logs[twin]) for twin, code in enumerate(codes) if code]
+        named = [f"twin {twin + 1}" for twin in range(twins)] if twins > 1 else ["the program"]
+        problems = [_problem(named[twin], code, logs[twin]) for twin, code in enumerate(codes) if code]
         if heard.faults and not problems:
             raise heard.faults[0]
         return Attempt(heard, follower.attached, problems, in_time)
@@ -155,15 +178,16 @@ def _environment(program: Program, place: Path, mark: str) -> dict[str, str]:
     environment = arms.environment("nd", program.seed, os.environ)
     port = str(processes.free_port())
     environment |= {name: port for name in processes.PORTS if name not in environment}
+    environment |= dict(program.variables)
     environment |= {name: str(place.with_name(f"{place.name}_{name.lower()}")) for name in processes.CACHES}
     path = [str(INJECTED), *filter(None, [environment.get("PYTHONPATH")])]
     return environment | {processes.MARK: mark, "PWD": str(place), "PYTHONPATH": os.pathsep.join(path)}
 
 
-def _problem(twin: int, code: int, log: Path) -> str:
+def _problem(who: str, code: int, log: Path) -> str:
     why = f"ended by signal {processes.signal_name(-code)}" if code < 0 else f"exit code {code}"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
-    return "\n    ".join([f"twin {twin + 1}: {why}; it said " + ("last:" if lines else "nothing"), *lines])
+    return "\n    ".join([f"{who}: {why}; it said " + ("last:" if lines else "nothing"), *lines])
 
 
 def _parting(attempt: Attempt) -> Parting | None:
@@ -175,7 +199,7 @@ def _require_traced(program: Program, attempt: Attempt) -> None:
     heard, command = attempt.heard, shlex.join(program.command)
     if heard.failures:
         raise IncompleteError(f"{command}: not traced: {'; '.join(heard.failures)}", "use a newer PyTorch there")
-    if heard.audits or heard.partings or any(any(counts) for counts in heard.steps.values()):
+    if heard.reports or heard.partings or any(any(counts) for counts in heard.steps.values()):
         return
     _require_ended(attempt)
     if not attempt.attached:
@@ -196,6 +220,21 @@ def _require_ended(attempt: Attempt) -> None:
             f"stopped after the time limit: no difference in the first {min(counts, default=0)} optimizer steps",
             "give more time with --seconds, or train for fewer steps",
         )
+
+
+def _raise_untold(program: Program, attempt: Attempt) -> NoReturn:
+    """Why a program that ran alone has not told what it was asked for: IncompleteError."""
+    heard = attempt.heard
+    if attempt.problems and not heard.failures:
+        raise IncompleteError(attempt.problems[0])
+    if not attempt.in_time:
+        raise IncompleteError(f"{shlex.join(program.command)}: stopped after {program.limit_seconds:.0f} s")
+    _require_traced(program, attempt)
+    made = max(count or 0 for counts in heard.steps.values() for count in counts)
+    raise IncompleteError(
+        f"{shlex.join(program.command)}: ended after {plural(made, 'optimizer step')}, too few to be measured",
+        "have it train for longer, or give less to --warmup",
+    )
 
 
 def _unparted(attempt: Attempt) -> tuple[Parting | None, int]:

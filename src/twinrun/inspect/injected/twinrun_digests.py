@@ -7,12 +7,14 @@ with a probability of about 2^-31. Nothing is drawn, and no flag of the program 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
 
 Mixed = tuple[torch.Tensor, str]  # a word on the device, and a digest of types and shapes
 
+_Result = TypeVar("_Result")
 _WORD = 8
 _SHIFT = 33  # not half a word: or the changed signs of two float32 in one word would cancel
 # Words at a time: on a CPU what stays in the cache, and on the near side of where torch starts threads for it.
@@ -50,6 +52,16 @@ def mix(tensors: list[torch.Tensor]) -> Mixed:
             word = sums[0] if len(sums) == 1 else _mixed([torch.stack([each.cpu() for each in sums])])
     shapes = "".join(f"{tensor.dtype}{tuple(tensor.shape)}" for tensor in tensors)
     return word, hashlib.blake2b(shapes.encode(), digest_size=8).hexdigest()
+
+
+def if_it_has_bytes(compute: Callable[[], _Result]) -> _Result | None:
+    """What `compute` makes of a tensor; None for one without bytes to look at, such as one on the device `meta`."""
+    try:
+        return compute()
+    except torch.OutOfMemoryError:  # a RuntimeError, too: without digests two twins would look equal
+        raise
+    except (NotImplementedError, RuntimeError):
+        return None
 
 
 def _words(tensor: torch.Tensor) -> list[torch.Tensor]:

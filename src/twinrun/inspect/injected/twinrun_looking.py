@@ -28,6 +28,7 @@ from twinrun_operations import (
     named_arguments,
     tensors_in,
 )
+from twinrun_switches import switches
 
 if TYPE_CHECKING:
     from twinrun_tracer import Program
@@ -153,12 +154,7 @@ class Lockstep(Tracing):
 
     def digest(self, tensor: torch.Tensor) -> str:
         """Computed where the tensor is; of what has no bytes to look at, nothing."""
-        try:
-            return twinrun_digests.digest(tensor)
-        except torch.OutOfMemoryError:  # a RuntimeError, too: without digests two twins would look equal
-            raise
-        except (NotImplementedError, RuntimeError):
-            return ""
+        return twinrun_digests.if_it_has_bytes(lambda: twinrun_digests.digest(tensor)) or ""
 
     def watch(self, func: Any, given: dict[str, Any]) -> Callable[[], list[Value]]:
         """The generator that an operation draws from, if it does."""
@@ -185,6 +181,7 @@ class Lockstep(Tracing):
                 "module": event.module,
                 "module_type": self.types.get(event.module),
                 "opaque": event.opaque,
+                "numbers": event.numbers,
                 "inputs": [[value.label, value.digest, None] for value in event.inputs],
                 "outputs": [[value.label, value.digest, None] for value in event.outputs],
             }
@@ -251,7 +248,10 @@ class Listing(Tracing):
         """What was called in so many steps; no more is listed."""
         if self.active:
             self.stop()
-            self.program.send({"operations": list(self.calls.values()), "steps": steps})
+            optimizers = [known for reference in self.names.optimizers if (known := reference()) is not None]
+            devices = {p.device.type for known in optimizers for group in known.param_groups for p in group["params"]}
+            message = {"operations": list(self.calls.values()), "steps": steps}
+            self.program.send(message | {"devices": sorted(devices), "switches": switches()})
 
     def leave(self, path: str, output: Any) -> None:
         """Nothing is compared."""

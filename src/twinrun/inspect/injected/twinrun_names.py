@@ -90,5 +90,6 @@ def _tensors(module: nn.Module) -> list[tuple[str, str, torch.Tensor]]:
 
 
 def _alive(reference: Any) -> Any:
-    # What has been freed stands as something that has nothing.
-    return reference() or nn.Identity()
+    # What has been freed stands as something that has nothing; an empty or compiled module has no truth of its own.
+    kept = reference()
+    return nn.Identity() if kept is None else kept

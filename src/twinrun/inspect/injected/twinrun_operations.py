@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -49,6 +49,7 @@ class Event:
     outputs: list[Value]
     opaque: bool = False  # an operation that is not PyTorch's own: what it does inside is not seen
     node: str | None = None  # the autograd node that runs it
+    numbers: dict[str, str] = field(default_factory=dict)  # arguments that are none of torch's, by their label
 
 
 class Operations(TorchDispatchMode):
@@ -154,7 +155,8 @@ class Operations(TorchDispatchMode):
         outputs += [value for value in changed if id(value.tensor) not in returned]
         if inputs or outputs:
             opaque = name.split("::")[0] not in SEEN_THROUGH
-            self.tell(Event(self.phase, str(func), module, inputs, outputs, opaque=opaque, node=node))
+            numbers = {label: repr(item) for label, item in given.items() if _is_number(item)}
+            self.tell(Event(self.phase, str(func), module, inputs, outputs, opaque, node, numbers))
         return result
 
     def place(self) -> tuple[str, str | None]:
@@ -197,6 +199,10 @@ def tensors_in(value: Any, label: str = "") -> Iterator[tuple[str, torch.Tensor]
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from tensors_in(item, f"{label}[{key!r}]")
+
+
+def _is_number(item: Any) -> bool:
+    return isinstance(item, int | float | complex) or (isinstance(item, list | tuple) and all(map(_is_number, item)))
 
 
 def _repeats(tensor: torch.Tensor) -> bool:

@@ -1,8 +1,8 @@
 """Follows the training of a program from inside its process: digests at every optimizer step, operations where asked.
 
 The plan comes in the variable TWINRUN_TRACE, as JSON: the socket to talk to, which twin this is, the mode (`steps`,
-`operations` from the step `from` on, or `audit` of the first `steps`). What happens in the program is seen by torch's
-global hooks and a dispatch mode; nothing that it computes, draws or stores is changed.
+`operations` from the step `from` on, `audit` of the first `steps`, or `times`). What happens in the program is seen by
+torch's global hooks and a dispatch mode; nothing that it computes, draws or stores is changed.
 """
 
 from __future__ import annotations
@@ -33,11 +33,16 @@ from twinrun_operations import tensors_in
 
 def attach(plan: dict[str, Any]) -> None:
     """Put the hooks in."""
-    program = Program(plan)
-    modules = torch.nn.modules.module
-    modules.register_module_forward_pre_hook(program.before)
-    modules.register_module_forward_hook(program.after, always_call=True)
-    register_optimizer_step_pre_hook(program.stepping)
+    if plan["mode"] == "times":
+        from twinrun_times import Timed  # it builds on this module
+
+        program: Program = Timed(plan)  # no more than it needs: every hook takes time
+    else:
+        program = Program(plan)
+        modules = torch.nn.modules.module
+        modules.register_module_forward_pre_hook(program.before)
+        modules.register_module_forward_hook(program.after, always_call=True)
+        register_optimizer_step_pre_hook(program.stepping)
     register_optimizer_step_post_hook(program.stepped)
     os.register_at_fork(after_in_child=program.forget)
     atexit.register(program.end)
@@ -68,6 +73,7 @@ class Channel:
 
 
 def _rank() -> int | None:
+    # Whatever a half-initialized or foreign process group raises, the program must go on; its variable says the same.
     with suppress(Exception):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank()
@@ -142,8 +148,11 @@ class Program:
         if self.tracer:
             self.tracer.start(module, given)
         elif self.plan["mode"] == "steps":
-            with _disable_current_modes(), suppress(NotImplementedError, RuntimeError):
-                self.inputs += [(label, twinrun_digests.mix([t])) for label, t in given.items() if not t.requires_grad]
+            with _disable_current_modes():
+                for label, tensor in given.items():
+                    if not tensor.requires_grad:
+                        mixed = twinrun_digests.if_it_has_bytes(partial(twinrun_digests.mix, [tensor]))
+                        self.inputs += [] if mixed is None else [(label, mixed)]
 
     def _wanted(self) -> bool:
         return self.plan["mode"] == "audit" or (self.plan["mode"] == "operations" and self.step >= self.plan["from"])
