@@ -51,7 +51,7 @@ def main() -> None:
         "study": f"evidence_{arguments.task}",
         "grid": {
             "tasks": [arguments.task],
-            "optimizers": arguments.optimizers,
+            "optimizers": arguments.optimizers[:1] if small else arguments.optimizers,
             "seeds": arguments.seeds[:1] if small else arguments.seeds,
             "runs": [label for label in arguments.runs if not small or label[-1] in "12"],
         },

@@ -79,7 +79,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Fast tests first, but slow ones where processes share the work, so that none is alone with them at the end.
 
     Those on a GPU only where there is one (left out, not skipped: nothing is hidden by it). Tests that share what their
-    module has made are one group, so that `--dist loadgroup` makes it once.
+    module has made are one group, and so are those of the reported study: `--dist loadgroup` makes it once.
     """
     if not torch_sees_a_gpu():
         items[:] = [item for item in items if not item.get_closest_marker("cuda")]
@@ -87,7 +87,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if "real_data" not in getattr(item, "fixturenames", ())]
     for item in items:
         fixtures = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - a private name
-        if any(fixtures[name][-1].scope == "module" for name in fixtures):
+        if "reported" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("reported"))
+        elif any(fixtures[name][-1].scope == "module" for name in fixtures):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     shared = hasattr(config, "workerinput")
     items.sort(key=lambda item: (item.get_closest_marker("slow") is None) == shared)

@@ -11,12 +11,12 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-from twinrun.inspect.forecast_targets import step_of_task
 
-from twinrun.inspect.cudnn_backend import version_name
-from twinrun.inspect.cudnn_devices import Card, find_card, known_cards, sourced
-from twinrun.inspect.cudnn_forecast import SETTINGS, Forecast, Setting, forecast, verdict
-from twinrun.inspect.step_operations import Step
+from twinrun.inspect.cudnn.backend import version_name
+from twinrun.inspect.cudnn.devices import Card, find_card, known_cards, sourced
+from twinrun.inspect.cudnn.forecast import SETTINGS, Forecast, Setting, forecast, verdict
+from twinrun.inspect.cudnn.operations import Step
+from twinrun.inspect.targets import step_of_task
 from twinrun.report.style import style
 from twinrun.study.files import write_json
 from twinrun.study.layout import Layout

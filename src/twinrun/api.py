@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from twinrun.collect.study import Study, load_study
 from twinrun.report.build import build_tables
-from twinrun.report.table import plural
 from twinrun.stats.intervals import PooledSd
-from twinrun.study.errors import IncompleteError, InputError, MismatchError
+from twinrun.study.errors import IncompleteError, InputError, MismatchError, plural
 from twinrun.study.layout import RECORD, Layout
 from twinrun.study.records import read_record
 

@@ -91,7 +91,7 @@ def test_variables_that_come_too_late_are_named(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_user_of_the_newer_precision_settings_is_served() -> None:
     script = (
-        "import torch, twinrun\n"
+        "import torch; import twinrun\n"
         "torch.backends.cuda.matmul.fp32_precision = 'tf32'\n"
         "torch.backends.cudnn.conv.fp32_precision = 'ieee'\n"
         "with twinrun.controlled(0) as held:\n"

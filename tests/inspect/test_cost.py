@@ -190,11 +190,13 @@ def test_an_unknown_task_is_named(cli: Cli) -> None:  # noqa: F811
 
 @pytest.mark.slow
 def test_a_plan_with_an_estimate_probes_each_kind_once(cli: Cli, study: Layout) -> None:  # noqa: F811
+    file = study.root / "params.yaml"
+    file.write_text(file.read_text().replace("optimizers: [adam, sgd]", "optimizers: [sgd]"))
     code, out, _ = cli("plan", "--estimate")
     assert code == 0
-    rows = [re.split(r"  +", line) for line in out.splitlines()[1:9]]
+    rows = [re.split(r"  +", line) for line in out.splitlines()[1:5]]
     counts = {row[0]: int(row[1]) for row in rows}
-    assert sum(counts.values()) == 32
+    assert sum(counts.values()) == 16
     assert set(counts.values()) == {4}
     assert "one run after the other on this" in out
     assert not (study.root / "runs").exists()

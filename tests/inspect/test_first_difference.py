@@ -66,8 +66,13 @@ def model(request: pytest.FixtureRequest, harness: Harness) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "differ", "ulps"),
-    [(one_ulp, "values", 1, 1), (swap, "elements in another order", 2, None), (flip_sign, "sign", 1, None)],
+    ("model", "change", "kind", "differ", "ulps"),
+    [
+        ("preactresnet18", one_ulp, "values", 1, 1),
+        ("mobilenet_v3_small", swap, "elements in another order", 2, None),
+        ("resnet18", flip_sign, "sign", 1, None),
+    ],
+    indirect=["model"],
 )
 def test_forward(model: SimpleNamespace, change: Callable[..., None], kind: str, differ: int, ulps: int | None) -> None:
     which = len(model.convolutions) // 2
@@ -81,7 +86,15 @@ def test_forward(model: SimpleNamespace, change: Callable[..., None], kind: str,
     assert found.arithmetic == one
 
 
-@pytest.mark.parametrize(("change", "kind"), [(one_ulp, "values"), (flip_sign, "sign")])
+@pytest.mark.parametrize(
+    ("model", "change", "kind"),
+    [
+        ("preactresnet18", flip_sign, "sign"),
+        ("mobilenet_v3_small", one_ulp, "values"),
+        ("resnet18", one_ulp, "values"),
+    ],
+    indirect=["model"],
+)
 def test_backward(model: SimpleNamespace, change: Callable[..., None], kind: str) -> None:
     disturbance = at(EPOCH, STEP, "aten.convolution_backward.default", 3, 1, change)  # output 1: that of the weight
     one = drive(model.harness, disturbance, cell=model.cell).parting
@@ -90,6 +103,10 @@ def test_backward(model: SimpleNamespace, change: Callable[..., None], kind: str
     assert (one.tensor, one.kind, one.differ) == (f"gradient of {module}.weight", kind, 1)
 
 
+OF_EACH_OPTIMIZER = pytest.mark.parametrize("model", ["preactresnet18", "mobilenet_v3_small"], indirect=True)
+
+
+@OF_EACH_OPTIMIZER
 def test_optimizer(model: SimpleNamespace) -> None:
     operation = f"aten._fused_{model.optimizer}_.default"
     found = drive(model.harness, at(EPOCH, STEP, operation, 0, 0, one_ulp), cell=model.cell, follow=2)
@@ -103,6 +120,7 @@ def test_optimizer(model: SimpleNamespace) -> None:
     assert [row.step for row in later] == ([] if "cuts" in model.cell else [1, 2])  # training ends before
 
 
+@OF_EACH_OPTIMIZER
 def test_optimizer_state(model: SimpleNamespace) -> None:
     key = {"sgd": "momentum_buffer", "adam": "exp_avg_sq"}[model.optimizer]
 
@@ -120,8 +138,8 @@ def test_native_noise_may_part_a_pair_sooner_than_in_its_records(harness: Harnes
     assert found.parting.operation == "aten.convolution.default"
 
 
-def test_batch_order(model: SimpleNamespace) -> None:
-    found = drive(model.harness, redraw(EPOCH, STEP, 0, swap), cell=model.cell)
+def test_batch_order(harness: Harness) -> None:
+    found = drive(harness, redraw(EPOCH, STEP, 0, swap))
     one = found.parting
     assert (found.epoch, found.step) == (EPOCH, STEP)
     assert (one.phase, one.tensor, one.kind, one.differ) == (
@@ -130,11 +148,11 @@ def test_batch_order(model: SimpleNamespace) -> None:
     assert "order of the examples: 2 of 32 elements differ" in described(one)
 
 
-def test_augmentation(model: SimpleNamespace) -> None:
+def test_augmentation(harness: Harness) -> None:
     def change(row: torch.Tensor) -> None:
         row[5] = 1 - row[5].clamp(max=1)
 
-    one = drive(model.harness, redraw(EPOCH, STEP, 2, change), cell=model.cell).parting
+    one = drive(harness, redraw(EPOCH, STEP, 2, change)).parting
     assert (one.phase, one.tensor, one.differ, one.first_index) == ("augmentation", "column of the crop", 1, 5)
 
 
@@ -456,7 +474,7 @@ def test_another_gpu_than_the_records_is_a_device_that_is_absent(harness: Harnes
     run = harness.params.find("shapes/adam/0/det_1")
     trained(harness, run.id)
     script = (
-        "import twinrun.training.environment as e; e.gpu_name = lambda device: 'GPU B'\n"
+        "import torch; import twinrun.training.environment as e; e.gpu_name = lambda device: 'GPU B'\n"
         "from twinrun.cli.app import main; main()"
     )
     command = [sys.executable, "-c", script, "follow-run", run.id, "--record", harness.study.run(run)]

@@ -172,6 +172,7 @@ def test_when_the_first_runs_all_fail_the_rest_is_not_tried(
     assert code == 3
     assert "the first 4 runs all failed" in err
     assert "torch sees no CUDA device" in err
+    assert "torch sees no CUDA device" in (study.root / "logs/shapes/adam/0/det_1.log").read_text()
     assert len([line for line in err.splitlines() if line.startswith("train ")]) == 4
 
 

@@ -21,8 +21,8 @@ import yaml
 from tests.conftest import draw, write_packed
 
 from twinrun.data.packed import load_packed
-from twinrun.inspect.cudnn_devices import find_card
-from twinrun.inspect.cudnn_forecast import Setting, forecast, verdict
+from twinrun.inspect.cudnn.devices import find_card
+from twinrun.inspect.cudnn.forecast import Setting, forecast, verdict
 from twinrun.inspect.targets import step_of_task
 from twinrun.study.layout import Layout
 from twinrun.study.params import read_params

@@ -11,6 +11,7 @@ import pytest
 
 from twinrun.cli.app import main
 
+Arguments = Callable[..., tuple[int, str, str]]
 Twins = Callable[..., tuple[int, str]]
 
 
@@ -21,18 +22,29 @@ def warm(script: str = "train.py", *words: str) -> list[str]:
 
 
 @pytest.fixture
-def run_twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Twins:
-    """Calls `twinrun twins OPTIONS -- COMMAND`; returns the exit code and all that was printed."""
+def call_twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Arguments:
+    """Calls `twinrun twins ARGUMENTS` in a folder of its own; returns exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
 
-    def run(options: str, command: list[str]) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["twinrun", "twins", *shlex.split(options), "--", *command])
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["twinrun", "twins", *arguments])
         code = 0
         try:
             main()
         except SystemExit as stop:
             code = int(stop.code or 0)
         captured = capsys.readouterr()
-        return code, captured.out + captured.err
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def run_twins(call_twins: Arguments) -> Twins:
+    """Calls `twinrun twins OPTIONS -- COMMAND`; returns the exit code and all that was printed."""
+
+    def run(options: str, command: list[str]) -> tuple[int, str]:
+        code, *said = call_twins(*shlex.split(options), "--", *command)
+        return code, "".join(said)
 
     return run

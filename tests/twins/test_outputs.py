@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from tests.twins.conftest import Twins
 
-from twinrun.cli.app import main
 from twinrun.study.errors import InputError
 from twinrun.twins.contents import read_contents
 from twinrun.twins.metrics import read_metric
@@ -24,27 +22,16 @@ from twinrun.twins.processes import CACHES
 from twinrun.twins.reporting import differing_below
 from twinrun.twins.running import Twin
 
-Cli = Callable[..., tuple[int, str]]
-
 
 @pytest.fixture
-def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+def twins(run_twins: Twins, monkeypatch: pytest.MonkeyPatch) -> Twins:
     """Runs two twins of a script, in a folder of its own; the exit code and what was printed."""
-    monkeypatch.chdir(tmp_path)
     for name in ("PYTHONHASHSEED", *CACHES):  # importing torch sets some
         monkeypatch.delenv(name, raising=False)
 
     def run(script: str, options: str = "", count: int = 2) -> tuple[int, str]:
         Path("train.py").write_text(script)
-        words = ["twinrun", "twins", "-n", str(count), *shlex.split(options), "--", sys.executable, "train.py"]
-        monkeypatch.setattr(sys, "argv", words)
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
+        return run_twins(f"-n {count} {options}", [sys.executable, "train.py"])
 
     return run
 
@@ -56,7 +43,7 @@ out = pathlib.Path(time.strftime("outputs/%Y-%m-%d"), str(time.time_ns())); out.
 """
 
 
-def test_files_in_dated_folders_are_compared_with_each_other(twins: Cli) -> None:
+def test_files_in_dated_folders_are_compared_with_each_other(twins: Twins) -> None:
     code, said = twins(DATED, "--outputs 'outputs/*/*/*.txt'")
     assert code == 4
     assert "outputs/*-*-*/*/a.txt: the same bytes in all 2" in said
@@ -64,14 +51,14 @@ def test_files_in_dated_folders_are_compared_with_each_other(twins: Cli) -> None
     assert "not written by" not in said
 
 
-def test_the_one_match_of_a_pattern_in_each_twin_is_compared_whatever_its_name(twins: Cli) -> None:
+def test_the_one_match_of_a_pattern_in_each_twin_is_compared_whatever_its_name(twins: Twins) -> None:
     script = "import random; open(''.join(random.choices('abcdefgh', k=20)) + '.txt', 'w').write('x')"
     code, said = twins(script, "--outputs '*.txt'")
     assert code == 0
     assert "*.txt: the same bytes in all 2" in said
 
 
-def test_without_a_choice_everything_that_was_written_and_printed_is_compared(twins: Cli) -> None:
+def test_without_a_choice_everything_that_was_written_and_printed_is_compared(twins: Twins) -> None:
     code, said = twins("import os; open('a', 'w').write('x'); print('fixed'); print(os.urandom(4).hex())")
     assert code == 4
     assert "a: the same bytes in all 2" in said
@@ -87,7 +74,7 @@ if "loss" in os.environ: print("epoch 1 loss", os.urandom(2).hex())
 """
 
 
-def test_clocks_in_what_a_program_prints_and_writes_are_told(twins: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clocks_in_what_a_program_prints_and_writes_are_told(twins: Twins, monkeypatch: pytest.MonkeyPatch) -> None:
     _, said = twins(CLOCKS)
     assert (
         "what it printed: the same contents in all 2; they differ in dates, times, durations and speeds alone" in said
@@ -98,7 +85,7 @@ def test_clocks_in_what_a_program_prints_and_writes_are_told(twins: Cli, monkeyp
     assert "what it printed: twin 1 against twin 2: 2 of 2 entries differ" in twins(CLOCKS, "--out again")[1]
 
 
-def test_the_environment_of_nd_is_left_as_it_is(twins: Cli) -> None:
+def test_the_environment_of_nd_is_left_as_it_is(twins: Twins) -> None:
     script = "open('a', 'w').write(str(list({'crack', 'spall', 'rust', 'clean', 'stain', 'spot'})))"
     code, said = twins(script, "--arm nd", count=5)  # the same order five times: once in 720^4
     assert code == 4
@@ -108,7 +95,7 @@ def test_the_environment_of_nd_is_left_as_it_is(twins: Cli) -> None:
     assert "det pins the hash seed, threads and instruction set, arm nd runs in your own environment" in said
 
 
-def test_a_seed_that_changes_nothing_is_a_finding(twins: Cli) -> None:
+def test_a_seed_that_changes_nothing_is_a_finding(twins: Twins) -> None:
     code, said = twins("open('a', 'w').write('x')", "--arm all")
     assert code == 4
     assert "verdict: the seed changes nothing" in said
@@ -120,7 +107,7 @@ def test_what_identical_twins_can_bear() -> None:
         assert (1 - differing_below(n)) ** (n - 1) == pytest.approx(0.05)
 
 
-def test_the_self_test_sees_what_is_planted(twins: Cli) -> None:
+def test_the_self_test_sees_what_is_planted(twins: Twins) -> None:
     script = "import numpy as np; np.save('w.npy', np.arange(6, dtype=np.float32)); open('one', 'w').write('x')"
     code, said = twins(script, "--self-test")
     assert code == 0
@@ -137,13 +124,13 @@ def test_planted_differences() -> None:
     assert plant({"w": np.float32([1, 1])}, swap_two) is None
 
 
-def test_every_second_twin_runs_under_load(twins: Cli) -> None:
+def test_every_second_twin_runs_under_load(twins: Twins) -> None:
     twins("print('x')", "--load", count=3)
     result = json.loads(Path("twins/twins.json").read_text())
     assert [twin["loaded"] for twin in result["twins"]] == [False, True, False]
 
 
-def test_each_twin_compiles_for_itself(twins: Cli) -> None:
+def test_each_twin_compiles_for_itself(twins: Twins) -> None:
     script = "import os; print(os.environ.get('TORCHINDUCTOR_CACHE_DIR'))"
     assert twins(script)[0] == 0  # the same path for all, as every other, but empty at the start
     assert Path("twins/twin_1.log").read_text().strip() == str(Path("twins/caches/torchinductor_cache_dir").resolve())
@@ -166,14 +153,14 @@ open(b"d\\xe9/x\\x1b[2J.csv", "w").write(os.urandom(4).hex())
 """
 
 
-def test_names_of_outputs_need_not_be_text(twins: Cli, tmp_path: Path) -> None:
+def test_names_of_outputs_need_not_be_text(twins: Twins, tmp_path: Path) -> None:
     code, said = twins(NAMELESS, "--out results")
     assert code == 4, said
     assert "d?/x?[2J.csv: " in said
     assert "d?/x?[2J.csv" in (tmp_path / "results" / "index.html").read_text()
 
 
-def test_a_daemon_in_a_session_of_its_own_is_ended_and_named(twins: Cli) -> None:
+def test_a_daemon_in_a_session_of_its_own_is_ended_and_named(twins: Twins) -> None:
     _, said = twins(DAEMON, "--metric log:none")
     pid = int(Path("twins/twin_1/pid").read_text())
     deadline = time.monotonic() + 5
@@ -184,7 +171,7 @@ def test_a_daemon_in_a_session_of_its_own_is_ended_and_named(twins: Cli) -> None
     assert "twin 1 left running, now ended: " in said
 
 
-def test_a_twin_that_removes_its_folder_fails_alone(twins: Cli) -> None:
+def test_a_twin_that_removes_its_folder_fails_alone(twins: Twins) -> None:
     script = "import os, shutil\nif os.environ['TWINRUN_SEED'] == '0': shutil.rmtree(os.getcwd())\nelse: open('a', 'w')"
     code, said = twins(script)
     assert code == 3
@@ -264,19 +251,19 @@ def test_a_checkpoint_with_a_numpy_number_is_read_as_values(tmp_path: Path) -> N
         ("--no-log", 2, "nothing to compare: the twins wrote no file"),
     ],
 )
-def test_calls_that_compare_nothing_are_refused(twins: Cli, options: str, code: int, said: str) -> None:
+def test_calls_that_compare_nothing_are_refused(twins: Twins, options: str, code: int, said: str) -> None:
     assert twins("pass", options)[0] == code
     assert said in twins("pass", f"{options} --out again")[1]
 
 
-def test_a_self_test_passes_over_what_has_no_bits(twins: Cli) -> None:
+def test_a_self_test_passes_over_what_has_no_bits(twins: Twins) -> None:
     script = "import torch; torch.save({'dtype': torch.float32, 'w': torch.ones(2)}, 'a.pt')"
     code, said = twins(script, "--self-test")
     assert code == 0
     assert "self-test: one changed bit seen in 0 of 0 files" in said
 
 
-def test_an_order_that_follows_the_file_system_is_named(twins: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_order_that_follows_the_file_system_is_named(twins: Twins, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:  # lists the newest first, whatever the names are
         monkeypatch.chdir(name)
         Path("data").mkdir()

@@ -10,19 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.conftest import REPOSITORY
+from tests.twins.conftest import Arguments
 
 from twinrun.cli.app import main
 from twinrun.study.errors import InputError
 from twinrun.study.pins import NCCL, PINNED
 from twinrun.twins import folders
 from twinrun.twins.arms import environment, seeds
-
-Cli = Callable[..., tuple[int, str, str]]
 
 SCRIPT = """
 import json, os, pathlib, random, sys
@@ -38,12 +36,11 @@ METRIC = ("--metric", "out/metrics.json:accuracy")
 
 
 @pytest.fixture
-def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+def twins(call_twins: Arguments, tmp_path: Path) -> Arguments:
     """Runs `twinrun twins ARGS -- python train.py WORDS` in a folder with a script and data."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "x.txt").write_text("x")
     (tmp_path / "train.py").write_text(SCRIPT)
-    monkeypatch.chdir(tmp_path)
 
     def run(
         *options: str, script: str | None = None, words: str = "", count: int = 2, warm: bool = False
@@ -51,15 +48,8 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         if script is not None:
             Path("train.py").write_text(script)
         command = [sys.executable, *(["-c", WARM] if warm else ["train.py"]), *shlex.split(words)]
-        monkeypatch.setattr(sys, "argv", ["twinrun", "twins", "-n", str(count), *options, "--", *command])
         shutil.rmtree("twins", ignore_errors=True)
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return call_twins("-n", str(count), *options, "--", *command)
 
     return run
 
@@ -77,7 +67,7 @@ def alive(pid: Path) -> bool:
         return False
 
 
-def test_a_seeded_program_has_identical_twins(twins: Cli) -> None:
+def test_a_seeded_program_has_identical_twins(twins: Arguments) -> None:
     code, out, _ = twins("--outputs", "out/*", *METRIC, words="seeded", count=3)
     assert code == 0
     assert "verdict: identical: 2 outputs with the same contents in all" in out
@@ -91,7 +81,7 @@ def test_a_seeded_program_has_identical_twins(twins: Cli) -> None:
     assert kept == ["twin_2/out", "twin_2/out/log.txt", "twin_2/out/metrics.json"]  # what it wrote, no copies
 
 
-def test_an_unseeded_program_is_told_what_differs_first(twins: Cli) -> None:
+def test_an_unseeded_program_is_told_what_differs_first(twins: Arguments) -> None:
     code, out, _ = twins("--outputs", "out/*.json", *METRIC)
     assert code == 4
     assert "out/metrics.json: twin 1 against twin 2: 1 of 3 entries differ, the first is ['accuracy']: 0." in out
@@ -104,7 +94,7 @@ def test_an_unseeded_program_is_told_what_differs_first(twins: Cli) -> None:
     assert seed not in twins(*METRIC, words="seeded")[1]
 
 
-def test_an_interrupt_names_the_folder_that_is_left(twins: Cli) -> None:
+def test_an_interrupt_names_the_folder_that_is_left(twins: Arguments) -> None:
     Path("train.py").write_text("import os, time; open('started', 'w'); time.sleep(60 * ('done' in os.environ))")
     command = [sys.executable, "-m", "twinrun", "twins", "--out", "mine", "--", sys.executable, "train.py"]
     for options, running in (({"done": ""}, "mine/running/started"), ({}, "mine/twin_1")):
@@ -120,7 +110,7 @@ def test_an_interrupt_names_the_folder_that_is_left(twins: Cli) -> None:
         assert said.endswith("twinrun: interrupted\n")
 
 
-def test_the_arm_all_gives_each_twin_its_seed(twins: Cli) -> None:
+def test_the_arm_all_gives_each_twin_its_seed(twins: Arguments) -> None:
     code, out, _ = twins("--arm", "all", *METRIC, words="seeded")
     assert ": mean " in out.splitlines()[0], "the metric first"
     assert code == 4
@@ -148,7 +138,7 @@ def test_what_each_arm_sets() -> None:
         seeds("shuffle", 0, 2)
 
 
-def test_one_twin_that_fails_is_named_and_the_others_are_kept(twins: Cli) -> None:
+def test_one_twin_that_fails_is_named_and_the_others_are_kept(twins: Arguments) -> None:
     script = SCRIPT + (
         "mark = pathlib.Path(os.environ['MARK'])\n"
         "count = int(mark.read_text()) if mark.exists() else 0\n"
@@ -171,7 +161,7 @@ def test_one_twin_that_fails_is_named_and_the_others_are_kept(twins: Cli) -> Non
     assert "epoch 1" in Path("twins/twin_2.log").read_text()
 
 
-def test_a_program_that_hangs_is_stopped_with_its_children(twins: Cli) -> None:
+def test_a_program_that_hangs_is_stopped_with_its_children(twins: Arguments) -> None:
     script = (
         "import subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
@@ -186,7 +176,7 @@ def test_a_program_that_hangs_is_stopped_with_its_children(twins: Cli) -> None:
         assert not alive(Path(f"twins/twin_{number}/pid"))
 
 
-def test_a_process_that_is_left_behind_is_stopped(twins: Cli) -> None:
+def test_a_process_that_is_left_behind_is_stopped(twins: Arguments) -> None:
     script = (
         "import subprocess, sys\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
@@ -196,25 +186,25 @@ def test_a_process_that_is_left_behind_is_stopped(twins: Cli) -> None:
     assert not alive(Path("twins/twin_1/real"))
 
 
-def test_a_signal_without_a_name_is_a_number(twins: Cli) -> None:
+def test_a_signal_without_a_name_is_a_number(twins: Arguments) -> None:
     code, out, _ = twins("--outputs", "a", script="import os; os.kill(os.getpid(), 40)")
     assert code == 3
     assert "twin 1: ended by signal 40" in out
 
 
-def test_a_program_that_writes_nothing(twins: Cli) -> None:
+def test_a_program_that_writes_nothing(twins: Arguments) -> None:
     code, out, _ = twins("--outputs", "out/*", script="print('done')")
     assert code == 2
     assert "--outputs 'out/*' matches nothing that the twins wrote\n  they wrote no file at all" in out
 
 
-def test_a_pattern_that_matches_nothing_names_what_there_is(twins: Cli) -> None:
+def test_a_pattern_that_matches_nothing_names_what_there_is(twins: Arguments) -> None:
     code, out, _ = twins("--outputs", "out/*.pt", words="seeded")
     assert code == 2
     assert "they wrote: out/log.txt, out/metrics.json" in out
 
 
-def test_a_metric_that_is_not_there(twins: Cli) -> None:
+def test_a_metric_that_is_not_there(twins: Arguments) -> None:
     code, out, _ = twins("--metric", "out/metrics.json:acc", words="seeded")
     assert code == 2
     assert "twin 1: --metric 'out/metrics.json:acc': no key 'acc' in metrics.json\n  there is: accuracy, list" in out
@@ -224,7 +214,7 @@ def test_a_metric_that_is_not_there(twins: Cli) -> None:
 
 
 @pytest.mark.parametrize("where", ["data/x.txt", "new.txt"])
-def test_a_program_that_writes_into_the_users_folder_is_noticed(twins: Cli, where: str) -> None:
+def test_a_program_that_writes_into_the_users_folder_is_noticed(twins: Arguments, where: str) -> None:
     script = f"open({str(Path(where).resolve())!r}, 'a').write('more'); open('a', 'w').write('a')"
     code, out, _ = twins("--outputs", "a", script=script)
     assert code == 2
@@ -232,7 +222,7 @@ def test_a_program_that_writes_into_the_users_folder_is_noticed(twins: Cli, wher
     assert "a: the same bytes in all 2" in out
 
 
-def test_a_linked_folder_is_watched(twins: Cli) -> None:
+def test_a_linked_folder_is_watched(twins: Arguments) -> None:
     script = "open('data/x.txt', 'a').write('more'); open('a', 'w').write('a')"
     code, out, _ = twins("--outputs", "a", "--link", "data", script=script)
     assert code == 2
@@ -241,7 +231,7 @@ def test_a_linked_folder_is_watched(twins: Cli) -> None:
     assert Path("data/x.txt").read_text() == "xmoremore"
 
 
-def test_a_twin_that_writes_fewer_files(twins: Cli) -> None:
+def test_a_twin_that_writes_fewer_files(twins: Arguments) -> None:
     script = (
         "import os\nword = os.environ['TWINRUN_SEED'].translate(str.maketrans('0123456789', 'cdefghijkl'))\n"
         "for name in ('a', 'b' + word, 'bb' + word): open(name, 'w')"
@@ -252,7 +242,7 @@ def test_a_twin_that_writes_fewer_files(twins: Cli) -> None:
     assert "not written by twin 2" in out
 
 
-def test_mistakes_of_the_call(twins: Cli, tmp_path: Path) -> None:
+def test_mistakes_of_the_call(twins: Arguments, tmp_path: Path) -> None:
     for options, words in (
         (("--outputs", "*.py"), "'*.py' matches train.py, a file of the program itself"),
         (("--outputs", "/tmp/*"), "leaves the twin's folder"),
@@ -272,7 +262,7 @@ def test_mistakes_of_the_call(twins: Cli, tmp_path: Path) -> None:
 
 
 def test_a_command_that_does_not_exist(
-    twins: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    twins: Arguments, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["twinrun", "twins", "--outputs", "a", "--", "no-such-program"])
     with pytest.raises(SystemExit) as stop:
@@ -282,7 +272,7 @@ def test_a_command_that_does_not_exist(
     assert not Path("twins").exists()
 
 
-def test_too_much_to_copy_is_said_before(twins: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_much_to_copy_is_said_before(twins: Arguments, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "MOST_BYTES", 100)
     Path("data/big").write_bytes(b"x" * 1000)
     code, _, err = twins("--outputs", "out/*", words="seeded")
@@ -292,7 +282,7 @@ def test_too_much_to_copy_is_said_before(twins: Cli, monkeypatch: pytest.MonkeyP
     assert twins("--outputs", "out/*", "--link", "data", words="seeded")[0] == 0
 
 
-def test_old_outputs_are_not_taken_for_new_ones(twins: Cli) -> None:
+def test_old_outputs_are_not_taken_for_new_ones(twins: Arguments) -> None:
     Path("out").mkdir()
     Path("out/metrics.json").write_text("{}")
     assert twins("--outputs", "out/*.json", words="seeded")[0] == 0
@@ -302,7 +292,7 @@ def test_old_outputs_are_not_taken_for_new_ones(twins: Cli) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_the_examples_have_identical_twins(twins: Cli, example: str) -> None:
+def test_the_examples_have_identical_twins(twins: Arguments, example: str) -> None:
     script = (REPOSITORY / "examples" / example).read_text()
     code, out, _ = twins("--outputs", "out/*", *METRIC, script=script, warm=True)
     assert code == 0, out
@@ -311,7 +301,7 @@ def test_the_examples_have_identical_twins(twins: Cli, example: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_the_examples_take_the_seed_of_each_twin(twins: Cli, example: str) -> None:
+def test_the_examples_take_the_seed_of_each_twin(twins: Arguments, example: str) -> None:
     script = (REPOSITORY / "examples" / example).read_text()
     code, out, _ = twins("--outputs", "out/model.*", "--arm", "all", script=script, warm=True)
     assert code == 4

@@ -12,8 +12,8 @@ from twinrun.study.errors import InputError, plural
 from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:  # heavy to import
-    from twinrun.inspect.cudnn_forecast import Forecast
-    from twinrun.inspect.step_operations import Step
+    from twinrun.inspect.cudnn.forecast import Forecast
+    from twinrun.inspect.cudnn.operations import Step
 
 
 def forecast(
@@ -38,10 +38,10 @@ def forecast(
     For each precision and layout: convolutions whose first choice is nondeterministic, those where autotuning may
     take such an engine, what deterministic mode would use, and what to change. Only `--gpu here` looks at a device.
     """
-    from twinrun.inspect.cudnn_backend import library
-    from twinrun.inspect.cudnn_devices import find_card, known_cards
-    from twinrun.inspect.cudnn_forecast import SETTINGS, facts
-    from twinrun.inspect.cudnn_forecast import forecast as ask
+    from twinrun.inspect.cudnn.backend import library
+    from twinrun.inspect.cudnn.devices import find_card, known_cards
+    from twinrun.inspect.cudnn.forecast import SETTINGS, facts
+    from twinrun.inspect.cudnn.forecast import forecast as ask
     from twinrun.study.files import write_json
     from twinrun.training.torch_errors import named_torch_errors
 
@@ -96,8 +96,8 @@ def _print(target: str, step: Step, results: list[Forecast], *, details: bool) -
     from rich.console import Console
     from rich.table import Table
 
-    from twinrun.inspect.cudnn_backend import version_name
-    from twinrun.inspect.cudnn_forecast import advice, verdict
+    from twinrun.inspect.cudnn.backend import version_name
+    from twinrun.inspect.cudnn.forecast import advice, verdict
 
     console = Console()
     console = Console(width=console.width if console.is_terminal else 240, soft_wrap=True)

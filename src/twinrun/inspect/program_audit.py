@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from twinrun.inspect.audit import BAD, NOTE, Audit, Finding
+from twinrun.inspect.cudnn.operations import Convolution, OtherCall, Step, convolutions_of
 from twinrun.inspect.nondeterministic_ops import ATTENTION_NOTES, DOCUMENTED, Hazard, documented
-from twinrun.inspect.step_operations import Convolution, OtherCall, Step, convolutions_of
 from twinrun.study.errors import InputError, plural
 from twinrun.study.files import read_json
 

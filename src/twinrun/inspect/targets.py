@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from twinrun.inspect.audit import Audit, audit
-from twinrun.inspect.step_operations import Step, step_of
+from twinrun.inspect.cudnn.operations import Step, step_of
 from twinrun.study.errors import InputError
 from twinrun.study.flags import flags_for
 from twinrun.study.layout import Layout

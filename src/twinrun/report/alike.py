@@ -8,8 +8,8 @@ import numpy as np
 
 from twinrun.collect.study import Group
 from twinrun.report.section import Draft
-from twinrun.report.table import plural
 from twinrun.stats.churn import predicted_classes
+from twinrun.study.errors import plural
 
 FREE = {"nd": "the noise", "ulp": "the last bit of a weight", "all": "seed and noise together"}
 ADVICE = "A spread of 0 here says nothing about training: find out why before you read on."

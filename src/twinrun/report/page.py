@@ -16,8 +16,8 @@ from twinrun.collect.cells import EXACT, unquote
 from twinrun.collect.study import Study, load_study
 from twinrun.report.index import AGAIN, read_index
 from twinrun.report.names import procedural_words
-from twinrun.report.table import Column, cells, columns_shown, markdown_prose, markdown_table, missing, plural
-from twinrun.study.errors import InputError, MismatchError
+from twinrun.report.table import Column, cells, columns_shown, markdown_prose, markdown_table, missing
+from twinrun.study.errors import InputError, MismatchError, plural
 from twinrun.study.files import explain_os_error, write_text
 
 _CODE, _BOLD = re.compile(r"`([^`]+)`"), re.compile(r"\*\*(.+?)\*\*")

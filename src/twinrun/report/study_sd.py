@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from twinrun.collect.study import Study
-from twinrun.report.table import in_points, plural
+from twinrun.report.table import in_points
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.variance import total_sd
+from twinrun.study.errors import plural
 
 
 @dataclass(frozen=True)

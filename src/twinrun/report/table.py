@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from twinrun.collect.cells import write_csv
-from twinrun.collect.study import remarks as remarks
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS
-from twinrun.study.errors import plural as plural
 from twinrun.study.files import write_text
 
 

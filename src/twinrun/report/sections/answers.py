@@ -13,12 +13,12 @@ from twinrun.report.alike import findings
 from twinrun.report.names import METRIC_LABELS, nd_noise
 from twinrun.report.section import Answer, Draft, Row, Section, image
 from twinrun.report.study_sd import StudySd, inverted, study_same_seed_sd, study_total_sd
-from twinrun.report.table import in_points, plural
+from twinrun.report.table import in_points
 from twinrun.stats.cost import CostEstimate, judge
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.power import Needed, Planned, plan, replicates_for_difference
 from twinrun.stats.samples import Sample
-from twinrun.study.errors import TwinrunError
+from twinrun.study.errors import TwinrunError, plural
 from twinrun.study.files import read_json
 from twinrun.study.layout import Layout
 

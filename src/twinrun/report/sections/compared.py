@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from twinrun.collect.study import Study
+from twinrun.collect.study import Study, remarks
 from twinrun.report.comparison import Compared, compare_runs, need_words
 from twinrun.report.evidence import runs_of
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS
 from twinrun.report.section import Answer, Draft, Row, Section, image
-from twinrun.report.table import METRIC, REMARK, Column, Table, plural, remarks
+from twinrun.report.table import METRIC, REMARK, Column, Table
 from twinrun.stats.compare import Comparison, Verdict
-from twinrun.study.errors import InputError
+from twinrun.study.errors import InputError, plural
 
 MOST_CARDS = 6
 POINTS = 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twinrun.collect.study import Study
 from twinrun.report.names import NOISE_WORDS, noise_kinds
 from twinrun.report.section import Draft, Section
-from twinrun.report.table import plural
+from twinrun.study.errors import plural
 from twinrun.study.grid import ARMS
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from twinrun.collect.study import Group
+from twinrun.collect.study import Group, remarks
 from twinrun.report.names import free_note
 from twinrun.report.section import Draft, Section
-from twinrun.report.table import CELL, CELLS, REMARK, RUNS, Column, Table, plural, remarks
+from twinrun.report.table import CELL, CELLS, REMARK, RUNS, Column, Table
+from twinrun.study.errors import plural
 
 CELL_COLUMNS = (
     *CELL,

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from twinrun.collect.load import check_measured, read_frame
-from twinrun.collect.study import Study
+from twinrun.collect.study import Study, remarks
 from twinrun.report.section import Draft, Section, chosen
-from twinrun.report.table import REMARK, RUNS, TASK, Column, Table, plural, remarks
+from twinrun.report.table import REMARK, RUNS, TASK, Column, Table
 from twinrun.report.thesis.tables import footprint_notes
 from twinrun.stats.footprint import JOULES_PER_KWH, Inputs, carbon_kg
+from twinrun.study.errors import plural
 
 COLUMNS = (
     TASK,

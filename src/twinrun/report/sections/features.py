@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from twinrun.collect.collect import LAYER_RUNS
-from twinrun.collect.study import Setting
+from twinrun.collect.study import Setting, remarks
 from twinrun.report.names import TWO_FREE, free_note, left_out
 from twinrun.report.section import Draft, Section, chosen
-from twinrun.report.table import CELLS, COMPARISON, PAIRS, REMARK, SETTING, Column, Table, plural, remarks, span
+from twinrun.report.table import CELLS, COMPARISON, PAIRS, REMARK, SETTING, Column, Table, span
 from twinrun.stats import describe
 from twinrun.stats.weights import CosineSummary, debiased_cka
+from twinrun.study.errors import plural
 
 COLUMNS = (
     *SETTING,

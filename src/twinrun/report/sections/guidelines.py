@@ -9,9 +9,10 @@ from typing import NamedTuple
 from twinrun.report.names import IDENTICAL, METRIC_LABELS, noise_kinds, said
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.study_sd import StudySd, inverted, study_same_seed_sd, study_total_sd
-from twinrun.report.table import in_points, plural
+from twinrun.report.table import in_points
 from twinrun.stats.intervals import PooledSd, mean_interval
 from twinrun.stats.power import replicates_for_mean
+from twinrun.study.errors import plural
 
 PRECISION = 0.005  # half a point: the precision that the number of replicates is given for
 LEAST_FREEDOM = 5  # degrees of freedom below which an SD is no ground for advice

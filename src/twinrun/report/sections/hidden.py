@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from twinrun.collect.load import AGAIN, read_array
 from twinrun.collect.pictures import TOP_IMAGES
-from twinrun.collect.study import Group, Study
+from twinrun.collect.study import Group, Study, remarks
 from twinrun.report import style as drawing
 from twinrun.report.names import TWO_FREE, free_note, free_runs, left_out, nd_noise, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import ARM, CELLS, GROUP, REMARK, TASK, Column, N, Table, counts, plural, remarks, span
+from twinrun.report.table import ARM, CELLS, GROUP, REMARK, TASK, Column, N, Table, counts, span
 from twinrun.stats import describe
 from twinrun.stats.agreement import JS_PAIRS, Agreement
 from twinrun.stats.churn import most_flipping
 from twinrun.stats.finite_test_set import finite_test_share
-from twinrun.study.errors import MismatchError
+from twinrun.study.errors import MismatchError, plural
 
 HIDDEN_COLUMNS = (
     *GROUP,

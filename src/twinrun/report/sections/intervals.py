@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from twinrun.collect.study import Group
+from twinrun.collect.study import Group, remarks
 from twinrun.report import style as drawing
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, TWO_FREE, nd_phrase
 from twinrun.report.section import Draft, Section, generator
 from twinrun.report.style import Drawn
-from twinrun.report.table import CELL, METRIC, REMARK, Column, N, Table, plural, remarks
+from twinrun.report.table import CELL, METRIC, REMARK, Column, N, Table
 from twinrun.stats import describe
 from twinrun.stats.coverage import coverage_words
 from twinrun.stats.intervals import mean_interval, sd_bootstrap, sd_chi_square
 from twinrun.stats.normality import normal_scores, plot_positions, shapiro_wilk
+from twinrun.study.errors import plural
 
 COLUMNS = (
     *CELL,

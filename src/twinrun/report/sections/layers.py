@@ -14,13 +14,14 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from twinrun.collect.collect import LAYER_RUNS
-from twinrun.collect.study import Setting, Study
+from twinrun.collect.study import Setting, Study, remarks
 from twinrun.report import style as drawing
 from twinrun.report.names import OPTIMIZER_LABELS, TWO_FREE, free_note, left_out, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import ARM, CELLS, EPOCH, PAIRS, REMARK, SETTING, Column, Table, plural, remarks, span
+from twinrun.report.table import ARM, CELLS, EPOCH, PAIRS, REMARK, SETTING, Column, Table, span
 from twinrun.stats.weights import PARTS, Measures, measures, sampling_error
+from twinrun.study.errors import plural
 
 HEAD = "head"
 MEASURED = ("distance", "cosine", "displacement")

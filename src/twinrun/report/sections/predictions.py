@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from twinrun.collect.study import Group, Setting, Study
+from twinrun.collect.study import Group, Setting, Study, remarks
 from twinrun.report import style as drawing
 from twinrun.report.names import (
     OPTIMIZER_LABELS,
@@ -23,25 +23,12 @@ from twinrun.report.names import (
 )
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import (
-    CELLS,
-    COMPARISON,
-    GROUP,
-    PAIRS,
-    REMARK,
-    SETTING,
-    Column,
-    N,
-    Table,
-    counts,
-    plural,
-    remarks,
-    span,
-)
+from twinrun.report.table import CELLS, COMPARISON, GROUP, PAIRS, REMARK, SETTING, Column, N, Table, counts, span
 from twinrun.stats import churn, describe
 from twinrun.stats.agreement import Agreement
 from twinrun.stats.coverage import coverage_words
 from twinrun.stats.pairs import churn_over_seeds
+from twinrun.study.errors import plural
 
 CHURN = Column("churn", "Churn", ".4f", "share of test examples on which two runs disagree, mean over all pairs")
 ERROR = Column("error", "Error", ".4f", "share of test examples classified wrongly, mean over the runs")

@@ -9,30 +9,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from twinrun.collect.study import Group, Study, undefined_metric
+from twinrun.collect.study import Group, Study, remarks, undefined_metric
 from twinrun.report import style as drawing
 from twinrun.report.names import DET_AND_ND, METRIC_LABELS, free_runs, nd_phrase, thesis_name
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.study_sd import study_same_seed_sd, study_total_sd
 from twinrun.report.style import Drawn
-from twinrun.report.table import (
-    METRIC,
-    N_DET,
-    N_ND,
-    OPTIMIZER,
-    REMARK,
-    SEED,
-    TASK,
-    Column,
-    N,
-    Table,
-    counts,
-    plural,
-    remarks,
-    span,
-)
+from twinrun.report.table import METRIC, N_DET, N_ND, OPTIMIZER, REMARK, SEED, TASK, Column, N, Table, counts, span
 from twinrun.report.thesis.tables import summary_notes
 from twinrun.stats import churn, describe
+from twinrun.study.errors import plural
 
 PERFORMANCE_COLUMNS = (
     METRIC,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from twinrun.collect.study import Group, Study
+from twinrun.collect.study import Group, Study, remarks
 from twinrun.report import style as drawing
 from twinrun.report.names import DET_AND_ND, nd_noise, nd_phrase, thesis_name
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import CELL, REMARK, Column, Table, counts, plural, remarks, span
+from twinrun.report.table import CELL, REMARK, Column, Table, counts, span
 from twinrun.stats import describe
+from twinrun.study.errors import plural
 
 CONFOUNDED = (
     "Whole-run times are confounded: single runs, not interleaved, on machines whose load and clocks vary, without an "

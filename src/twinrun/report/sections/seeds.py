@@ -6,14 +6,15 @@ import math
 from itertools import combinations
 from typing import Any
 
-from twinrun.collect.study import Setting
+from twinrun.collect.study import Setting, remarks
 from twinrun.report.names import IDENTICAL, OPTIMIZER_LABELS, nd_phrase
 from twinrun.report.section import Draft, Section, generator
-from twinrun.report.table import METRIC, REMARK, SETTING, TASK, Column, N, Table, plural, remarks
+from twinrun.report.table import METRIC, REMARK, SETTING, TASK, Column, N, Table
 from twinrun.stats import describe, effects, hypothesis, permutation
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.samples import Sample
 from twinrun.stats.variance import components
+from twinrun.study.errors import plural
 
 GROUPS = Column("groups", "Groups", "d", "seeds with two nd runs or more")
 NOISE_COLUMNS = (

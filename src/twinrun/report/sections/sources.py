@@ -14,16 +14,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from twinrun.collect.study import Group, Setting, Study
+from twinrun.collect.study import Group, Setting, Study, remarks
 from twinrun.report import style as drawing
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, free_note
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import CELLS, REMARK, RUNS, SETTING, Column, Table, plural, remarks, span
+from twinrun.report.table import CELLS, REMARK, RUNS, SETTING, Column, Table, span
 from twinrun.stats.churn import predicted_classes
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.pairs import PairMean, churn_of_cells, distance_of_cells
 from twinrun.stats.samples import UNDEFINED, Interval
+from twinrun.study.errors import plural
 
 SINGLE = ("init", "shuffle", "augment", "dropout", "ulp")  # arms in which one thing is free
 SD, CHURN, DISTANCE = "SD", "churn", "head distance"

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from twinrun.collect.study import Group, Study
+from twinrun.collect.study import Group, Study, remarks
 from twinrun.report import style as drawing
 from twinrun.report.names import METRIC_LABELS, TWO_FREE, free_note, free_runs, nd_phrase, said, thesis_name
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import GROUP, METRIC, REMARK, Column, N, Table, counts, remarks, span
+from twinrun.report.table import GROUP, METRIC, REMARK, Column, N, Table, counts, span
 from twinrun.stats import describe
 from twinrun.stats.coverage import coverage_words
 from twinrun.stats.intervals import robust_spread, sd_chi_square

@@ -17,11 +17,11 @@ from twinrun.collect.study import Setting, Study
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, nd_noise
 from twinrun.report.section import Draft, Section
 from twinrun.report.study_sd import StudySd, inverted, study_same_seed_sd, study_total_sd
-from twinrun.report.table import plural
 from twinrun.stats import describe
 from twinrun.stats.intervals import mean_interval
 from twinrun.stats.power import plan, replicates_for_difference, smallest_detectable
 from twinrun.stats.samples import Sample
+from twinrun.study.errors import plural
 
 STREAMS = "initialization, order of the examples, augmentation, dropout"
 

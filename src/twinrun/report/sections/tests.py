@@ -6,14 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from twinrun.collect.study import Group, Setting, Study
+from twinrun.collect.study import Group, Setting, Study, remarks
 from twinrun.report.names import DET_AND_ND, nd_phrase
 from twinrun.report.section import Draft, Section, generator
-from twinrun.report.table import CELL, COMPARISON, METRIC, N_ND, REMARK, SETTING, Column, N, Table, plural, remarks
+from twinrun.report.table import CELL, COMPARISON, METRIC, N_ND, REMARK, SETTING, Column, N, Table
 from twinrun.stats import describe, effects, hypothesis
 from twinrun.stats.equivalence import Equivalence, tost_against_one, tost_paired
 from twinrun.stats.multiplicity import benjamini_hochberg, holm
 from twinrun.stats.samples import Sample
+from twinrun.study.errors import plural
 
 COHENS_D = Column("cohens_d", "d", "+.2f", "Cohen's d, a difference in SDs")
 RANK_BISERIAL = Column("rank_biserial", "r", "+.2f", "rank-biserial correlation, -1 to 1")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from twinrun.collect.study import Study
+from twinrun.collect.study import Study, remarks
 from twinrun.report.names import network
 from twinrun.report.section import Draft, Section
-from twinrun.report.table import METRIC, OPTIMIZER, REMARK, SEED, TASK, Column, Table, remarks
+from twinrun.report.table import METRIC, OPTIMIZER, REMARK, SEED, TASK, Column, Table
 from twinrun.report.thesis.tables import DATA_SETS, thesis_frame
 from twinrun.stats.describe import difference_percent
 

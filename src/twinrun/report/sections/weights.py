@@ -10,27 +10,14 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
-from twinrun.collect.study import Group, Setting, Study
+from twinrun.collect.study import Group, Setting, Study, remarks
 from twinrun.report import style as drawing
 from twinrun.report.names import COSINE_FIGURE, OPTIMIZER_LABELS, TWO_FREE, free_note, left_out, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import (
-    CELLS,
-    COMPARISON,
-    EPOCH,
-    GROUP,
-    REMARK,
-    SETTING,
-    Column,
-    N,
-    Table,
-    counts,
-    plural,
-    remarks,
-    span,
-)
+from twinrun.report.table import CELLS, COMPARISON, EPOCH, GROUP, REMARK, SETTING, Column, N, Table, counts, span
 from twinrun.stats import describe, weights
+from twinrun.study.errors import plural
 
 PAIR_RUNS = 64  # of more runs, pairs are taken among so many, drawn at random
 COSINE = Column("cosine_mean", "Cosine mean", ".6f", "mean cosine similarity of the heads, all pairs of runs")

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from twinrun.inspect.cudnn_backend import (
+from twinrun.inspect.cudnn.backend import (
     BFLOAT16,
     DOWN_CONVERT,
     FLOAT,
@@ -35,8 +35,8 @@ from twinrun.inspect.cudnn_backend import (
     proposals,
     version_name,
 )
-from twinrun.inspect.cudnn_devices import AMPERE, Card
-from twinrun.inspect.step_operations import Convolution, Step
+from twinrun.inspect.cudnn.devices import AMPERE, Card
+from twinrun.inspect.cudnn.operations import Convolution, Step
 from twinrun.study.errors import InputError, plural
 
 PRECISIONS, LAYOUTS = ("fp32", "tf32", "bf16"), ("NCHW", "NHWC")

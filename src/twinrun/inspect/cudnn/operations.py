@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from twinrun.inspect.cudnn_backend import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
+from twinrun.inspect.cudnn.backend import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT
 from twinrun.inspect.injected.twinrun_operations import named_arguments
 from twinrun.inspect.nondeterministic_ops import Hazard, documented
 from twinrun.inspect.trace import Tracer

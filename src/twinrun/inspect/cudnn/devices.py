@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from twinrun.inspect.cudnn_backend import CudnnError, description_of_device
+from twinrun.inspect.cudnn.backend import CudnnError, description_of_device
 from twinrun.study.errors import DeviceError, InputError
 from twinrun.study.files import read_json
 

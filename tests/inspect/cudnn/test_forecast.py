@@ -15,10 +15,10 @@ from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 from torch import nn
 from torch.nn import functional
 
-from twinrun.inspect import cudnn_backend, cudnn_devices
-from twinrun.inspect.cudnn_backend import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, strides
-from twinrun.inspect.cudnn_devices import find_card, known_cards, sourced
-from twinrun.inspect.cudnn_forecast import (
+from twinrun.inspect.cudnn import backend, devices
+from twinrun.inspect.cudnn.backend import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, strides
+from twinrun.inspect.cudnn.devices import find_card, known_cards, sourced
+from twinrun.inspect.cudnn.forecast import (
     CUDNN,
     FREE_OF_ATOMICS,
     PYTORCH,
@@ -32,8 +32,8 @@ from twinrun.inspect.cudnn_forecast import (
     problem_of,
     verdict,
 )
+from twinrun.inspect.cudnn.operations import ATTENTION, Convolution, OtherCall, Step, step_of
 from twinrun.inspect.nondeterministic_ops import Hazard
-from twinrun.inspect.step_operations import ATTENTION, Convolution, OtherCall, Step, step_of
 from twinrun.inspect.targets import step_of_model
 from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
@@ -198,7 +198,7 @@ def test_a_convolution_that_cudnn_refuses_is_named_with_its_layer() -> None:
 
 def test_what_does_not_fit_into_the_cards_memory_is_not_taken(preactresnet18: Step) -> None:
     roomy, card = forecast(preactresnet18, find_card("A100 40GB"), TF32), find_card("A100 40GB")
-    small = cudnn_devices.Card("small", card.description | {"totalGlobalMem": 1 << 20})
+    small = devices.Card("small", card.description | {"totalGlobalMem": 1 << 20})
     result = forecast(preactresnet18, small, TF32)
     assert result.workspace_bytes("free") <= 1 << 20 < roomy.workspace_bytes("free")
 
@@ -237,7 +237,7 @@ def test_attention_and_other_operations_of_a_users_function(
     ]  # fmt: skip
     by_setting = {(f["precision"], f["layout"]): f for f in facts["forecasts"]}
     assert by_setting["bf16", "NHWC"]["verdict"] == "2 operations by atomics"
-    assert facts["cudnn"] == cudnn_backend.version_name()
+    assert facts["cudnn"] == backend.version_name()
     assert "SDPBackend.MATH" in output
     code, _, errors = cli("forecast", "own.py:half")
     assert code == 2
@@ -298,8 +298,8 @@ def test_every_value_of_a_card_has_its_source() -> None:
     for name in known_cards():
         assert set(sourced(name)) == keys
         assert all(len(source) > 20 for _, source in sourced(name).values())
-        cudnn_devices.check_description(find_card(name).description, name)
-        cudnn_backend.described_device(find_card(name).description)
+        devices.check_description(find_card(name).description, name)
+        backend.described_device(find_card(name).description)
     assert (find_card("nvidia rtx a6000").name, find_card("3090").name) == ("RTX A6000", "RTX 3090")
 
 
@@ -330,7 +330,7 @@ def test_a_description_that_lacks_a_value_and_one_that_cudnn_refuses(tmp_path: P
     path.write_text(json.dumps({key: value for key, value in whole.items() if key != "warpSize"}))
     with pytest.raises(InputError, match="lacks warpSize"):
         find_card(str(path))
-    card = cudnn_devices.Card("odd", whole | {"deviceVer": 123})
+    card = devices.Card("odd", whole | {"deviceVer": 123})
     with pytest.raises(InputError, match="refuses the description of odd"):
         forecast(preactresnet18, card, FP32)
 
@@ -347,14 +347,14 @@ class FakeDevice:
         return lambda *arguments: 0
 
     def cudnnBackendSetAttribute(self, descriptor: Any, attribute: int, kind: int, count: Any, array: Any) -> int:  # noqa: N802
-        assert (attribute, kind, count.value) == (2700, cudnn_backend._INT32, 1)
+        assert (attribute, kind, count.value) == (2700, backend._INT32, 1)
         self.asked += list(array)
         return 0
 
     def cudnnBackendGetAttribute(  # noqa: N802
         self, descriptor: Any, attribute: int, kind: int, most: Any, count: Any, array: Any
     ) -> int:
-        assert (attribute, kind) == (2702, cudnn_backend._CHAR)
+        assert (attribute, kind) == (2702, backend._CHAR)
         count._obj.value = len(self.text)
         if array is not None:
             assert most.value >= len(self.text)
@@ -365,10 +365,10 @@ class FakeDevice:
 def test_the_card_that_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cli: Cli) -> None:  # noqa: F811
     fake = FakeDevice()
     with monkeypatch.context() as patch:
-        patch.setattr(cudnn_backend, "library", lambda: fake)
+        patch.setattr(backend, "library", lambda: fake)
         assert find_card("here").description == find_card("L40S").description
         assert fake.asked == [0]
-    monkeypatch.setattr(cudnn_devices, "description_of_device", lambda index: find_card("L40S").description)
+    monkeypatch.setattr(devices, "description_of_device", lambda index: find_card("L40S").description)
     monkeypatch.chdir(tmp_path)
     code, output, _ = cli("forecast", "preactresnet18", "--gpu", "here", "--save", "here.json", "--batch-size", "2")
     assert code == 0
@@ -389,11 +389,11 @@ def test_cudnn_that_is_absent_or_too_old(
         return SimpleNamespace(cudnnGetVersion=lambda: version)
 
     monkeypatch.setattr(ctypes, "CDLL", load)
-    cudnn_backend.library.cache_clear()
+    backend.library.cache_clear()
     try:
         code, _, errors = cli("forecast", "resnet18")
     finally:
-        cudnn_backend.library.cache_clear()
+        backend.library.cache_clear()
     assert code == 2
     assert "a forecast needs cuDNN" in errors
     assert words in errors

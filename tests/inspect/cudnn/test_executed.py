@@ -13,17 +13,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from twinrun.inspect.cudnn_devices import find_card
-from twinrun.inspect.cudnn_forecast import Forecast, Setting, forecast
-from twinrun.inspect.executed_engines import against, executed, logging
-from twinrun.inspect.step_operations import Step, step_of
+from twinrun.inspect.cudnn.devices import find_card
+from twinrun.inspect.cudnn.executed import against, executed, logging
+from twinrun.inspect.cudnn.forecast import Forecast, Setting, forecast
+from twinrun.inspect.cudnn.operations import Step, step_of
 from twinrun.study.pins import clean_environment
 
 # Without a handle nothing is executed, but the call is logged as on a card.
 HAND_OVER = """import torch; import sys
-from twinrun.inspect.cudnn_backend import *
-from twinrun.inspect.cudnn_backend import _DESCRIPTOR, _PLAN
-from twinrun.inspect.cudnn_devices import find_card
+from twinrun.inspect.cudnn.backend import *
+from twinrun.inspect.cudnn.backend import _DESCRIPTOR, _PLAN
+from twinrun.inspect.cudnn.devices import find_card
 device = described_device(find_card("H100 SXM").description)
 x, w = (8, 64, 16, 16), (96, 64, 3, 3)
 for operation, stride, data_type, last, most in eval(sys.argv[1]):

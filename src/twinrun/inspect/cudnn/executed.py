@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twinrun.inspect.cudnn_backend import (
+from twinrun.inspect.cudnn.backend import (
     BFLOAT16,
     FLOAT,
     FORWARD,
@@ -21,7 +21,7 @@ from twinrun.inspect.cudnn_backend import (
     Problem,
     strides,
 )
-from twinrun.inspect.cudnn_forecast import CUDNN, Forecast, problem_of
+from twinrun.inspect.cudnn.forecast import CUDNN, Forecast, problem_of
 
 _CALL = re.compile(r"^I! .* function (\w+)\(\) called:")
 _FIELD = re.compile(r"^i!( +)(\w+): type=([^;:]+)(?:; val=(.*);|:)$")
