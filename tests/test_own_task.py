@@ -61,7 +61,7 @@ def test_from_a_folder_of_images_to_a_report(tmp_path: Path) -> None:
     # The network as it was: its other runs count again. A file of no use to it changes nothing that is computed.
     net.write_text((EXAMPLE / "net.py").read_text())
     (study.root / "models" / "README.md").write_text("notes")
-    assert study.run("twinrun", "sweep") == "1 run trained, 11 were there already\n"
+    assert study.run("twinrun", "sweep").startswith("1 run trained, 11 were there already\n")
     assert json.loads(records["det_1"].read_text())["fingerprints"][-1] == prints["det_1"]
     assert study.changed() == {"collect", "locate"}, "the runs are recorded; what is made of them waits for `dvc repro`"
 

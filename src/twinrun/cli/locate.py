@@ -1,4 +1,4 @@
-"""Commands that find where two runs part."""
+"""Commands that find the first difference of two runs."""
 
 from __future__ import annotations
 

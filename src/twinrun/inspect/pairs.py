@@ -1,4 +1,4 @@
-"""Which two runs are followed to where they part, and whether they can be."""
+"""Which two runs are compared step by step, and whether they can be."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ class Marks:
         return event
 
     def mark(self) -> None:
-        """Here ends a stretch and the next begins."""
+        """End a stretch of time and begin the next."""
         self._points.append(self._now())
 
     def seconds(self) -> list[float]:

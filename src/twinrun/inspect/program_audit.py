@@ -31,7 +31,7 @@ class ProgramAudit(Audit):
         return asdict(self) | {"ok": self.ok}
 
     def scope(self) -> str:
-        """Of what the findings speak."""
+        """What the findings are about."""
         words = (
             f"{self.operations} kinds of calls in {plural(self.steps, 'optimizer step')} on {self.device} with torch "
             f"{self.torch}, held against what {DOCUMENTED} documents of CUDA"

@@ -65,7 +65,7 @@ def site_lines(path: Path, text: str) -> tuple[str, ...]:
         option = re.split(r"[=\s]", line.split(None, 1)[1], maxsplit=1)[0]
         for long, short in OURS.items():
             if option == long or (short and not option.startswith("--") and option.startswith(short)):
-                raise InputError(f"{path}, line {number}: {long} is set by twinrun", "leave it away")
+                raise InputError(f"{path}, line {number}: {long} is set by twinrun", "leave it out")
         lines.append(line.rstrip())
     return tuple(lines)
 

@@ -1,4 +1,4 @@
-"""What there is of each run, from records and work folders alone: no scheduler is asked, no clocks are compared."""
+"""The state of each run, from records and work folders alone: no scheduler is asked, no clocks are compared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def states(params: Params, layout: Layout) -> dict[Run, str]:
 
 
 def missing_runs(params: Params, layout: Layout) -> dict[Run, str]:
-    """The runs that are still to be trained, with what there is of each.
+    """The runs that are still to be trained, with the state of each.
 
     Raises IncompleteError naming tasks that are not prepared, when any run is missing.
     """

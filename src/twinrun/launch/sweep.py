@@ -39,7 +39,7 @@ def sweep(
     or when another process has a run, all others being recorded.
     """
     if gpus and (device or params.execution.device) == "cpu":
-        raise InputError("--gpus: this study runs on the CPU", "leave it away, or set execution.device to cuda")
+        raise InputError("--gpus: this study runs on the CPU", "leave it out, or set execution.device to cuda")
     layout = Layout(root)
     with only_one(layout.sweep_lock):
         missing = missing_runs(params, layout)

@@ -1,4 +1,4 @@
-"""Under which name the thesis shows what, and in which words this project says it."""
+"""What the thesis calls each table and figure, and the words that this project uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pytest plugin: `twins` calls a function or runs a program several times, `golden_fingerprint` looks back.
+"""The pytest plugin: twins of a function or a program (`twins`), and fingerprints recorded once (`golden_fingerprint`).
 
 Installed with twinrun; it imports nothing heavy until a test asks for one of its fixtures.
 """

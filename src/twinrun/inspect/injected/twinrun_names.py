@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Names:
-    """The names, known out as modules are called and optimizers make their steps."""
+    """The names, found out as modules are called and optimizers make their steps."""
 
     def __init__(self) -> None:
         self.roots: list[weakref.ref[nn.Module]] = []  # outermost modules, in the order of their first call
