@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from tests.collect.synthetic import CODE, Synthetic, snapshot, write_manifest, write_run, write_study
 
+from twinrun.collect.checks import SHOWN
 from twinrun.collect.collect import collect
 from twinrun.report.build import analyze
 from twinrun.study.errors import IncompleteError, InputError, MismatchError, ResourceError
@@ -90,6 +91,11 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
         (layout.run(run) / "record.json").unlink()
     with pytest.raises(IncompleteError, match="and 4 more"):
         collect(params, layout, code_digest=CODE)
+    for run in params.runs[:4]:
+        write_run(params, layout, spec, run)
+    with pytest.raises(IncompleteError, match=f"^{SHOWN} of 24 runs are missing") as whole:
+        collect(params, layout, code_digest=CODE)
+    assert "more" not in str(whole.value)
 
 
 def test_unprepared_task_is_named(small: tuple[Params, Layout]) -> None:

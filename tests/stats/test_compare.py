@@ -208,6 +208,7 @@ def test_a_sequential_comparison_uses_that_interval() -> None:
     assert compare(a[:4], b[:4], RNG, sequential=True).verdict is Verdict.CANNOT_TELL
     single = confidence_sequence([0.3])
     assert (single.value, single.reason) == (0.3, "not defined: 1 of the 5 pairs that it needs")
+    assert confidence_sequence([0.3, math.nan]).value is None
     tight = compare(a, a + rng.normal(scale=0.01, size=30), RNG, sequential=True, margin=0.5)
     assert tight.verdict is Verdict.EQUIVALENT
 

@@ -174,6 +174,8 @@ def test_standard_tests_are_those_of_scipy() -> None:
     same(hypothesis.welch_t(FREE, OTHER), stats.ttest_ind(FREE, OTHER, equal_var=False))
     same(hypothesis.brown_forsythe([[FREE], [OTHER]], classic=True), stats.levene(FREE, OTHER, center="median"))
     same(normality.shapiro_wilk(FREE), stats.shapiro(FREE))
+    tied = [*FREE, FREE[0], *np.linspace(min(FREE), max(FREE), normality.FEW - len(FREE) - 1)]
+    same(normality.shapiro_wilk(tied), stats.shapiro(tied))
 
 
 def test_mann_whitney_counts_pairs() -> None:
