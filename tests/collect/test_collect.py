@@ -98,6 +98,13 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
     assert "more" not in str(whole.value)
 
 
+def test_ids_of_other_images_are_refused(small: tuple[Params, Layout]) -> None:
+    params, layout = small
+    (layout.prepared("digits") / "ids.csv").write_text("id,split\nx,test\n")
+    with pytest.raises(MismatchError, match=r"ids\.csv: not the ids of 20 test images"):
+        collect(params, layout, code_digest=CODE)
+
+
 def test_unprepared_task_is_named(small: tuple[Params, Layout]) -> None:
     params, layout = small
     (layout.prepared("cracks") / "manifest.json").unlink()
