@@ -1,7 +1,7 @@
 """Packing at full size against the bare decoder on the same files: images a second, processor time, peak memory.
 
-python benchmarks/packing.py tiles ARCHIVE [--images 56092]    # SDNET2018's size, by repeating real tiles
-python benchmarks/packing.py mammograms [--images 40]          # CBIS-DDSM's size: 6,000 x 4,000, 16 bits
+python -m benchmarks.packing tiles ARCHIVE [--images 56092]    # SDNET2018's size, by repeating real tiles
+python -m benchmarks.packing mammograms [--images 40]          # CBIS-DDSM's size: 6,000 x 4,000, 16 bits
 
 All sides use as many processes as the machine has cores. `bare` reads each file, decodes it to an array and throws it
 away; `plain` also resizes it, writes it to a file and hashes it once, which no packing can leave out; `pack` is

@@ -1,15 +1,21 @@
 #!/usr/bin/env bash
-# Measures what the same bits cost on this machine's processor: results/cpu-cost/make.sh [BLOCKS]
-# For an otherwise idle machine, after `make study`; six blocks (the default) take about an hour on two cores. Stopped, it
-# begins anew. Leaves its results in a folder here that is named for the processor.
+# Measures what the same bits cost on this machine's processor: results/cpu-cost/make.sh [--short] [BLOCKS]
+# For an otherwise idle machine, after `make study`; six blocks are the default. --short measures half a second each time and
+# trains the full-width network on batches of 32. Stopped, it begins anew. Leaves its results in a folder here that is
+# named for the processor, with the seconds that all took in machine.txt.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 export PATH=$root/.venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+short='' each=() full=()
+if [ "${1:-}" = --short ]; then
+  short=-short each=(--seconds 0.5 --warmup 0.3) full=(--batch-size 32)
+  shift
+fi
 blocks=${1:-6}
 machine=$(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -1 | sed 's/([^)]*)//g; s/ @.*//' | tr -sc '[:alnum:]\n' '_' |
   tr '[:upper:]' '[:lower:]' | sed 's/_$//')
-out=$here/$machine-$(nproc)
+out=$here/$machine-$(nproc)$short
 study=$(mktemp -d)
 trap 'rm -rf "$study"' EXIT
 mkdir -p "$out"
@@ -20,11 +26,12 @@ ln -s "$root/data" "$study/data"
 cd "$study"
 twinrun prepare
 for task in digits cracks mammograms; do
-  twinrun cost "$task" --optimizer sgd --device cpu --blocks "$blocks" | tee "$out/$task.txt"
+  twinrun cost "$task" --optimizer sgd --device cpu --blocks "$blocks" ${each[@]+"${each[@]}"} | tee "$out/$task.txt"
 done
 cd full
-twinrun cost preactresnet18 --device cpu --blocks "$blocks" | tee "$out/preactresnet18.txt"
-{ git -C "$root" rev-parse HEAD; uptime; lscpu; } >"$out/machine.txt"
+twinrun cost preactresnet18 --device cpu --blocks "$blocks" ${each[@]+"${each[@]}"} ${full[@]+"${full[@]}"} |
+  tee "$out/preactresnet18.txt"
+{ git -C "$root" rev-parse HEAD; echo "$SECONDS s"; uptime; lscpu; } >"$out/machine.txt"
 # The median of each measurement is what all that is printed is made of.
 python - "$out" "$study"/cost/*.json "$study"/full/cost/*.json <<'PYTHON'
 import json, pathlib, statistics, sys

@@ -137,7 +137,7 @@ def tool(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def test_the_container_gets_each_path_as_one_word(odd: Path, tmp_path: Path, cli: Cli) -> None:  # noqa: F811
+def test_the_container_gets_each_path_as_one_word(odd: Path, small: Params, tmp_path: Path, cli: Cli) -> None:  # noqa: F811
     image = tmp_path / "twin run's.sif"
     image.touch()
     assert cli("slurm", "--image", str(image), "--chunk", "4", "--scratch")[0] == 0
@@ -146,7 +146,9 @@ def test_the_container_gets_each_path_as_one_word(odd: Path, tmp_path: Path, cli
     code, out = ended(task(0, odd, PATH=path, TMPDIR=str(tmp_path), CUDA_VISIBLE_DEVICES="2,3"))
     assert code == 0
     lines = out.splitlines()
-    assert lines.count(str(image)) == 4
+    assert lines.count(str(image)) == 1
+    at = lines.index("train-chunk")
+    assert lines[at + 1 : at + 6] == [*(run.id for run in small.runs), "--expect-grid"]
     assert lines[1:7] == ["--quiet", "run", "--cleanenv", "--no-home", "--mount",
                           'type=bind,"source=' + str(odd).replace('"', '""') + '",destination=/study']  # fmt: skip
     assert "--nv" not in lines  # the tiny study runs on the CPU

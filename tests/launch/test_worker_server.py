@@ -16,6 +16,7 @@ import pytest
 import yaml
 from tests.conftest import REPOSITORY
 
+from twinrun import __version__
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.worker_server import become
 from twinrun.launch.workers import Workers, modules_of
@@ -133,6 +134,29 @@ def test_each_child_is_fresh_and_pinned_whatever_the_shell_says(
     pinned = "import sys; sys.stdout.write(str(hash('twinrun')))"
     expected = subprocess.check_output([sys.executable, "-c", pinned], env=os.environ | {"PYTHONHASHSEED": "0"})
     assert {state["hash"] for state in states} == {int(expected)}
+
+
+@pytest.mark.parametrize("modules", [LIGHT, []])
+def test_what_is_shown_comes_where_this_process_writes(modules: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    with Workers(Path(), modules) as workers:
+        ended = [workers.run(words, shown=True) for words in (["--version"], ["nonsense"])]
+    assert [(item.code, item.output, item.errors) for item in ended] == [(0, "", ""), (2, "", "")]
+    out, err = capfd.readouterr()
+    assert out == f"{__version__}\n"
+    assert "No such command" in err
+
+
+@pytest.mark.slow
+def test_the_runs_of_an_array_task_are_children_of_one_server(watched: Params, study: Layout) -> None:
+    command = [sys.executable, "-m", "twinrun", "train-chunk", *(run.id for run in watched.runs)]
+    with subprocess.Popen(command, cwd=study.root, stdout=subprocess.PIPE, text=True) as process:
+        out, _ = process.communicate()
+    assert process.returncode == 0
+    assert [line.split()[:2] for line in out.splitlines()] == [[run.id, "complete"] for run in watched.runs]
+    parents = [state["parent"] for state in seen(study.root).values()]
+    assert len(parents) == 2
+    assert len(set(parents)) == 1
+    assert parents[0] != process.pid, "not fresh processes of the task's own"
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from twinrun.cli.locate import follow_run, locate
 from twinrun.cli.options import TakesProgram
 from twinrun.cli.report import analyze, collect, report
 from twinrun.cli.statistics import power, reanalyze_app
-from twinrun.cli.train import plan, train, verify
+from twinrun.cli.train import plan, train, train_chunk, verify
 from twinrun.cli.twins import twins
 from twinrun.study.errors import InputError, TwinrunError
 
@@ -64,7 +64,7 @@ for panel, commands in DOORS.items():
         app.command(name, rich_help_panel=panel, cls=kind)(command)
 app.add_typer(reanalyze_app, name="reanalyze", rich_help_panel=RESULTS)
 app.add_typer(data_app, name="data", rich_help_panel=STUDY)
-for part in (probe, follow_run, repeat_calls):  # what those above start afresh
+for part in (probe, follow_run, repeat_calls, train_chunk):  # what those above start afresh
     app.command(hidden=True)(part)
 
 
@@ -144,7 +144,7 @@ def _goes_on(words: list[str]) -> bool:
     if words[:1] == ["cost"] and "--" in words:
         return "--json" in words[: words.index("--")]
     return words[:2] == ["data", "fetch"] or words[:1] in (
-        ["prepare"], ["train"], ["sweep"], ["slurm"], ["finish"], ["cost"], ["export"],
+        ["prepare"], ["train"], ["train-chunk"], ["sweep"], ["slurm"], ["finish"], ["cost"], ["export"],
     )  # fmt: skip
 
 

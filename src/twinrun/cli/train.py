@@ -18,7 +18,7 @@ from twinrun.cli.options import (
     enter_clean_environment,
     load_params,
 )
-from twinrun.study.errors import IncompleteError, InputError
+from twinrun.study.errors import BusyError, IncompleteError, InputError
 from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:  # heavy to import
@@ -128,6 +128,31 @@ def train(
     with progress:
         record = train_run(params, run, Layout(Path(), out, prepared), current_code_digest(), options)
     print(f"{record.run} {record.status} {record.final_fingerprint}")
+
+
+def train_chunk(
+    ids: list[str],
+    shared: bool = False,
+    prepared: Path | None = None,
+    restarted: bool = False,
+    expect_grid: ExpectGrid = None,
+) -> None:
+    """Train the runs of one task of a SLURM array, which may have been started before."""
+    if len(ids) == 1 and not restarted:  # nothing to share: this process trains it
+        try:
+            train(ids[0], shared=shared, unless_done=True, prepared=prepared, expect_grid=expect_grid)
+        except BusyError:
+            print(f"{ids[0]} is left to the process that is training it")
+        return
+    from twinrun.launch import array_task
+
+    params = load_params(DEFAULT_PARAMS)
+    check_grid(params, expect_grid)
+    options = ["--unless-done"] + (["--shared"] if shared else [])
+    options += ["--prepared", str(prepared)] if prepared else []
+    options += ["--expect-grid", expect_grid] if expect_grid else []
+    runs = [params.find(name) for name in ids]
+    raise typer.Exit(array_task.train_chunk(params, runs, Path(), options, restarted=restarted))
 
 
 def _choose(

@@ -275,8 +275,8 @@ def moments_of(image: NDArray[np.uint8]) -> NDArray[np.int64]:
     if image.shape[-1] <= 256:
         # Fastest: 256 bytes sum to less than 2^16, and their squares to less than 2^24, so that float32 holds them
         # exactly in whatever order they are added.
-        wide = image.astype(np.float32)
-        total, squares = np.einsum("cyx->cy", wide), np.einsum("cyx,cyx->cy", wide, wide)
+        total = image.sum(1, dtype=np.uint16)
+        squares = np.einsum("cyx,cyx->cy", image, image, dtype=np.float32, casting="unsafe")
     else:
         total = image.sum(-1, dtype=np.uint32)
         squares = np.multiply(image, image, dtype=np.uint16).sum(-1, dtype=np.uint32)

@@ -73,17 +73,22 @@ class Workers:
         if self._server:
             self._server.wait()
 
-    def run(self, arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> Ended:
-        """Run `twinrun ARGUMENTS` with these variables besides, and wait for its end."""
+    def run(
+        self, arguments: Sequence[str], variables: Mapping[str, str] | None = None, *, shown: bool = False
+    ) -> Ended:
+        """Run `twinrun ARGUMENTS` with these variables besides, and wait for its end.
+
+        `shown`: it writes where this process does, and no output is given back.
+        """
         if self._server and not self._server.lost:
-            ended = self._server.run(arguments, variables or {})
+            ended = self._server.run(arguments, variables or {}, shown=shown)
             if ended:
                 return ended
             with self._guard:
                 first, self._server.lost = not self._server.lost and not self._stopping, True
             if first:
                 _say_without(self._server.reason())
-        return self._run_fresh(arguments, variables or {})
+        return self._run_fresh(arguments, variables or {}, shown=shown)
 
     def stop(self) -> None:
         """End all that are running, as ctrl-C does, and start no more."""
@@ -94,7 +99,7 @@ class Workers:
         if self._server:
             self._server.stop()
 
-    def _run_fresh(self, arguments: Sequence[str], variables: Mapping[str, str]) -> Ended:
+    def _run_fresh(self, arguments: Sequence[str], variables: Mapping[str, str], *, shown: bool) -> Ended:
         command = [*self.prefix, sys.executable, "-m", "twinrun", *arguments]
         with self._guard:
             if self._stopping:
@@ -105,15 +110,15 @@ class Workers:
                 cwd=self.root,
                 env=clean_environment() | {PART: "1"} | dict(variables),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdout=None if shown else subprocess.PIPE,
+                stderr=None if shown else subprocess.PIPE,
                 text=True,
             )
             self._fresh.add(process)
         output, errors = process.communicate()
         with self._guard:
             self._fresh.discard(process)
-        return Ended(process.returncode, output, errors)
+        return Ended(process.returncode, output or "", errors or "")
 
 
 def _say_without(reason: str) -> None:
@@ -138,14 +143,15 @@ class _Server:
                 stderr=self._said,
             )
 
-    def run(self, arguments: Sequence[str], variables: Mapping[str, str]) -> Ended | None:
+    def run(self, arguments: Sequence[str], variables: Mapping[str, str], *, shown: bool) -> Ended | None:
         """Have a child run `twinrun ARGUMENTS`; None when the server is gone, and then its children are, too."""
         message = json.dumps({"arguments": list(arguments), "variables": dict(variables)}).encode()
         with _in_memory("output") as output, _in_memory("errors") as errors:
             reading, writing = os.pipe()
             with os.fdopen(reading) as status:
                 try:
-                    socket.send_fds(self._requests, [message], [output.fileno(), errors.fileno(), writing])
+                    files = [1, 2] if shown else [output.fileno(), errors.fileno()]
+                    socket.send_fds(self._requests, [message], [*files, writing])
                 except OSError:
                     return None
                 finally:

@@ -40,8 +40,8 @@ if [ "$use_scratch" = yes ]; then
   fi
 fi
 
-# USR1: the time of the job is nearly up. TERM: it is cancelled or preempted. The run stops at once either way; its last
-# checkpoint is what the next attempt goes on from.
+# USR1: the time of the job is nearly up. TERM: it is cancelled or preempted. The run at work stops at once either way; its
+# last checkpoint is what the next attempt goes on from.
 child='' stop=''
 halt() {
   stop=$1
@@ -64,27 +64,13 @@ attend() {
   child=''
 }
 
-train() {
-  attend twinrun train "$run" --expect-grid "$grid" --unless-done ${options[@]+"${options[@]}"} ${arrays[@]+"${arrays[@]}"}
-}
-
 code=0
-for run in $mine; do
-  [ -z "$stop" ] || break
-  train
-  # Of a node that died, a file server may hold the locks a little longer.
-  for _ in 1 2 3; do
-    [ "$status" = 5 ] && [ "$restarts" -gt 0 ] && [ -z "$stop" ] || break
-    attend sleep 40
-    train
-  done
-  case $status in
-    0) ;;
-    5) echo "$run is left to the process that is training it" ;;
-    4) code=4; break ;;
-    *) code=$status; [ -n "$stop" ] || echo "twinrun: $run failed with exit code $status" >&2 ;;
-  esac
-done
+[ "$restarts" = 0 ] || options+=(--restarted)
+if [ -z "$stop" ]; then
+  # shellcheck disable=SC2086 # a word for each run
+  attend twinrun train-chunk $mine --expect-grid "$grid" ${options[@]+"${options[@]}"} ${arrays[@]+"${arrays[@]}"}
+  code=$status
+fi
 
 if [ "$stop" = USR1 ]; then
   for run in $mine; do
