@@ -1,4 +1,4 @@
-"""What docs/twins.md, resume.md and notice.md show is what the commands answer; the Action ends as they do."""
+"""What docs/twins.md, resume.md, notice.md and cost.md show is what the commands answer; the Action ends as they do."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from tests.conftest import REPOSITORY
 from tests.twins.conftest import Twins, warm
 from tests.twins.test_tracing import START
 
+from twinrun.cli.cost import table_lines
+from twinrun.inspect.ladder import program_ladder
+from twinrun.study.files import read_json
+from twinrun.study.pins import PINNED
 from twinrun.twins.tracing import Program, locate_program
 
 WITH_TORCH = ("resumable.py", "examples/plain_pytorch.py")
@@ -112,3 +116,16 @@ def test_the_action_ends_as_the_twins_do(
     )
     assert done.returncode == code, done.stderr
     assert json.loads(out.read_text().removeprefix("result="))["verdict"] == verdict
+
+
+def test_the_cost_that_is_shown_is_what_was_measured() -> None:
+    """On results/program-cost/: measuring it anew takes minutes, and gives other times."""
+    content = read_json(REPOSITORY / "results" / "program-cost" / "attention.json")
+    off = {"cpu_threads": 1, "deterministic_algorithms": False, "fill_uninitialized_memory": False}
+    ladder, left_out = program_ladder("cpu", off, PINNED, attention=True, compiled=False)
+    (_, (shown,)), *others = sessions("cost.md", "twinrun cost -- python attention.py")
+    assert not others
+    lines = [f"left out: {rung}: {why}" for rung, why in left_out.items()]
+    lines += [f"python attention.py: step time over that of as_it_is, {len(content['blocks'])} blocks"]
+    for line in [*lines, *table_lines(ladder, content["blocks"])]:
+        assert plain(line) in shown
