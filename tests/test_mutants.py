@@ -24,7 +24,6 @@ from safetensors.numpy import save_file
 from tests.collect.synthetic import CODE, Synthetic, write_study
 from tests.collect.test_first_difference import FOUND
 from tests.data.readers.test_cbis_ddsm import dicom
-from twinrun.inspect.cudnn_devices import find_card, known_cards, sourced
 
 from twinrun.collect.artifacts import read_curve, read_features, read_predictions, read_weights
 from twinrun.collect.checks import read_unfinished
@@ -42,6 +41,7 @@ from twinrun.export.crate import METADATA, check_crate
 from twinrun.fetch.download import _Part
 from twinrun.inspect.cost import SCHEMA as COST_SCHEMA
 from twinrun.inspect.cost import Measure, bits, measure_blocks, times
+from twinrun.inspect.cudnn.devices import find_card, known_cards, sourced
 from twinrun.inspect.ladder import Ladder
 from twinrun.inspect.program_audit import step_of_audit
 from twinrun.launch.slurm import _site
