@@ -9,9 +9,11 @@ import pytest
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 from tests.twins.test_tracing import HEAD, START
 
+from twinrun.cli.cost import table_lines
 from twinrun.inspect.ladder import Ladder, ProgramRung, program_ladder
 from twinrun.study.errors import IncompleteError
 from twinrun.study.files import read_json
+from twinrun.study.pins import PINNED
 from twinrun.twins.costing import look, measuring
 from twinrun.twins.tracing import Program, alone
 
@@ -127,6 +129,21 @@ def test_calls_that_make_no_sense(
     code, _, err = cli("cost", *words)
     assert code in (2, 3)
     assert said in err
+
+
+def test_where_the_control_differs_neither_column_has_a_verdict() -> None:
+    ladder, _ = program_ladder("cpu", {"cpu_threads": 1}, PINNED, attention=False, compiled=False)
+    seconds = {rung: 1.0 + number / 10 for number, rung in enumerate(ladder.rungs)}
+    order = [*seconds, *reversed(seconds)]
+
+    def verdicts(control: float) -> list[tuple[str, str]]:
+        taken = seconds | {ladder.control: control}
+        block = [{"rung": rung, "step_seconds": [taken[rung]], "fingerprint": "0"} for rung in order]
+        rows = [line.split("\t") for line in table_lines(ladder, [block] * 6)]
+        return [(row[3], row[6]) for row in rows if row[0] in ladder.rung_before()]
+
+    assert verdicts(1.0) == [("dearer", "dearer")] * 2
+    assert verdicts(1.1) == [("inconclusive: the control differs from the base",) * 2] * 2
 
 
 def test_the_ladder_of_a_program_changes_one_thing_a_rung() -> None:

@@ -132,10 +132,12 @@ def _print_table(ladder: Ladder[Any], measured: list[Any], path: Path | None) ->
 def table_lines(ladder: Ladder[Any], measured: list[Any]) -> list[str]:
     """A line for each rung, what the columns mean, and last the answer."""
     from twinrun.inspect.cost import bits, say_bits, times
-    from twinrun.stats.cost import increments, judge
+    from twinrun.stats.cost import CHEAPER, DEARER, increments, judge, without_verdicts
 
     estimates = judge(times(measured), ladder.base, ladder.control)
     own, prints = increments(times(measured), ladder.rung_before()), bits(measured)
+    if estimates[ladder.control].verdict in (DEARER, CHEAPER):
+        own = without_verdicts(own)
     lines = [
         "flags\tratio\tinterval\tverdict\town ratio\tinterval\tverdict\tbits after the same steps",
         f"{ladder.base}{7 * chr(9)}{say_bits(prints[ladder.base])}",

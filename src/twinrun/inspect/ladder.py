@@ -59,7 +59,11 @@ AnyRung = TypeVar("AnyRung", Rung, ProgramRung)
 
 @dataclass(frozen=True)
 class Ladder(Generic[AnyRung]):
-    """Rungs by name, each with all that those before it have; `lean`: the one that runs of arm det are on."""
+    """Rungs by name, each with all that those before it have.
+
+    `lean` is the one that the answer is about: a study's runs of the arm det are on it, and of a program it is
+    deterministic mode, or the last rung that the program lacks.
+    """
 
     rungs: Mapping[str, AnyRung]
     base: str

@@ -86,8 +86,7 @@ def judge(
     estimates = {rung: estimate(values, confidence) for rung, values in ratios.items()}
     check = estimates[control]
     if check.verdict in (DEARER, CHEAPER):
-        why = "inconclusive: the control differs from the base"
-        return {rung: item if rung == control else replace(item, verdict=why) for rung, item in estimates.items()}
+        return without_verdicts(estimates) | {control: check}
     judged = [rung for rung in rungs if rung != control and estimates[rung].verdict in (DEARER, CHEAPER)]
     family = [rung for rung in rungs if rung != control]
     if judged:
@@ -96,6 +95,12 @@ def judge(
             if corrected[rung] > 1 - confidence:
                 estimates[rung] = replace(estimates[rung], verdict=f"inconclusive among {len(family)} rungs")
     return estimates
+
+
+def without_verdicts(estimates: Mapping[str, CostEstimate]) -> dict[str, CostEstimate]:
+    """The estimates of blocks whose control differs from the base."""
+    why = "inconclusive: the control differs from the base"
+    return {rung: replace(item, verdict=why) for rung, item in estimates.items()}
 
 
 def increments(
