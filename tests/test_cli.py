@@ -293,6 +293,11 @@ def test_fetch_says_what_it_did(cli: Cli, tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("sweep --jobs 2", "interrupted; what was finished is kept, and the same command goes on"),
         ("data fetch cifar10", "interrupted; what was finished is kept, and the same command goes on"),
+        (
+            "cost --json=cost.json -- python x.py",
+            "interrupted; what was finished is kept, and the same command goes on",
+        ),
+        ("cost -- python x.py --json y", "interrupted"),
         ("verify --first", "interrupted"),
         ("power", "interrupted"),
     ],

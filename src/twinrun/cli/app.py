@@ -142,7 +142,7 @@ _GOES_ON = "; what was finished is kept, and the same command goes on"
 def _goes_on(words: list[str]) -> bool:
     """Whether the command of these words keeps what it finished."""
     if words[:1] == ["cost"] and "--" in words:
-        return "--json" in words[: words.index("--")]
+        return any(word.partition("=")[0] == "--json" for word in words[: words.index("--")])
     return words[:2] == ["data", "fetch"] or words[:1] in (
         ["prepare"], ["train"], ["train-chunk"], ["sweep"], ["slurm"], ["finish"], ["cost"], ["export"],
     )  # fmt: skip
