@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 from tests.warm.start import REAL
 
 from twinrun.inspect.program_audit import audit_calls, step_of_audit
@@ -348,7 +349,11 @@ for step in range(1, 1000):
 )
 
 
-def test_an_audit_names_operations_of_the_programs_own_steps(tmp_path: Path) -> None:
+def test_an_audit_names_operations_of_the_programs_own_steps(
+    cli: Cli,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     (tmp_path / "train.py").write_text(AUDITED)
     heard = operations_of(Program((sys.executable, "-c", START), tmp_path), 2)
     found = audit_calls(heard.reports[0], heard.torch)
@@ -367,6 +372,13 @@ def test_an_audit_names_operations_of_the_programs_own_steps(tmp_path: Path) -> 
     ]
     assert len(step.convolutions) == 4  # in two steps a forward pass and the gradient of the weights
     assert [other.operation for other in step.others] == ["aten._adaptive_avg_pool2d_backward.default"]
+    monkeypatch.setattr("twinrun.twins.tracing.operations_of", lambda program, steps: heard)
+    code, out, err = cli("audit", "--", "train")
+    answer = "1 kind of call that may give other bits from run to run on CUDA\n"
+    assert (code, err) == (4, f"twinrun: {answer}")
+    assert out.startswith(answer)
+    heard.reports[0]["operations"] += [call | {"module": "other"} for call in heard.reports[0]["operations"]]
+    assert cli("audit", "--", "train")[1].startswith("2 kinds of call that may give other bits")
 
 
 def test_an_audit_says_what_it_knows_nothing_of(tmp_path: Path) -> None:

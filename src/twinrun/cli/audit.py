@@ -82,7 +82,7 @@ def _audit_program(
     heard = operations_of(Program(tuple(command), Path(), tuple(link or ()), seconds), steps)
     result = audit_calls(heard.reports[0], heard.torch)
     bad = sum(finding.level == "bad" for finding in result.findings)
-    kinds = f"{plural(bad, 'kind of call')} that may give other bits from run to run on CUDA"
+    kinds = f"{bad} kind{'' if bad == 1 else 's'} of call that may give other bits from run to run on CUDA"
     if bad:
         print(kinds)
     else:
