@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,13 @@ def test_robustness_and_sample_size_are_the_studys(seeds: Study) -> None:
     assert shown, size
     sd, gap = map(float, shown.groups())
     assert stats.nct.sf(stats.t.ppf(0.975, 4), 4, gap / (sd * np.sqrt(2 / 3))) == pytest.approx(0.8, abs=0.04)
+
+
+def test_a_total_sd_below_the_same_seed_sd_is_explained(seeds: Study) -> None:
+    assert not any("That the second lies" in text for text in statement(Draft(seeds), "claim"))
+    study = replace(seeds, results=seeds.results.assign(accuracy=seeds.results["replicate"] / 100))
+    robustness, _ = statement(Draft(study), "claim")
+    assert "That the second lies below the same-seed SD (0.71 points) is chance" in robustness
 
 
 def test_runs_with_everything_free_come_first_and_one_run_has_no_error_bar(tmp_path: Path) -> None:

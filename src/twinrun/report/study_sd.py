@@ -64,12 +64,12 @@ def study_same_seed_sd(study: Study, task: str, metric: str) -> StudySd:
     return StudySd("same-seed", PooledSd.of(identical), source)
 
 
-def inverted(study: Study, task: str, metric: str) -> str:
-    """Why the total SD is below the same-seed SD, where it is; empty elsewhere."""
+def inverted(study: Study, task: str, metric: str, total_is: str = "it") -> str:
+    """Why the total SD, which the text before calls `total_is`, is below the same-seed SD; empty where it is not."""
     total, same = (find(study, task, metric).pooled for find in (study_total_sd, study_same_seed_sd))
     if not (total.df and same.df and total.value < same.value):
         return ""
     return (
-        f"That it lies below the same-seed SD ({in_points(same.value)} points) is chance, or the seeds tried "
+        f"That {total_is} lies below the same-seed SD ({in_points(same.value)} points) is chance, or the seeds tried "
         "scatter more than most: more freedom cannot bring runs closer on average. Go by the larger."
     )

@@ -129,8 +129,8 @@ def _robustness(draft: Draft, task: str) -> Iterator[str]:
     ):
         if sd.pooled.df:
             yield f"SD of {metric} over {what}: {_said(sd)}."
-    if why := inverted(study, task, study.main_metric(task)):
-        yield why.replace("That it lies", "That the second lies")
+    if why := inverted(study, task, study.main_metric(task), "the second"):
+        yield why
     agreements = [a for group, a in draft.agreements if group.cell.task == task and group.arm == "nd" and a.n > 1]
     if agreements:
         churn, error = (100 * describe.mean([getattr(a, name) for a in agreements]) for name in ("churn", "error"))
