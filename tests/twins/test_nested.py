@@ -130,9 +130,9 @@ def test_what_has_no_bits_is_a_type_error() -> None:
         twinrun.assert_same_bits(np.array([{}]), np.array([{}]))
 
 
-@pytest.mark.parametrize("name", ["a.pt", Path("a.pt")])
+@pytest.mark.parametrize("name", ["a.pt", Path("a.pt"), ""])
 def test_the_names_of_files_are_not_taken_for_what_is_in_them(name: object) -> None:
-    with pytest.raises(TypeError, match=r"'a\.pt' is a text, and no file is opened: give tensors"):
+    with pytest.raises(TypeError, match=rf"'{name}' is a text, and no file is opened: give tensors"):
         twinrun.assert_same_bits(name, name)
 
 

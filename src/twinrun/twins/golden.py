@@ -36,7 +36,7 @@ def this_platform() -> str:
 
 
 def processor() -> str:
-    """The name of this machine's."""
+    """The name of the processor here."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -48,9 +48,10 @@ def assert_same_bits(first: Any, second: Any) -> None:
 1 are 0.0 in one and -0.0 in the other
     """
     __tracebackhide__ = True
-    if named := next((value for value in (first, second) if isinstance(value, str | os.PathLike)), None):
+    texts = [value for value in (first, second) if isinstance(value, str | os.PathLike)]
+    if texts:
         raise TypeError(
-            f"assert_same_bits: {str(named)!r} is a text, and no file is opened: give tensors, arrays, modules, "
+            f"assert_same_bits: {str(texts[0])!r} is a text, and no file is opened: give tensors, arrays, modules, "
             "numbers or bytes, or mappings and sequences of them; `twinrun twins` compares files"
         )
     places = list(differences(first, second))
