@@ -6,9 +6,9 @@ Each of `prepare`, `train`, `sweep`, `collect` and `repro` (`dvc repro`) works o
 folder of its own. Half of the kills end the command's process alone, half its children, too. Then the same command is
 given until it ends well (one that finds a run held by a child of the killed one ends with 5, and is given again). A
 kill is passed when every file that is a pure function of code, data and params has the bytes that it has without a
-kill, nothing temporary is left, DVC has nothing more to do (after `repro`), and no run that was finished and recorded
-before the kill was trained again. In `train` every epoch leaves a checkpoint. Rows are appended to the file of
-results; exit 1 where a kill was not passed.
+kill, nothing temporary is left, DVC has nothing more to do (after `sweep` and `repro`), and no run that was finished
+before the kill was trained again (but for `repro`, where DVC puts files from its cache, which look like new ones). In
+`train` every epoch leaves a checkpoint. Rows are appended to the file of results; exit 1 where a kill was not passed.
 """
 
 from __future__ import annotations
