@@ -13,7 +13,7 @@ from twinrun.cli.cost import table_lines
 from twinrun.inspect.ladder import Ladder, ProgramRung, program_ladder
 from twinrun.study.errors import IncompleteError
 from twinrun.study.files import read_json
-from twinrun.study.pins import PINNED
+from twinrun.study.pins import CUBLAS, CUBLAS_DETERMINISTIC, PINNED
 from twinrun.twins.costing import look, measuring
 from twinrun.twins.tracing import Program, alone
 
@@ -168,6 +168,16 @@ def test_the_ladder_of_a_program_changes_one_thing_a_rung() -> None:
         assert bool(changed) != bool(added)
     assert ladder.lean == "deterministic_algorithms"
     assert (ladder.below["launch_blocking"], ladder.below["compile_off"]) == (ladder.lean, "as_it_is")
+
+
+def test_of_a_deterministic_program_the_answer_is_about_a_switch_of_determinism() -> None:
+    on = {"cudnn_benchmark": False, "cudnn_deterministic": True, "deterministic_algorithms": True,
+          "fill_uninitialized_memory": True, "attention_math": False}  # fmt: skip
+    ladder, _ = program_ladder("cuda", on, {CUBLAS: CUBLAS_DETERMINISTIC}, attention=False, compiled=True)
+    assert [*ladder.rungs][2:] == ["compile_off", "launch_blocking", "compile_max_autotune"]
+    assert ladder.lean == "compile_off"
+    nothing, _ = program_ladder("cpu", on | {"cpu_threads": 1}, PINNED, attention=False, compiled=False)
+    assert [*nothing.rungs] == ["as_it_is", "as_it_is_again"]
 
 
 def test_what_is_in_force_or_does_not_apply_is_left_out_with_its_reason() -> None:
