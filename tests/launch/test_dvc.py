@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -47,6 +48,22 @@ def test_progress_is_shown_after_a_silence(
     monkeypatch.setattr(dvc, "_SECONDS", 0.0)
     dvc.reproduce(tmp_path)
     assert capsys.readouterr().out == "collect 9/90\ncollect 90/90\n90 runs, all there and of one kind\n"
+
+
+def test_stages_do_not_wait_for_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dvc, "_command", lambda root, *words: (["bash", "-c", "read -t 1 x; echo ended: $?"], None))
+    reading, writing = os.pipe()  # nobody writes
+    before = os.dup(0)
+    os.dup2(reading, 0)
+    try:
+        dvc.reproduce(tmp_path)
+    finally:
+        os.dup2(before, 0)
+        for descriptor in (reading, writing, before):
+            os.close(descriptor)
+    assert capsys.readouterr().out == "ended: 1\n"
 
 
 def test_an_interrupt_ends_the_stages_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,7 @@ def reproduce(root: Path) -> None:
         command,
         cwd=root,
         env=environment,
+        stdin=subprocess.DEVNULL,  # in a group of its own it would be stopped where it reads from the terminal
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
