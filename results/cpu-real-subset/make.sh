@@ -10,7 +10,7 @@ study=$(mktemp -d)
 
 cp "$params" "$study/params.yaml"
 "$here/../../.venv/bin/python" "$here/subset.py" "$data" "$study/data"
-ln -s "$data/cifar10-jpeg.tar.xz" "$data/cracks.tar.xz" "$study/data/"
+ln -s "$data/cifar10-jpeg.tar.xz" "$study/data/"
 if [ "$params" = "$here/params.yaml" ]; then
   "$here/../run.sh" "$study" "$here"
 else
