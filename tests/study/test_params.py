@@ -96,6 +96,14 @@ def test_a_location_names_only_keys_that_the_file_has(data: dict[str, Any], word
     assert data["reader"] not in str(caught.value)
 
 
+def test_the_beginning_of_a_long_value_is_shown(tmp_path: Path) -> None:
+    content = yaml.safe_load(TINY.read_text())
+    content["tasks"]["cuts"]["recipe"]["epochs"] = "epochs" * 100
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=r"tasks\.cuts\.recipe\.epochs: .*; got 'epochsepochs.{60,80}\.\.\.$"):
+        read_params(tmp_path / "params.yaml")
+
+
 def test_a_missing_block_is_named(tmp_path: Path) -> None:
     content = yaml.safe_load(TINY.read_text())
     del content["tasks"]["cuts"]["recipe"]

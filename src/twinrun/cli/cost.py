@@ -52,7 +52,8 @@ def cost(
     of the study, or of any PyTorch program, from how it is: `twinrun cost -- python train.py`.
     """
     if command := program_command(context):
-        given = {"a task": task, "--optimizer": optimizer, "--batch-size": batch_size, "--device": device}
+        given = {"a task": task, "--optimizer": optimizer, "--batch-size": batch_size, "--device": device,
+                 "--params": None if params_file == DEFAULT_PARAMS else params_file}  # fmt: skip
         if unfit := [name for name, value in given.items() if value is not None]:
             raise InputError(f"{unfit[0]} and a program", "a program chooses these itself")
         _cost_of_program(command, link, out, blocks, seconds, warmup)

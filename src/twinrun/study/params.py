@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from twinrun.study.schema_model import ModelSpec, factory_file, models_digest
 from twinrun.study.yaml12 import YamlError, load_yaml
 
 PARAMS_SCHEMA = 1
+SHOWN_CHARACTERS = 80  # of a value that an error names
 
 
 class Params(Block):
@@ -182,5 +182,6 @@ def _sentence(path: Path, item: Any, content: Any) -> str:
             detail = item["msg"][0].lower() + item["msg"][1:]
             value = item["input"]
             plain = isinstance(value, (str, int, float, bool, type(None)))
-            got = f"; got {textwrap.shorten(repr(value), 80, placeholder='...')}" if plain else ""
+            text = repr(value) if len(repr(value)) <= SHOWN_CHARACTERS else f"{repr(value)[:SHOWN_CHARACTERS]}..."
+            got = f"; got {text}" if plain else ""
             return f"{where}: {detail}{got}"
