@@ -7,7 +7,8 @@ folder of its own. Half of the kills end the command's process alone, half its c
 given until it ends well (one that finds a run held by a child of the killed one ends with 5, and is given again). A
 kill is passed when every file that is a pure function of code, data and params has the bytes that it has without a
 kill, nothing temporary is left, DVC has nothing more to do (after `sweep` and `repro`), and no run that was finished
-before the kill was trained again (but for `repro`, where DVC puts files from its cache, which look like new ones). In
+before the kill was trained again (but by `train`, which trains what it is told, and `repro`, where
+DVC puts files from its cache, which look like new ones). In
 `train` every epoch leaves a checkpoint. Rows are appended to the file of results; exit 1 where a kill was not passed.
 """
 
@@ -157,8 +158,9 @@ def verdict(study: Path, name: str, reference: Mapping[str, str], before: Mappin
     if other := sorted(file for file in {*reference, *now} if reference.get(file) != now.get(file)):
         return f"other bytes: {' '.join(other)}"
     after = recorded(study, "")
-    # DVC itself puts what it knows from its cache, which is another inode of the same bytes.
-    lost = [run for run, stat in before.items() if after.get(run) != stat] if name != "repro" else []
+    # `train` trains the run that it is told, whether it is there or not; DVC itself puts what it knows from its cache,
+    # which is another inode of the same bytes.
+    lost = [run for run, stat in before.items() if name not in ("train", "repro") and after.get(run) != stat]
     if lost:
         return f"trained again: {' '.join(lost)}"
     if left := left_behind(study):
