@@ -113,3 +113,10 @@ def test_a_digest_for_which_there_is_no_memory_is_not_taken_for_equal(monkeypatc
     monkeypatch.setattr(looking.twinrun_digests, "digest", no_memory)
     with pytest.raises(torch.OutOfMemoryError):
         looking.Lockstep.digest(None, torch.zeros(1))
+
+
+def test_memory_that_a_cpu_has_not_is_no_tensor_without_bytes() -> None:
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):  # no OutOfMemoryError, which is a device's
+        twinrun_digests.if_it_has_bytes(lambda: torch.empty(1 << 50, dtype=torch.uint8))
+    without = torch.empty(4, device="meta")
+    assert twinrun_digests.if_it_has_bytes(lambda: twinrun_digests.digest(without)) is None

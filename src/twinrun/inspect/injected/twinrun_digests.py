@@ -7,6 +7,7 @@ with a probability of about 2^-31. Nothing is drawn, and no flag of the program 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ import torch
 Mixed = tuple[torch.Tensor, str]  # a word on the device, and a digest of types and shapes
 
 _Result = TypeVar("_Result")
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory|ALLOC(ATION)?_FAILED")  # as training/torch_errors.py has it
 _WORD = 8
 _SHIFT = 33  # not half a word: or the changed signs of two float32 in one word would cancel
 # Words at a time: on a CPU what stays in the cache, and on the near side of where torch starts threads for it.
@@ -58,9 +60,11 @@ def if_it_has_bytes(compute: Callable[[], _Result]) -> _Result | None:
     """What `compute` makes of a tensor; None for one without bytes to look at, such as one on the device `meta`."""
     try:
         return compute()
-    except torch.OutOfMemoryError:  # a RuntimeError, too: without digests two twins would look equal
-        raise
-    except (NotImplementedError, RuntimeError):
+    except (NotImplementedError, RuntimeError) as error:  # what torch raises for a tensor without storage, by its kind
+        # Memory that ran out is a RuntimeError, too, on a CPU told by its words alone: without digests two twins would
+        # look equal.
+        if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
+            raise
         return None
 
 
