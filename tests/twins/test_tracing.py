@@ -370,7 +370,7 @@ def test_an_audit_names_operations_of_the_programs_own_steps(
     assert [(c.operation, c.module, c.x, c.y) for c in step.convolutions[:1]] == [
         ("forward", "conv", (8, 2, 9, 9), (8, 4, 4, 4))
     ]
-    assert len(step.convolutions) == 4  # in two steps a forward pass and the gradient of the weights
+    assert len(step.convolutions) == 2  # of the two steps each: a forward pass and the gradient of the weights
     assert [other.operation for other in step.others] == ["aten._adaptive_avg_pool2d_backward.default"]
     monkeypatch.setattr("twinrun.twins.tracing.operations_of", lambda program, steps: heard)
     code, out, err = cli("audit", "--", "train")

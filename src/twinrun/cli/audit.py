@@ -93,7 +93,7 @@ def _audit_program(
     print(result.scope())
     if result.convolutions:
         where = f"twinrun forecast {out}" if out else "--json FILE.json writes them for twinrun forecast FILE.json"
-        print(f"{plural(len(result.convolutions), 'call')} of convolutions, whose algorithms cuDNN chooses: {where}")
+        print(f"{plural(len(result.convolutions), 'convolution')} of a step, whose algorithms cuDNN chooses: {where}")
     if bad:
         raise MismatchError(kinds)
 

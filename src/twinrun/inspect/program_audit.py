@@ -20,7 +20,10 @@ OPAQUE = "is no operation of PyTorch's own (compiled, Triton's or an extension's
 
 @dataclass(frozen=True)
 class ProgramAudit(Audit):
-    """As `Audit`, of operations that were seen and not repeated; `torch` is the program's version."""
+    """As `Audit`, of operations that were seen and not repeated; `torch` is the program's version.
+
+    `convolutions` are those of one step.
+    """
 
     torch: str
     steps: int
@@ -53,7 +56,8 @@ def audit_calls(seen: Mapping[str, Any], version: str) -> ProgramAudit:
         given = {key: _rebuilt(value, devices) for key, value in call["arguments"].items()}
         result = _rebuilt(call["result"], devices)
         place = (call["phase"], call["operation"], call["module"])
-        convolutions += convolutions_of(call["name"], call["module"], given, result) * call["count"]
+        a_step = max(1, call["count"] // max(1, steps))  # one more, as where lazy layers get their shape, is in no step
+        convolutions += convolutions_of(call["name"], call["module"], given, result) * a_step
         operation = call["name"].rpartition("::")[2]
         if hazard := documented(call["name"], given):
             findings[Finding(BAD, "documented", *place, f"{hazard.what} ({hazard.source})", hazard.instead)] = None
