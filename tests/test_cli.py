@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import REPOSITORY
+from tests.warm.start import REAL
 
 import twinrun
+from twinrun.cli import app
 from twinrun.cli.app import main
 from twinrun.fetch import publishers as fetch
 from twinrun.study.layout import Layout
@@ -313,6 +316,31 @@ def test_an_interrupt_promises_only_what_is_true(command: str, said: str, tmp_pa
         check=False,
     )
     assert (done.returncode, done.stderr) == (130, f"twinrun: {said}\n")
+
+
+def test_a_limit_that_pytorch_does_not_fit_into_is_want_of_memory(study: Layout) -> None:
+    """Its libraries are then not mapped, which is an ImportError; a sweep tries fewer runs at a time at exit 6."""
+    command = [REAL, "-m", "twinrun", "train", "shapes/sgd/0/det_1"]
+    limited = ["bash", "-c", 'ulimit -v 600000; exec "$@"', "bash", *command]
+    done = subprocess.run(limited, cwd=study.root, capture_output=True, text=True, check=False)
+    assert done.returncode == 6
+    assert re.fullmatch(r"twinrun: out of memory: libtorch\w*\.so: .*\n  raise the limit .*\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(MemoryError(), 6), (ImportError("x.so: cannot map zero-fill pages"), 6), (ImportError("x"), 0)]
+)
+def test_of_errors_without_a_name_only_want_of_memory_has_one(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(app, "app", fail)
+    with pytest.raises(SystemExit if code else type(error)) as caught:
+        app.main()
+    assert getattr(caught.value, "code", 0) == code
+    assert capsys.readouterr().err.startswith("twinrun: out of memory") == bool(code)
 
 
 def test_a_report_of_another_study_says_so(cli: Cli, study: Layout) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from twinrun.collect.artifacts import read_curve, read_features, read_predictions, read_weights
-from twinrun.study.errors import MismatchError
-from twinrun.study.layout import CURVE_COLUMNS
+from twinrun.study.errors import MismatchError, ResourceError
+from twinrun.study.layout import CURVE, CURVE_COLUMNS, PREDICTIONS, WEIGHTS
 
 
 def curve(folder: Path, *rows: str, header: str = ",".join(CURVE_COLUMNS)) -> Path:
@@ -109,3 +110,12 @@ def test_weights_are_laid_out_by_epoch_and_in_the_networks_order(tmp_path: Path)
 def test_weights_that_are_none(tensors: dict[str, np.ndarray], words: str, tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match=words):
         read_weights(weights(tmp_path, tensors, {"last.bias": [2], "last.weight": [2, 3]}))
+
+
+@pytest.mark.parametrize("read", [read_curve, read_predictions, read_features, read_weights])
+def test_a_fault_of_the_disk_is_none_of_the_file(read: Callable[[Path], object], tmp_path: Path) -> None:
+    """A folder in the file's place is what any user can make; the kernel's EIO comes by the same way."""
+    for name in (CURVE, PREDICTIONS, WEIGHTS):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ResourceError):
+        read(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -19,10 +20,10 @@ from twinrun.export import exporting
 from twinrun.export.crate import METADATA, check_crate
 from twinrun.export.exporting import TARGETS, TRACKERS, Summary, export, pack
 from twinrun.export.finished import finished_runs
-from twinrun.study.errors import IncompleteError, InputError, MismatchError
+from twinrun.study.errors import IncompleteError, InputError, MismatchError, ResourceError
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
-from twinrun.study.records import read_record
+from twinrun.study.records import read_measured, read_record, write_record
 
 Finished = tuple[Params, Layout]
 RUN = "digits/sgd/0/nd_2"
@@ -246,6 +247,37 @@ def test_incomplete_and_damaged_records_are_left_out_by_name(finished: Finished,
     with pytest.raises(IncompleteError, match=r"no run is finished, such as digits/sgd/0/det_1: not trained yet"):
         run(finished, "tensorboard", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_record_that_cannot_be_read_is_not_left_out_but_an_error(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, layout = finished
+    real = Path.read_text
+
+    def failing(path: Path, *args: Any, **keys: Any) -> str:
+        if path == layout.run(params.find(RUN)) / "record.json":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path, *args, **keys)
+
+    monkeypatch.setattr(Path, "read_text", failing)
+    with pytest.raises(ResourceError, match=r"record\.json: Input/output error"):
+        run(finished, "tensorboard", tmp_path / "out")
+
+
+def test_a_record_whose_metrics_are_not_those_of_its_predictions_is_left_out(
+    finished: Finished, tmp_path: Path
+) -> None:
+    """Sealed again, as only somebody who means it writes it: what `collect` refuses is not exported either."""
+    params, layout = finished
+    folder = layout.run(params.find(RUN))
+    record, measured = read_record(folder), read_measured(folder)
+    assert record.metrics
+    metrics = record.metrics.model_copy(update={"accuracy": 0.125})
+    write_record(folder, record.model_copy(update={"metrics": metrics}), measured)
+    summary = run(finished, "tensorboard", tmp_path / "out")
+    assert "its record's accuracy is 0.125, that of its predictions" in summary.left_out[RUN]
+    assert list(summary.left_out) == [RUN]
 
 
 def test_records_and_folders_of_the_user_are_never_replaced(finished: Finished) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from tests.conftest import REPOSITORY
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
-from twinrun.launch.verify import read_expected, select
+from twinrun.launch.verify import compare, read_expected, select
 from twinrun.study.errors import MismatchError
 from twinrun.study.files import read_json, write_json
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
+from twinrun.study.records import Record
 
 RUN = "shapes/sgd/0/det_1"
 
@@ -124,3 +127,15 @@ def test_expected_is_that_of_the_sample_study() -> None:
         assert len(entry["epochs"]) == params.tasks[run.task].recipe.epochs
         low, high = bounds[run.task]
         assert low < entry["metrics"][params.tasks[run.task].recipe.metric] < high, run.id
+
+
+def test_a_record_that_is_damaged_or_cannot_be_read_is_not_passed_over(study: Layout, params: Params) -> None:
+    """Only one that is not there is; else a damaged one would be taken for a run that nobody trained."""
+    run = params.find(RUN)
+    expected = {RUN: cast("Record", SimpleNamespace(device="cpu"))}
+    assert compare(study, [run], expected, None) == []
+    path = study.run(run) / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    with pytest.raises(MismatchError, match=f"{RUN}: its record cannot be compared: .*not valid JSON"):
+        compare(study, [run], expected, None)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from tests.twins.conftest import Twins
 
 from twinrun.study.lock import hold
+from twinrun.twins import running
+from twinrun.twins.folders import LOCK
+from twinrun.twins.running import own_folder
 
 
 @pytest.mark.parametrize(
@@ -62,10 +67,53 @@ def test_a_bad_call_of_another_program_is_kept(run_twins: Twins) -> None:
 
 
 def test_two_calls_at_once_are_told_apart(run_twins: Twins) -> None:
-    with hold(Path("twins/.lock"), "busy"):
-        code, said = run_twins("-n 2", ["true"])
-    assert code == 5
-    assert "twins is being written by another call" in said
+    """Where no folder is named each takes one of its own, and knows nothing of the other's files."""
+    Path("train.py").write_text("import os; open('a', 'w').write(str(os.path.exists('twins')))")
+    command = [sys.executable, "train.py"]
+    with hold(Path("twins") / LOCK, "busy"):
+        Path("twins/running").mkdir()
+        Path("twins/running/b").touch()
+        code, said = run_twins("-n 2 --out twins", command)
+        assert code == 5
+        assert "twins is being written by another call" in said
+        code, said = run_twins("-n 2", command)
+    assert code == 0
+    assert "twins_2/index.html\n" in said
+    assert sorted(path.name for path in Path("twins_2").iterdir()) == [
+        "index.html", "twin_1", "twin_1.log", "twin_2", "twin_2.log", "twins.json",
+    ]  # fmt: skip
+    assert Path("twins_2/twin_1/a").read_text() == "False"
+
+
+def test_a_folder_in_which_another_call_has_just_ended_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("twins").mkdir()
+    Path("twins/index.html").touch()
+    seen = iter([True, False, True])  # it was free when it was looked at, and is not once it is held
+    monkeypatch.setattr(running, "_replaceable", lambda folder, command: next(seen))
+    with own_folder(Path(), None, ["true"]) as folder:
+        assert folder == Path("twins_2")
+    assert list(Path("twins").iterdir()) == [Path("twins/index.html")]
+
+
+def test_of_calls_that_start_at_the_same_moment_each_has_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    together, taken = Barrier(8, timeout=10), list[Path]()
+
+    def call() -> None:
+        together.wait()
+        with own_folder(Path(), None, ["true"]) as folder:
+            taken.append(folder)
+            together.wait()
+
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(call) for _ in range(8)]:
+            future.result()
+    assert sorted(map(str, taken)) == ["twins", *(f"twins_{number}" for number in range(2, 9))]
 
 
 HIDDEN = """

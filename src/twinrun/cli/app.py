@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
+import re
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +26,8 @@ from twinrun.cli.report import analyze, collect, report
 from twinrun.cli.statistics import power, reanalyze_app
 from twinrun.cli.train import plan, train, train_chunk, verify
 from twinrun.cli.twins import twins
-from twinrun.study.errors import InputError, TwinrunError
+from twinrun.study.errors import InputError, OutOfMemoryError, TwinrunError
+from twinrun.twins import interrupts
 
 
 class Doors(typer.core.TyperGroup):
@@ -83,7 +84,7 @@ def show_version(
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and an exit code, not in a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)  # as ctrl-C: children are stopped, files are put back
+    interrupts.take()  # children are stopped, files are put back
     try:
         try:
             with _sign_of_life(sys.argv[1:2]):
@@ -99,14 +100,21 @@ def main() -> None:
         if (package := _STUDY_PACKAGES.get(error.name or "")) is None:
             raise
         _fail(InputError(f"this command needs {package}, which is not installed here", _INSTALL))
+    except (ImportError, MemoryError) as error:
+        if not (isinstance(error, MemoryError) or _NO_ROOM.search(str(error))):
+            raise
+        what = f": {error}" if str(error) else ""
+        hint = "raise the limit (`ulimit -v`, the job's memory), or end what else runs"
+        _fail(OutOfMemoryError(f"out of memory{what}", hint))
     except OSError as error:
         from twinrun.study.files import explain_os_error
 
         _fail(explain_os_error(error))
     except SystemExit as stop:  # typer makes it of a KeyboardInterrupt
         if stop.code == 130:
-            print(f"twinrun: interrupted{_GOES_ON if _goes_on(sys.argv[1:]) else ''}", file=sys.stderr)
-            sys.stdout.flush()
+            with suppress(OSError):  # of a terminal that was closed
+                print(f"twinrun: interrupted{_GOES_ON if _goes_on(sys.argv[1:]) else ''}", file=sys.stderr)
+                sys.stdout.flush()
             os._exit(130)  # a cluster stops a container's file system, too: nothing more can be imported from it
         raise
 
@@ -127,6 +135,9 @@ def _sign_of_life(words: list[str]) -> AbstractContextManager[object]:
     return Heartbeat(f"twinrun {words[0]}")
 
 
+# What the loader says of a shared library that it has no memory for.
+_NO_ROOM = re.compile("failed to map segment|annot allocate|cannot map|cannot create shared object|out of memory")
+
 # What the core leaves out, by the name that is imported.
 _STUDY_PACKAGES = {
     "torch": "PyTorch", "torchvision": "torchvision", "dvc": "DVC", "pydicom": "pydicom", "pynvml": "nvidia-ml-py",
@@ -146,10 +157,6 @@ def _goes_on(words: list[str]) -> bool:
     return words[:2] == ["data", "fetch"] or words[:1] in (
         ["prepare"], ["train"], ["train-chunk"], ["sweep"], ["slurm"], ["finish"], ["cost"], ["export"],
     )  # fmt: skip
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _fail(error: TwinrunError) -> None:

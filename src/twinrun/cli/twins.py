@@ -77,7 +77,7 @@ def twins(
     or a program that writes into the current folder itself.
     """
     from twinrun.twins.metrics import metric_parts
-    from twinrun.twins.running import Plan, free_folder
+    from twinrun.twins.running import Plan, own_folder
 
     for pattern in outputs or []:
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
@@ -90,12 +90,11 @@ def twins(
         _check_pattern("--metric", wanted, str(name))
     everything = not outputs and not metric
     stop = _interrupt(interrupt, signal, resume, command, arm, count, log=log)
-    out = out or free_folder(Path(), command)
-    plan = Plan(command, Path(), out, outputs or [], link or [], seconds, load, share_caches, stop)
     log = (everything and not stop) if log is None else log
-    with _says_what_is_left(out):
+    with own_folder(Path(), out, command) as folder, _says_what_is_left(folder):
+        plan = Plan(command, Path(), folder, outputs or [], link or [], seconds, load, share_caches, stop)
         result = _run(plan, metric or [], arm, seed, count, log=log, self_test=self_test)
-    _print(result, as_json=as_json)
+        _print(result, as_json=as_json)
     if code := result.exit_code:
         raise typer.Exit(code)
 

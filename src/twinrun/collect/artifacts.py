@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -12,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from twinrun.study.errors import MismatchError
-from twinrun.study.files import DAMAGED_ARRAY
+from twinrun.study.errors import MismatchError, TwinrunError
+from twinrun.study.files import DAMAGED_ARRAY, explain_os_error
 from twinrun.study.layout import CURVE, CURVE_COLUMNS, PREDICTIONS, WEIGHTS
 
 Floats = NDArray[np.float32]
@@ -37,6 +40,18 @@ class Layer(TypedDict):
     recorded: int  # coordinates; all of them, or a sample
 
 
+def unreadable(path: Path, error: Exception, damaged: TwinrunError) -> TwinrunError:
+    """The error of a file that could not be read: `damaged`, unless the machine is at fault and not the file.
+
+    An offset that no file can have, as a damaged archive names it, is EINVAL. safetensors puts the number into words.
+    """
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) and error.errno else int(said[1]) if said else None
+    if number in (None, errno.ENOENT, errno.EINVAL):
+        return damaged
+    return explain_os_error(OSError(number, os.strerror(number)), path)
+
+
 def read_curve(folder: Path) -> list[list[str]]:
     """The rows of curve.csv as text, so that numbers pass through unchanged.
 
@@ -47,7 +62,7 @@ def read_curve(folder: Path) -> list[list[str]]:
         with path.open(newline="", encoding="utf-8") as stream:
             header, *rows = csv.reader(stream)
     except (OSError, ValueError) as error:
-        raise MismatchError(f"{path}: cannot be read ({error})") from error
+        raise unreadable(path, error, MismatchError(f"{path}: cannot be read ({error})")) from error
     if tuple(header) != CURVE_COLUMNS:
         raise MismatchError(f"{path}: its header is not {','.join(CURVE_COLUMNS)}")
     for number, row in enumerate(rows, 1):
@@ -77,7 +92,8 @@ def read_predictions(folder: Path) -> tuple[Floats, NDArray[np.int64]]:
         with np.load(path, allow_pickle=False) as arrays:
             probabilities, labels = arrays["probabilities"], arrays["labels"]
     except (OSError, *DAMAGED_ARRAY) as error:
-        raise MismatchError(f"{path}: not the arrays probabilities and labels ({error})") from error
+        damaged = MismatchError(f"{path}: not the arrays probabilities and labels ({error})")
+        raise unreadable(path, error, damaged) from error
     if probabilities.dtype != np.float32 or probabilities.ndim != 2 or labels.dtype != np.int64:
         raise MismatchError(f"{path}: probabilities are float32 (n, classes), labels int64 (n,)")
     if labels.shape != probabilities.shape[:1]:
@@ -96,7 +112,7 @@ def read_features(folder: Path) -> Floats | None:
         with np.load(path, allow_pickle=False) as arrays:
             features: Floats | None = arrays.get("features")
     except (OSError, *DAMAGED_ARRAY) as error:
-        raise MismatchError(f"{path}: cannot be read ({error})") from error
+        raise unreadable(path, error, MismatchError(f"{path}: cannot be read ({error})")) from error
     if features is not None and (features.dtype != np.float32 or features.ndim != 2):
         raise MismatchError(f"{path}: features are float32 (images, features)")
     return features
@@ -111,7 +127,8 @@ def read_weights(folder: Path) -> Weights:
             tensors: dict[str, Floats] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
         head, shapes = list(described["head"]), dict(described["shapes"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise MismatchError(f"{path}: not the recorded weights of a run ({error})") from error
+        damaged = MismatchError(f"{path}: not the recorded weights of a run ({error})")
+        raise unreadable(path, error, damaged) from error
     checkpoints: dict[int, dict[str, Floats]] = {}
     for key, tensor in tensors.items():
         epoch, _, name = key.partition("/")

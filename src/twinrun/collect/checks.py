@@ -75,7 +75,7 @@ def read_runs(
         progress(place, len(params.runs))
         expected = params.expected(run, manifests[run.task]["digest"], code_digest)
         try:
-            item, faults = _read_run(run, layout.run(run), expected)
+            item, faults = read_run(run, layout.run(run), expected, manifests[run.task])
         except ResourceError:
             raise
         except (MismatchError, InputError) as error:
@@ -84,7 +84,6 @@ def read_runs(
         if item is None:
             missing.append(run.id)
             continue
-        faults += _faults(item, manifests[run.task], expected.epochs)
         wrong.extend((run.id, fault) for fault in faults)
         if not faults:
             items.append(item)
@@ -109,6 +108,8 @@ def read_unfinished(layout: Layout) -> list[tuple[str, str, int]]:
     for path in layout.unfinished():
         try:
             noted = read_document(path, AttemptNote, "the note of an attempt", "").number
+        except ResourceError:
+            raise
         except TwinrunError:
             noted = 1  # damaged, but begun
         task, optimizer, seed, label = path.parts[-5:-1]
@@ -123,8 +124,16 @@ def _listed(title: str, items: list[tuple[str, str]]) -> str:
     return "\n".join([f"{title}:", *lines])
 
 
-def _read_run(run: Run, folder: Path, expected: Expected) -> tuple[Found | None, list[str]]:
-    """What is in the folder of a run, and in what it is another run's; None where it has no record."""
+def read_run(
+    run: Run, folder: Path, expected: Expected, manifest: dict[str, Any] | None
+) -> tuple[Found | None, list[str]]:
+    """What is in the folder of a run, and what is wrong with it; None where it has no record.
+
+    The check of all numbers that leave a record, for `collect` as for exports. It is `agreed`, and holds the metrics
+    against the predictions, these against the prepared data and each file against what it is to contain. What decides
+    whether a run is to be trained needs no more than `agreed`: the seal and the digests find every edit, and reading
+    the arrays would make it several times as slow. Raises what `agreed` raises.
+    """
     there = agreed(folder, expected)
     if there is None:
         return None, []
@@ -146,7 +155,7 @@ def _read_run(run: Run, folder: Path, expected: Expected) -> tuple[Found | None,
         layers_digest=digest(list(weights.layers.items())),
         features_shape=None if features is None else features.shape,
     )
-    return item, list(faults.values())
+    return item, [*faults.values(), *(_faults(item, manifest, expected.epochs) if manifest else ())]
 
 
 def labels_digest(labels: NDArray[np.int64]) -> str:

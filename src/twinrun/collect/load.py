@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from twinrun.collect.artifacts import unreadable
 from twinrun.collect.cells import EXACT, unquote
 from twinrun.collect.schema import COLLECTED_SCHEMA, METRICS, StudyInfo
 from twinrun.study.documents import checked
-from twinrun.study.errors import InputError, MismatchError
+from twinrun.study.errors import InputError, MismatchError, ResourceError
 from twinrun.study.files import DAMAGED_ARRAY, read_json
 
 AGAIN = "it is damaged or not complete: run `twinrun collect` (or `twinrun import`) again"
@@ -60,7 +61,8 @@ def read_frame(path: Path, text: tuple[str, ...], needed: tuple[str, ...]) -> pd
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", AGAIN) from error
     except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
-        raise MismatchError(f"{path}: cannot be read ({' '.join(str(error).split())})", AGAIN) from error
+        damaged = MismatchError(f"{path}: cannot be read ({' '.join(str(error).split())})", AGAIN)
+        raise unreadable(path, error, damaged) from error
     absent = [column for column in needed if column not in frame]
     if absent:
         raise MismatchError(f"{path}: the columns {', '.join(absent)} are missing", AGAIN)
@@ -73,6 +75,8 @@ def read_info(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file", "run `twinrun collect` first, in the folder that holds params.yaml")
     try:
         info = read_json(path)
+    except ResourceError:
+        raise
     except InputError as error:
         raise MismatchError(error.message, AGAIN) from error
     if not isinstance(info, dict) or info.get("schema") != COLLECTED_SCHEMA:
@@ -146,5 +150,6 @@ def read_array(path: Path) -> NDArray[Any]:
         try:
             array = np.load(path, allow_pickle=False)
         except (OSError, *DAMAGED_ARRAY) as error:
-            raise MismatchError(f"{path}: not a whole numpy array ({error})", AGAIN) from error
+            damaged = MismatchError(f"{path}: not a whole numpy array ({error})", AGAIN)
+            raise unreadable(path, error, damaged) from error
     return array

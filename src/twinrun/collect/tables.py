@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from twinrun.collect.artifacts import unreadable
 from twinrun.collect.cells import EXACT
 from twinrun.study.errors import InputError
 from twinrun.study.files import DAMAGED_ARRAY, explain_os_error
@@ -164,9 +165,8 @@ def _csv(path: Path, columns: Columns) -> Iterator[pd.DataFrame]:
             )  # fmt: skip
     except (ValueError, pd.errors.ParserWarning, OSError, EOFError) as error:
         said = " ".join(str(error).replace("Error tokenizing data. C error: ", "").split())
-        raise InputError(
-            f"{path}: cannot be read ({said})", "decimals have a point, a text with a comma is quoted"
-        ) from error
+        damaged = InputError(f"{path}: cannot be read ({said})", "decimals have a point, a text with a comma is quoted")
+        raise unreadable(path, error, damaged) from error
 
 
 def _parquet_file(path: Path) -> Any:
@@ -180,7 +180,8 @@ def _parquet_file(path: Path) -> Any:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (ArrowException, OSError) as error:
-        raise InputError(f"{path}: no Parquet file ({' '.join(str(error).split())[:120]})") from error
+        damaged = InputError(f"{path}: no Parquet file ({' '.join(str(error).split())[:120]})")
+        raise unreadable(path, error, damaged) from error
 
 
 def _parquet(path: Path, columns: Columns) -> Iterator[pd.DataFrame]:
@@ -279,7 +280,8 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, *DAMAGED_ARRAY) as error:
-        raise InputError(f"{path}: no npz file of plain arrays ({' '.join(str(error).split())[:120]})") from error
+        damaged = InputError(f"{path}: no npz file of plain arrays ({' '.join(str(error).split())[:120]})")
+        raise unreadable(path, error, damaged) from error
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:

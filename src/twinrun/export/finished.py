@@ -9,14 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from twinrun.collect.artifacts import read_curve
+from twinrun.collect.checks import read_run
 from twinrun.report.index import read_index
-from twinrun.study.errors import IncompleteError, MismatchError, TwinrunError
+from twinrun.study.errors import IncompleteError, MismatchError, ResourceError, TwinrunError
 from twinrun.study.files import sha256_file
 from twinrun.study.grid import Run
 from twinrun.study.layout import CURVE_COLUMNS, RECORD, Layout
 from twinrun.study.params import Params
-from twinrun.study.records import Expected, agreed, current_code_digest, prepared_digest
+from twinrun.study.records import current_code_digest, read_manifest
 
 Value = str | int | float | bool
 
@@ -57,10 +57,12 @@ class Analysis:
 def finished_runs(params: Params, layout: Layout) -> tuple[list[FinishedRun], dict[str, str]]:
     """Every finished run of the grid, and for each other one why it is left out; IncompleteError when none is there."""
     finished, left_out = [], {}
-    code, data = current_code_digest(), {task: prepared_digest(layout, task) for task in params.grid.tasks}
+    code, manifests = current_code_digest(), {task: _manifest(layout, task) for task in params.grid.tasks}
     for run in params.runs:
         try:
-            finished.append(_finished(params, layout, run, params.expected(run, data[run.task], code)))
+            finished.append(_finished(params, layout, run, manifests[run.task], code))
+        except ResourceError:  # says nothing of the run
+            raise
         except TwinrunError as error:
             left_out[run.id] = error.message
     if not finished:
@@ -69,16 +71,21 @@ def finished_runs(params: Params, layout: Layout) -> tuple[list[FinishedRun], di
     return finished, left_out
 
 
-def _finished(params: Params, layout: Layout, run: Run, expected: Expected) -> FinishedRun:
+def _manifest(layout: Layout, task: str) -> dict[str, Any] | None:
+    path = layout.prepared(task) / "manifest.json"
+    return read_manifest(path).model_dump() if path.is_file() else None
+
+
+def _finished(params: Params, layout: Layout, run: Run, manifest: dict[str, Any] | None, code: str) -> FinishedRun:
     folder = layout.run(run)
-    there = agreed(folder, expected)
-    if there is None:
+    data = manifest["digest"] if manifest else None
+    item, faults = read_run(run, folder, params.expected(run, data, code), manifest)
+    if item is None:
         raise IncompleteError("not trained yet", "`twinrun sweep` trains it")
-    record, measured, faults = there
     if faults:
-        raise MismatchError(f"{folder}: {'; '.join(faults.values())}", "`twinrun sweep` trains it again")
-    curve = []
-    for cells in read_curve(folder):
+        raise MismatchError(f"{folder}: {'; '.join(faults)}", "remove it, and `twinrun sweep` trains it again")
+    record, measured, curve = item.record, item.measured, []
+    for cells in item.curve:
         row = dict(zip(CURVE_COLUMNS, cells, strict=True))
         values = {name: float(text) for name, text in row.items() if name not in ("epoch", "fingerprint") and text}
         curve.append((int(row["epoch"]), values))

@@ -15,10 +15,10 @@ from pydantic import BaseModel, Field
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.progress import Progress
 from twinrun.study.documents import read_document
-from twinrun.study.errors import IncompleteError, InputError, MismatchError, TwinrunError
+from twinrun.study.errors import IncompleteError, MismatchError, ResourceError, TwinrunError
 from twinrun.study.files import write_json
 from twinrun.study.grid import Run
-from twinrun.study.layout import Layout
+from twinrun.study.layout import RECORD, Layout
 from twinrun.study.params import Params
 from twinrun.study.records import Record, Sha256, read_record
 
@@ -67,6 +67,8 @@ def select(params: Params, layout: Layout, ids: Sequence[str], *, first: bool, r
 def _has_emulated_noise(folder: Path) -> bool:
     try:
         return read_record(folder).noise.entropy is not None
+    except ResourceError:
+        raise
     except TwinrunError:
         return False
 
@@ -134,10 +136,12 @@ def compare(layout: Layout, runs: list[Run], again: dict[str, Record], epochs: i
                         "go back to them, or note the new fingerprints with `twinrun verify --write-expected`",
                     )
             comparisons.append(_compare(new, "expected", entry["initial"], entry["epochs"], epochs))
+        if not (layout.run(run) / RECORD).is_file():
+            continue  # not trained in this folder
         try:
             old = read_record(layout.run(run))
-        except InputError:
-            continue  # not trained in this folder
+        except ResourceError:
+            raise
         except TwinrunError as error:
             raise MismatchError(f"{run.id}: its record cannot be compared: {error.message}", error.hint) from error
         if (old.params_digest, old.data_digest, old.device) == (new.params_digest, new.data_digest, new.device):

@@ -24,7 +24,7 @@ from twinrun.study.records import current_code_digest
 
 MESSAGE_BYTES = 65536
 READY = b"ready"
-STOPS = (signal.SIGINT, signal.SIGTERM)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 

@@ -13,6 +13,7 @@ from twinrun.study.errors import InputError
 SKIPPED = {
     ".git", ".dvc", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache",
 }  # fmt: skip
+LOCK = "twins.lock"  # in a results' folder, as long as a call writes into it
 MOST_BYTES = 1024**3  # of a copy; beyond it the user says what to link
 
 Stamp = tuple[int, int, int]
@@ -23,8 +24,8 @@ def files_below(root: Path, skipped: Sequence[Path] = ()) -> Iterator[Path]:
     left_out = {path.resolve() for path in skipped}
     for folder, names, files in os.walk(root):
         here = Path(folder)
-        if {"twins.json", "twin_1.log"}.intersection(files) and here != root:
-            names.clear()  # results of former twins
+        if {"twins.json", "twin_1.log", LOCK}.intersection(files) and here != root:
+            names.clear()  # results of other calls
             continue
         names[:] = sorted(name for name in names if name not in SKIPPED and (here / name).resolve() not in left_out)
         linked = [name for name in names if (here / name).is_symlink()]

@@ -89,11 +89,12 @@ def _run(
     from twinrun.twins import interrupting
     from twinrun.twins.judging import run_and_judge
     from twinrun.twins.reporting import sentences
-    from twinrun.twins.running import Plan
+    from twinrun.twins.running import Plan, own_folder
 
     stop = interrupt and interrupting.interrupt(interrupt, "TERM", shlex.split(resume) if resume else words)
-    plan = Plan(words, Path(folder), out, outputs, link, seconds, interrupt=stop or None)
-    result = run_and_judge(plan, arm, seed, max(n, 3) if stop else n, metrics, log=not (outputs or metrics or stop))
+    with own_folder(Path(folder), out, words) as out:
+        plan = Plan(words, Path(folder), out, outputs, link, seconds, interrupt=stop or None)
+        result = run_and_judge(plan, arm, seed, max(n, 3) if stop else n, metrics, log=not (outputs or metrics or stop))
     if result.exit_code:
         raise AssertionError("\n".join(sentences(result)))
     return result

@@ -8,23 +8,22 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from twinrun.study.errors import InputError, TwinrunError
+from twinrun.study.errors import BusyError, InputError, TwinrunError
 from twinrun.study.files import read_json
 from twinrun.study.folders import foreign_content
-from twinrun.study.lock import hold
-from twinrun.twins import folders, processes
+from twinrun.study.lock import LOOK_SECONDS, hold
+from twinrun.twins import folders, interrupts, processes
 from twinrun.twins.interrupting import RANDOM, Interrupt, processor_seconds, run_interrupted, run_watched
 
 LAST_LINES = 8
 UNINTERRUPTED = 2  # with --interrupt: the reference, and its control
 ATTEMPTS = 3  # to reach a random moment before the program ends
-_LOCK = ".lock"
-_OURS = (_LOCK, "twins.json", "index.html", "running", "caches", "left", "twin_*")
+_OURS = (folders.LOCK, "twins.json", "index.html", "running", "caches", "left", "twin_*")
 
 
 @dataclass(frozen=True)
@@ -80,31 +79,66 @@ def run_twins(
 ) -> list[Twin]:
     """Run one twin for each environment, one after the other; a failing one does not stop the others.
 
-    Some are interrupted only when the uninterrupted ones before them have ended well and are `alike`.
-    Raises InputError when the results' folder exists, the command cannot be started or too much would be copied.
+    Some are interrupted only when the uninterrupted ones before them have ended well and are `alike`. `plan.out` is
+    the caller's `own_folder`. Raises InputError when the command cannot be started or too much would be copied.
     """
-    if plan.out.exists() and not _replaceable(plan.out, plan.command):
-        raise InputError(f"{plan.out} is there already", "remove it, or give another folder with --out")
     stale = folders.old_outputs(plan.root, plan.outputs, plan.command)
     names = folders.plan_copy(plan.root, plan.linked, stale, plan.out)
     twins: list[Twin] = []
     listings: dict[str, list[str]] = {}  # of the first twin
-    with _own_folder(plan):
-        for number, (environment, seed) in enumerate(zip(environments, seeds, strict=True), 1):
-            loaded = plan.load and number % 2 == 0
-            with processes.busy_cores() if loaded else nullcontext():
-                twins.append(_run(plan, names, environment, number, seed, loaded, twins, listings))
-            done(twins[-1])
-            failed = plan.interrupt and number <= UNINTERRUPTED and twins[-1].problem
-            if failed or (plan.interrupt and number == UNINTERRUPTED and not alike(twins)):
-                break
+    for number, (environment, seed) in enumerate(zip(environments, seeds, strict=True), 1):
+        loaded = plan.load and number % 2 == 0
+        with processes.busy_cores() if loaded else nullcontext():
+            twins.append(_run(plan, names, environment, number, seed, loaded, twins, listings))
+        done(twins[-1])
+        failed = plan.interrupt and number <= UNINTERRUPTED and twins[-1].problem
+        if failed or (plan.interrupt and number == UNINTERRUPTED and not alike(twins)):
+            break
     return twins
 
 
-def free_folder(root: Path, command: Sequence[str]) -> Path:
-    """The first of twins, twins_2 and so on below `root` that holds nothing worth keeping."""
-    names = (root / ("twins" if number == 1 else f"twins_{number}") for number in itertools.count(1))
-    return next(out for out in names if not out.exists() or _replaceable(out, command))
+@contextmanager
+def own_folder(root: Path, out: Path | None, command: Sequence[str]) -> Iterator[Path]:
+    """The results' folder, empty and held against other calls; it goes again when nothing could be run in it.
+
+    `out`, or without it the first of twins, twins_2 and so on below `root` that holds nothing worth keeping and that
+    nobody else holds. Raises InputError when `out` holds results, BusyError when another call writes into it.
+    """
+    with ExitStack() as stack, interrupts.taken():
+        if out:
+            if not _take(stack, out, command, LOOK_SECONDS):
+                raise InputError(f"{out} is there already", "remove it, or give another folder with --out")
+        else:
+            for number in itertools.count(1):
+                out = root / ("twins" if number == 1 else f"twins_{number}")
+                with suppress(BusyError):  # another call was faster
+                    if _take(stack, out, command, 0.0):
+                        break
+        assert out
+        for path in out.iterdir():
+            if path.name != folders.LOCK:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        try:
+            yield out
+        except InputError:
+            if not any(path.is_dir() and path.name != "running" for path in out.iterdir()):
+                shutil.rmtree(out)
+            raise
+        finally:
+            (out / folders.LOCK).unlink(missing_ok=True)
+
+
+def _take(stack: ExitStack, out: Path, command: Sequence[str], patience: float) -> bool:
+    """Hold `out` for as long as `stack`; False where it holds what is worth keeping, and is left as it is."""
+    if out.exists() and not _replaceable(out, command):
+        return False
+    with ExitStack() as held:
+        held.enter_context(hold(out / folders.LOCK, f"{out} is being written by another call", patience=patience))
+        if not _replaceable(out, command):  # another call has just ended there
+            (out / folders.LOCK).unlink()
+            return False
+        stack.push(held.pop_all())
+    return True
 
 
 def _replaceable(out: Path, command: Sequence[str]) -> bool:
@@ -119,23 +153,6 @@ def _replaceable(out: Path, command: Sequence[str]) -> bool:
         return useless or (former["verdict"] == "bad input" and former["command"] == list(command))
     except (TwinrunError, KeyError, TypeError):
         return False
-
-
-@contextmanager
-def _own_folder(plan: Plan) -> Iterator[None]:
-    """The empty results' folder, held against other calls; it goes again when nothing could be run in it."""
-    with hold(plan.out / _LOCK, f"{plan.out} is being written by another call"):
-        for path in plan.out.iterdir():
-            if path.name != _LOCK:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        try:
-            yield
-        except InputError:
-            if not any(path.is_dir() and path.name != "running" for path in plan.out.iterdir()):
-                shutil.rmtree(plan.out)
-            raise
-        finally:
-            (plan.out / _LOCK).unlink(missing_ok=True)
 
 
 def _run(

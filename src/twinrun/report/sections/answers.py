@@ -18,7 +18,7 @@ from twinrun.stats.cost import CostEstimate, judge
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.power import Needed, Planned, plan, replicates_for_difference
 from twinrun.stats.samples import Sample
-from twinrun.study.errors import TwinrunError, plural
+from twinrun.study.errors import ResourceError, TwinrunError, plural
 from twinrun.study.files import read_json
 from twinrun.study.layout import Layout
 
@@ -311,6 +311,8 @@ def _measured(study: Study) -> list[tuple[str, CostEstimate, str]]:
             times = [[(item["rung"], float(np.median(item["step_seconds"]))) for item in block] for block in blocks]
             estimate = judge(times, ladder["base"], ladder["control"])[ladder["deterministic"]]
             host = blocks[0][0]["host"]
+        except ResourceError:
+            raise
         except (TwinrunError, LookupError, TypeError, ValueError, AttributeError):
             continue  # a file that is damaged or of another version says nothing; `twinrun cost` names it
         costs.append((f"{task}, {optimizer}", estimate, str(host.get("gpu") or host.get("cpu"))))

@@ -13,7 +13,7 @@ from twinrun.report import style as drawing
 from twinrun.report.section import Draft, Section
 from twinrun.report.style import Drawn
 from twinrun.report.table import REMARK, TASK, Column, Table, missing
-from twinrun.study.errors import TwinrunError
+from twinrun.study.errors import ResourceError, TwinrunError
 from twinrun.study.layout import Layout
 
 ABSENT = "not located: run `twinrun locate --all`, or `dvc repro -sf locate` where DVC has noted an empty result"
@@ -74,6 +74,8 @@ def _read(study: Study, path: Path) -> FirstDifference | str:
         return ABSENT
     try:
         difference = read_first_difference(path)
+    except ResourceError:
+        raise
     except TwinrunError as error:
         return error.message
     fingerprints = dict(zip(study.results["id"], study.results["fingerprint"], strict=True))
