@@ -195,6 +195,7 @@ def test_train_three_ways_gives_the_same_run(study: Layout, cli: Cli) -> None:
     assert cli("train", *parts, "--out", "three")[0] == 0
     for folder in ("two", "three"):
         assert read_record(study.root / folder / "shapes/adam/7/det_2") == first
+        assert [path.name for path in (study.root / folder).iterdir()] == ["shapes"], "the record, and nothing else"
 
 
 def test_status_counts_and_exits_3(study: Layout, cli: Cli) -> None:

@@ -174,8 +174,8 @@ def cost_file(study: Study, **changes: Any) -> None:
     seconds = {"free": 1.0, "free_again": 1.0, "deterministic_algorithms": 1.2}
     order = [*seconds, *reversed(seconds)]
     blocks = [
-        [{"rung": rung, "step_seconds": [seconds[rung] * (1 + 0.001 * (-1) ** n)], "host": {"gpu": "H100"}}
-         for rung in order] for n in range(6)
+        [{"rung": rung, "step_seconds": [seconds[rung] + 0.005 * (-1) ** n * (seconds[rung] > 1)],
+          "host": {"gpu": "H100"}} for rung in order] for n in range(6)
     ]  # fmt: skip
     ladder = dict(zip(("base", "control", "deterministic"), seconds, strict=True))
     settings = {"run": "digits/sgd/0/det_1", "code": study.info["code_digest"]} | changes
@@ -190,8 +190,8 @@ def test_a_measured_cost_is_shown_if_it_is_of_this_code(tmp_path: Path) -> None:
     study = of(tmp_path, runs=("det_1", "nd_1"))
     cost_file(study)
     given = answer(study, "cost")
-    assert given.value == "+20.0 %"
-    assert "a training step of digits, sgd on H100, 95 % interval +20.0 to +20.0 %; 6 blocks" in given.words
+    assert given.value == "+20.00 %"
+    assert "a training step of digits, sgd on H100, 95 % interval +19.50 to +20.50 %; 6 blocks" in given.words
     assert "Verdict: dearer." in given.words
     cost_file(study, code="9" * 64)
     assert answer(study, "cost").value == "Not measured"

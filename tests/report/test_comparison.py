@@ -54,10 +54,10 @@ BY = ("--metric", "f1", "--by", "model")
 
 def test_the_first_line_is_the_verdict(table: str) -> None:
     lines = said(table, "sgd", "adam", *BY, "--pair", "seed").splitlines()
-    assert lines[0].startswith("adam is better than sgd: adam - sgd = +0.05067, 95 % interval +0.04")
+    assert lines[0].startswith("adam is better than sgd: adam - sgd = +0.0507, 95 % interval +0.04")
     assert "p = 0.25 by sign permutation; with 3 pairs it cannot be below 0.25" in lines
     text = said(table, "sgd", "adam", *BY)
-    assert "p = 0.1 by permutation; with 3 against 3 runs it cannot be below 0.1" in text
+    assert "p = 0.10 by permutation; with 3 against 3 runs it cannot be below 0.10" in text
     assert "P(adam > sgd) = 1.00, 95 % interval" in text
     assert "(Mann-Whitney U = 9 of 9)" in text
     assert said(table, "sgd", "adam", *BY, "--lower-is-better").startswith("sgd is better than adam")
@@ -142,7 +142,7 @@ def test_runs_may_be_added_until_it_decides(tmp_path: Path) -> None:
 
 def test_two_published_numbers() -> None:
     text = said("0.912", "0.921", "--images", "2000")
-    assert text.startswith("cannot tell: true difference B - A -0.0082 to +0.0260 with 95 %")
+    assert text.startswith("cannot tell: true difference B - A -0.008 to +0.026 with 95 %")
     assert "test images alone: 15.2 %" in text
     assert "training noise is not counted" in text
     assert "from both: " in said("0.912", "0.921", "--images", "2000", "--sd", "0.004")
@@ -270,7 +270,9 @@ def test_an_undecided_sequence_promises_no_number_of_runs(tmp_path: Path) -> Non
 
 def test_runs_against_a_published_number(table: str) -> None:
     text = said(table, "sgd", "0.93", *BY)
-    assert text.startswith("published 0.93 is better than sgd: published 0.93 - sgd = +0.025, 95 % interval +0.0001586")
+    assert text.startswith(
+        "published 0.93 is better than sgd: published 0.93 - sgd = +0.0250, 95 % interval +0.0002 to +0.0498"
+    )
     assert "(one new run, t)" in text  # 0.005 sqrt(1 + 1/3) 4.303
     assert "note: the published number is taken for one run with the SD of the runs beside it" in text
     assert "0.92 is one run, and more of the other would hardly help" in said(table, "sgd", "0.92", *BY)
@@ -338,7 +340,7 @@ def test_the_page_shows_runs_differences_and_the_noise_floor(table: str, tmp_pat
         p.read_bytes() for p in sorted(pages[1].parent.iterdir())
     ]
     text = pages[0].read_text()
-    assert "<h1>adam is better than sgd: adam - sgd = +0.05067" in text
+    assert "<h1>adam is better than sgd: adam - sgd = +0.051" in text
     assert "what two identical runs stay within" in text
     assert json.loads((pages[0].parent / "compare.json").read_text())["pairs"][0]["verdict"] == "better"
 

@@ -91,7 +91,7 @@ def column(table: str, label: str) -> str:
     return f"""(() => {{ const table = document.querySelector('#table-{table} table');
         const place = [...table.tHead.rows[0].cells].findIndex(cell => cell.textContent.trim() === '{label}');
         return [place, table.tHead.rows[0].cells[place].getAttribute('aria-sort'),
-                [...table.tBodies[0].rows].map(row => row.cells[place].textContent)]; }})()"""
+                [...table.tBodies[0].rows].map(row => row.cells[place].dataset.sort)]; }})()"""
 
 
 def click(table: str, place: int) -> str:
@@ -117,7 +117,7 @@ def test_every_heading_sorts_its_table(browser: Browser, page: Path) -> None:
     for _ in range(2):
         browser.run(click("runtime", place))
         values = browser.run(column("runtime", "SD nd"))[2]
-        known = [value != "n/a" for value in values]
+        known = [value != "" for value in values]
         assert known == sorted(known, reverse=True)
     broken = browser.run(
         """[...document.querySelectorAll('.table')].filter(s => { const rows = s.querySelectorAll('tbody tr').length;

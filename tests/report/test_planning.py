@@ -44,13 +44,13 @@ def test_the_committed_study_needs_126_runs_where_the_same_seed_sd_said_15(commi
     assert (100 * total.pooled.value, total.pooled.df) == (pytest.approx(1.4106, abs=1e-4), 9)
     assert (100 * same.pooled.value, same.pooled.df) == (pytest.approx(0.4546, abs=1e-4), 9)
     text = planning.plan_text(planning.study_sources(committed), planning.study_wanted(committed))
-    assert "Handwritten digits, accuracy: total SD 1.411 points (95 % interval 0.9703 to 2.575, 9 degrees of" in text
+    assert "Handwritten digits, accuracy: total SD 1.4 points (95 % interval 0.97 to 2.6, 9 degrees of" in text
     assert counts(text, "two models, 0.5 points apart") == ["126", "61", "418"]
     # Nothing about two models rests on the SD of identical runs.
     same_seed = text[
         text.index("accuracy: same-seed SD") : text.rindex("Concrete cracks (procedural images), F1: total")
     ]
-    assert "for two runs of one model only: they differ by less than 1.454 points 95 % of the time" in same_seed
+    assert "for two runs of one model only: they differ by less than 1.5 points 95 % of the time" in same_seed
     assert "two models" not in same_seed
     explained = [line for line in text.splitlines() if "lies below the same-seed SD" in line]
     assert [line.partition(" is chance")[0] for line in explained] == [
@@ -108,7 +108,7 @@ def test_twins_are_planned_in_their_own_unit(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "all", FIVE_SEEDS)
     found = power(str(folder), "--difference", "0.005")
     sd = np.std(FIVE_SEEDS, ddof=1)
-    assert f"total SD {sd:.4g} (95 % interval" in found.output
+    assert f"total SD {sd:.3f} (95 % interval" in found.output
     needed = int(counts(found.output, "two models, 0.005 apart")[0].replace(",", ""))
     assert needed == pytest.approx(2 * (sd / 0.005) ** 2 * 7.849, rel=0.002)
     assert needed > 2000

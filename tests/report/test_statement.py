@@ -32,10 +32,10 @@ def test_error_bars_are_over_the_means_of_seeds(seeds: Study) -> None:
     mean, sd = np.mean(means), np.std(means, ddof=1)
     half = stats.t.ppf(0.975, 2) * sd / np.sqrt(3)
     assert (
-        f"digits, SGD: mean accuracy {100 * mean:.2f} %, SD {100 * sd:.2g} points, standard error of the mean "
-        f"{100 * sd / np.sqrt(3):.2g} points, 95 % interval of the mean {100 * (mean - half):.2f} % to "
-        f"{100 * (mean + half):.2f} %, n = 3."
-    ) in text
+        f"digits, SGD: mean accuracy {100 * mean:.0f} %, SD {100 * sd:.1f} points, standard error of the mean "
+        f"{100 * sd / np.sqrt(3):.2g} points, 95 % interval of the mean {100 * (mean - half):.0f} to "
+        f"{100 * (mean + half):.0f} %, n = 3."
+    ) in text  # half the interval is 12 points: no digit behind the point counts
     for part in (
         "error bars hold the variability from the seed (initialization, order of the examples, augmentation, dropout)",
         "implementation noise (emulated reorder noise)",
@@ -53,7 +53,7 @@ def test_robustness_and_sample_size_are_the_studys(seeds: Study) -> None:
     assert f"predict another class for {100 * np.mean(churn):.1f} % of the 60 test images" in robustness
     assert "equal weights, to the last bit, in 6 of 6 cells" in robustness
     variances = [group.values("accuracy").var(ddof=1) for group in seeds.groups("nd")]
-    assert f"(emulated reorder noise): {100 * np.sqrt(np.mean(variances)):.2g} points (95 % interval" in robustness
+    assert f"(emulated reorder noise): {100 * np.sqrt(np.mean(variances)):.1f} points (95 % interval" in robustness
     assert "60 test images and 24 trainings: 2 models by 3 seeds by 4 trainings." in size
     shown = re.search(r"accuracy, (\S+) points .*? 3 independent trainings .*? difference of (\S+) points", size)
     assert shown, size

@@ -23,9 +23,11 @@ from twinrun.report.sections.guidelines import guidelines
 from twinrun.report.table import (
     REMARK,
     TASK,
+    TWO_DIGITS,
     Column,
     N,
     Table,
+    cells,
     columns_shown,
     latex,
     latex_text,
@@ -97,6 +99,21 @@ def test_a_frame_holds_whole_numbers_points_and_what_is_missing() -> None:
     assert frame["n"].tolist() == [2**60 + 1, pd.NA]
     assert frame.to_csv(index=False).splitlines()[1:] == ["1152921504606846977,25.0,1.0,", ",,,no"]
     assert [column.shown(value) for column, value in zip(columns, frame.iloc[1], strict=True)] == ["n/a"] * 3 + ["no"]
+
+
+def test_numbers_have_the_digits_that_their_interval_carries() -> None:
+    columns = [Column(name, name, ".4f", "") for name in ("churn", "churn_low", "churn_high", "recall", "recall_sd")]
+    points = (
+        Column("gap", "", "+.2f", "", 100),
+        *(Column(f"gap_{end}", "", "+.2f", "", 100) for end in ("low", "high")),
+    )
+    columns += [*points, Column("mean", "", ".4f", "", digits_of="gap"), Column("sd", "", TWO_DIGITS, "")]
+    first = {"churn": 0.12345, "churn_low": 0.1, "churn_high": 0.15, "recall": 0.98765, "recall_sd": 0.123,
+             "gap": 1.234, "gap_low": -1.0, "gap_high": 3.0, "mean": 0.91234, "sd": 0.0032099}  # fmt: skip
+    frame = pd.DataFrame([first, {**first, "churn_low": None, "recall_sd": 0.0, "gap_high": math.nan}])
+    shown = ["0.123", "0.100", "0.150", "0.99", "0.1230", "+1.2", "-1.0", "+3.0", "0.912", "0.0032"]
+    plain = ["0.1235", "n/a", "0.1500", "0.9877", "0.0000", "+1.23", "-1.00", "n/a", "0.9123", "0.0032"]
+    assert cells(columns, frame) == [shown, plain]
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex: install Debian's `texlive-latex-recommended`")

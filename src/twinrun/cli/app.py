@@ -49,7 +49,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="Train identical twins of an image classifier and say which differences are noise. "
+    help="Say whether training results are real or noise: of a program, of numbers that you have, or of a whole study. "
     "The commands of a study run in its folder: the one that holds params.yaml.",
 )
 PROGRAM, RESULTS, STUDY = "Your program", "Your results", "A study of many runs"

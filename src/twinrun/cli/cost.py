@@ -102,6 +102,7 @@ def _cost_of_program(
     import tempfile
 
     from twinrun.launch.progress import Progress, say
+    from twinrun.stats.footprint import duration
     from twinrun.twins.costing import Costs, program_costs
     from twinrun.twins.tracing import Program
 
@@ -111,10 +112,16 @@ def _cost_of_program(
         say(f"cost on {device} with torch {costs.seen.torch}: {', '.join(names)}")
         for rung, why in costs.left_out.items():
             say(f"left out: {rung}: {why}")
+        block = 2 * len(names) * each
         say(
             f"each block starts {2 * len(names)} processes, one after the other, each for about {each:.0f} s: "
-            f"{2 * len(names) * blocks * each / 60:.1f} min for all {blocks}"
+            f"{duration(blocks * block)} for {plural(blocks, 'block')}"
         )
+        if blocks > 1:
+            say(
+                f"a first look, without intervals, takes {duration(block)}: --blocks 1 --json FILE; the same command "
+                "without --blocks 1 goes on from it"
+            )
         return stack.enter_context(Progress("cost", 2 * len(names) * blocks)).advance
 
     with ExitStack() as stack:
@@ -122,12 +129,21 @@ def _cost_of_program(
         program = Program(tuple(command), Path(), tuple(link or ()))
         costs = program_costs(program, path, blocks, seconds, warmup, ready=ready)
     print(f"{shlex.join(command)}: step time over that of {costs.ladder.base}, {plural(blocks, 'block')}")
+    ended = [item["ended_after"] for block in costs.blocks for item in block if item["ended_after"]]
+    if ended:
+        print(
+            f"it ends after {plural(min(ended), 'step')}, before the warm-up of {warmup:g} s is over: the second half "
+            "of its steps is measured"
+        )
     _print_table(costs.ladder, costs.blocks, out)
 
 
 def _print_table(ladder: Ladder[Any], measured: list[Any], path: Path | None) -> None:
     *lines, answer = table_lines(ladder, measured)
-    print("\n".join([*lines, *([f"measurements in {path}"] if path else []), answer]))
+    rows = [line.split("\t") for line in lines]
+    widths = [max(map(len, column)) for column in zip(*(row for row in rows if len(row) > 1), strict=True)]
+    shown = ["  ".join(map(str.ljust, row, widths)).rstrip() if len(row) > 1 else row[0] for row in rows]
+    print("\n".join([*shown, *([f"measurements in {path}"] if path else []), answer]))
 
 
 def table_lines(ladder: Ladder[Any], measured: list[Any]) -> list[str]:
@@ -146,7 +162,8 @@ def table_lines(ladder: Ladder[Any], measured: list[Any]) -> list[str]:
     for rung in [rung for rung in ladder.rungs if rung != ladder.base]:
         shown = [*_columns(estimates[rung]), *(_columns(own[rung]) if rung in own else ["", "", ""])]
         lines.append("\t".join([rung, *shown, say_bits(prints[rung])]))
-    ratio, interval, verdict = _columns(estimates[ladder.lean])
+    ratio, interval, _ = _columns(estimates[ladder.lean])
+    verdict = estimates[ladder.lean].verdict.removeprefix("not defined: ")
     between = f" ({interval})" if interval else ""
     return [
         *lines,
@@ -159,13 +176,18 @@ def table_lines(ladder: Ladder[Any], measured: list[Any]) -> list[str]:
 
 
 def _columns(estimate: CostEstimate) -> list[str]:
-    interval = "" if estimate.low is None else f"{estimate.low:.3f} to {estimate.high:.3f}"
-    return [f"{estimate.ratio:.3f}", interval, estimate.verdict]
+    from twinrun.stats.digits import with_ends
+
+    if estimate.low is None or estimate.high is None:
+        return [f"{estimate.ratio:.3f}", "", ""]  # why is said once, in the answer
+    ratio, low, high = with_ends(estimate.ratio, estimate.low, estimate.high)
+    return [ratio, f"{low} to {high}", estimate.verdict]
 
 
 def _plan(ladder: Ladder[Any], device: str, blocks: int, seconds: float, warmup: float) -> str:
     """What will be done, and how long it takes at least."""
     from twinrun.launch.processes import usable_cores
+    from twinrun.stats.footprint import duration
 
     count = len(ladder.rungs)
     start = 5 + 4 * count / usable_cores()  # a process takes some 4 s of a processor until it is ready
@@ -175,7 +197,8 @@ def _plan(ladder: Ladder[Any], device: str, blocks: int, seconds: float, warmup:
     return (
         f"cost on {device}, {what}: {', '.join(ladder.rungs)}\n"
         f"each block starts a process for each and measures each twice{idle}: about {block:.0f} s a block, "
-        f"{blocks * block / 60:.1f} min for all {blocks}, and longer where a step takes more than a third of a second"
+        f"{duration(blocks * block)} for {plural(blocks, 'block')}, longer where a step takes more than a third of a "
+        "second"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from twinrun.cli.options import DEFAULT_PARAMS, ParamsFile, load_params, note_other_study
-from twinrun.study.errors import IncompleteError
+from twinrun.study.errors import IncompleteError, plural
 from twinrun.study.layout import Layout
 
 
@@ -46,7 +46,7 @@ def export(
             summary = run_export(params, Layout(), to, folder, note)
     shown = f", {summary.tables} tables, {summary.figures} figures"
     print(
-        f"{folder}: {summary.added} runs added, {summary.there} were there already"
+        f"{folder}: {plural(summary.added, 'run')} added, {summary.there} were there already"
         f"{shown if summary.tables else '; no tables and figures: there is no analysis/ yet'}"
     )
     if summary.left_out:

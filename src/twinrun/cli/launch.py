@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from twinrun.cli.options import DEFAULT_PARAMS, Device, ExpectGrid, Jobs, ParamsFile, check_grid, load_params
-from twinrun.study.errors import IncompleteError, InputError
+from twinrun.study.errors import IncompleteError, InputError, plural
 from twinrun.study.layout import Layout
 
 
@@ -107,7 +107,8 @@ def finish(expect_grid: ExpectGrid = None) -> None:
     params = load_params(DEFAULT_PARAMS)
     check_grid(params, expect_grid)
     run_finish(params, Path())
-    print(f"{len(params.runs)} runs are recorded; report: {Layout().report / 'index.html'}")
+    count = plural(len(params.runs), "run")
+    print(f"{count} {'is' if len(params.runs) == 1 else 'are'} recorded; report: {Layout().report / 'index.html'}")
 
 
 def doctor() -> None:

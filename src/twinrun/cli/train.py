@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ from twinrun.cli.options import (
     enter_clean_environment,
     load_params,
 )
-from twinrun.study.errors import BusyError, IncompleteError, InputError
+from twinrun.study.errors import BusyError, IncompleteError, InputError, plural
 from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:  # heavy to import
@@ -125,9 +126,20 @@ def train(
         unless_done=unless_done,
         progress=show,
     )
+    layout = Layout(Path(), out, prepared)
     with progress:
-        record = train_run(params, run, Layout(Path(), out, prepared), current_code_digest(), options)
+        record = train_run(params, run, layout, current_code_digest(), options)
+    if out:  # a folder of the user's, who finds the record in it and nothing else
+        _remove_empty(layout.work(run).parent, out)
     print(f"{record.run} {record.status} {record.final_fingerprint}")
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Remove `folder` and those above it, up to `top`, as far as they are empty."""
+    with suppress(OSError):
+        while folder != top:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def train_chunk(
@@ -229,7 +241,7 @@ def verify(
     )
     if write_expected:
         verifying.write_expected(Layout(), records)
-        print(f"{len(records)} runs noted in {Layout().expected}")
+        print(f"{plural(len(records), 'run')} noted in {Layout().expected}")
         return
     comparisons = verifying.compare(Layout(), runs, records, epochs)
     for comparison in comparisons:

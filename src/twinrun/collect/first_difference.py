@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from twinrun.study.documents import read_document
+from twinrun.study.errors import plural
 from twinrun.study.files import write_json, write_text
 from twinrun.study.records import Sha256
 
@@ -98,7 +99,8 @@ def sentences(difference: FirstDifference) -> list[str]:
     if difference.outcome == "none":
         return [f"{pair}: none: no difference was found.", *difference.how]
     lines = [
-        f"{pair} part in epoch {difference.epoch}, step {difference.step}, after {difference.steps_before} equal steps."
+        f"{pair} part in epoch {difference.epoch}, step {difference.step}, "
+        f"after {plural(difference.steps_before or 0, 'equal step')}."
     ]
     if difference.parting:
         lines.append(f"First difference: {described(difference.parting)}.")
@@ -108,8 +110,8 @@ def sentences(difference: FirstDifference) -> list[str]:
         last = difference.growth[-1]
         apart = "not finite" if last.relative_l2 is None else f"{last.relative_l2:.3g} of their length"
         lines.append(
-            f"{last.step} steps later {last.weights_differ} of {last.weights} weights differ (distance {apart}), and "
-            f"{last.flipped} of {last.examples} test examples are predicted otherwise."
+            f"{plural(last.step, 'step')} later {last.weights_differ} of {last.weights} weights differ "
+            f"(distance {apart}), and {last.flipped} of {last.examples} test examples are predicted otherwise."
         )
     return lines + difference.how
 
@@ -136,7 +138,8 @@ def described(parting: DifferingOperation) -> str:
     if parting.elements is not None:
         words += f": {parting.differ} of {parting.elements} elements differ ({parting.kind}"
         if parting.ulps_max is not None:
-            words += f", at most {parting.ulps_max} ulps, median {parting.ulps_median:g}"
+            median = parting.ulps_median or 0.0
+            words += f", at most {parting.ulps_max} ulps, median {median:{'g' if median < 1e5 else '.0f'}}"
         words += ")"
     return words
 

@@ -21,7 +21,7 @@ from twinrun.collect.study_arrays import written_rows
 from twinrun.collect.tables import FORMATS, Columns, Piece, columns_of, npz_pieces, pieces
 from twinrun.stats.classification import classification_metrics
 from twinrun.stats.samples import Progress, silent
-from twinrun.study.errors import InputError
+from twinrun.study.errors import InputError, plural
 from twinrun.study.files import read_json, sha256_file, write_json
 from twinrun.study.folders import replaced_folder
 from twinrun.study.grid import ARMS
@@ -77,7 +77,7 @@ class ImportSummary:
     def sentences(self) -> list[str]:
         """The summary for a person."""
         images = ", ".join(f"{n:,} examples of {task}" for task, n in self.examples.items()) or "metrics alone"
-        lines = [f"{self.runs} runs of {', '.join(self.sets)}: {images}; {', '.join(self.metrics)}"]
+        lines = [f"{plural(self.runs, 'run')} of {', '.join(self.sets)}: {images}; {', '.join(self.metrics)}"]
         if self.inferred and self.arms == ("nd",):
             lines.append("arm nd: several runs share a seed, and are taken for identical runs of it")
         elif self.inferred:

@@ -17,6 +17,7 @@ import numpy as np
 from twinrun.collect.first_difference import DifferingOperation, described
 from twinrun.inspect.bits import Bits, difference
 from twinrun.inspect.lockstep import Message, Pair, ensure_space
+from twinrun.study.errors import plural
 
 Key = tuple[int, int]  # rank (-1: none), and which of this rank's processes that train, counted from 0
 INJECTED = Path(__file__).parent / "injected"
@@ -39,7 +40,7 @@ class Parting:
         """The answer in words."""
         who = f"{self.process}: " if self.process else ""
         by = f" ({self.optimizer})" if self.optimizer else ""
-        equal = f"after {self.step - 1} equal steps" if self.step > 1 else "the first"
+        equal = f"after {plural(self.step - 1, 'equal step')}" if self.step > 1 else "the first"
         lines = [f"{who}the twins part in optimizer step {self.step}{by}, {equal}."]
         if self.operation is None:
             lines.append(f"At its end differ: {self.what}.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from twinrun.launch.status import missing_runs
-from twinrun.study.errors import InputError
+from twinrun.study.errors import InputError, plural
 from twinrun.study.files import explain_os_error, write_text
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
@@ -85,7 +85,8 @@ def array_script(jobs: Jobs) -> str:
     runs = "\n".join(f"  '{' '.join(chunk)}'" for chunk in jobs.chunks)
     count = sum(map(len, jobs.chunks))
     return _script(
-        f"{count} runs of the study {jobs.study} in {len(jobs.chunks)} array tasks; written by `twinrun slurm`.",
+        f"{plural(count, 'run')} of the study {jobs.study} in {plural(len(jobs.chunks), 'array task')}; "
+        "written by `twinrun slurm`.",
         directives,
         jobs.site,
         _variables(jobs)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from twinrun.study.errors import IncompleteError, InputError
+from twinrun.study.errors import IncompleteError, InputError, plural
 from twinrun.study.grid import Run
 from twinrun.study.layout import CHECKPOINT, LOCK, Layout
 from twinrun.study.lock import is_held
@@ -84,7 +84,7 @@ class Watch:
 def count(states: Mapping[Run, str]) -> str:
     """`72 runs: 70 complete, 2 running`."""
     kinds = Counter(state.split(",")[0] for state in states.values())
-    return f"{len(states)} runs: " + ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+    return f"{plural(len(states), 'run')}: " + ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
 
 
 def _epochs_saved(checkpoint: Path) -> int | None:

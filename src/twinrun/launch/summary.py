@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from twinrun.data.packed import MANIFEST
-from twinrun.study.errors import TwinrunError
+from twinrun.study.errors import TwinrunError, plural
 from twinrun.study.files import read_json
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
@@ -23,7 +23,7 @@ def summary(params: Params, layout: Layout) -> list[str]:
         )
     )  # fmt: skip
     lines = [
-        f"study {params.study}: {len(params.runs)} runs = {product} ({', '.join(grid.runs)})",
+        f"study {params.study}: {plural(len(params.runs), 'run')} = {product} ({', '.join(grid.runs)})",
         f"optimizers {', '.join(grid.optimizers)}; seeds {', '.join(map(str, grid.seeds))}; "
         f"device {execution.device}, noise {execution.noise}, {execution.precision}",
     ]
@@ -43,7 +43,7 @@ def _manifest(params: Params, layout: Layout, task: str) -> dict[str, Any] | Non
 
 def _task(name: str, task: Task, manifest: dict[str, Any] | None, layout: Layout) -> Iterator[str]:
     recipe, data = task.recipe, task.data
-    epochs = f"{recipe.epochs} epoch{'' if recipe.epochs == 1 else 's'}"
+    epochs = plural(recipe.epochs, "epoch")
     yield f"{name}: {task.title}"
     yield f"  model    {task.model.words}; {epochs}, batches of {recipe.batch_size}; main metric {recipe.metric}"
     there = "" if (layout.root / data.source).exists() else ", which is not there"

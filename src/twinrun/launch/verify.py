@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.progress import Progress
 from twinrun.study.documents import read_document
-from twinrun.study.errors import IncompleteError, MismatchError, ResourceError, TwinrunError
+from twinrun.study.errors import IncompleteError, MismatchError, ResourceError, TwinrunError, plural
 from twinrun.study.files import write_json
 from twinrun.study.grid import Run
 from twinrun.study.layout import RECORD, Layout
@@ -38,7 +38,7 @@ class Comparison:
     def line(self) -> str:
         """For people and for scripts: run, source, epochs compared, outcome, separated by tabs."""
         outcome = f"differs first at {self.first_difference}" if self.first_difference else "equal"
-        return f"{self.run}\t{self.against}\t{self.epochs} epochs\t{outcome}"
+        return f"{self.run}\t{self.against}\t{plural(self.epochs, 'epoch')}\t{outcome}"
 
 
 def select(params: Params, layout: Layout, ids: Sequence[str], *, first: bool, replay: bool) -> list[Run]:

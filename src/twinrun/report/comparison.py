@@ -13,6 +13,7 @@ import numpy as np
 from twinrun.report.evidence import Runs, in_order
 from twinrun.stats.compare import Comparison, Verdict, all_pairs, compare, t_interval, two_way_error
 from twinrun.stats.coverage import coverage_words
+from twinrun.stats.digits import to_the_place, two_digits, with_ends
 from twinrun.stats.multiplicity import holm
 from twinrun.stats.published import Published, agreement_range, published, sd_that_undoes
 from twinrun.stats.samples import Interval
@@ -89,8 +90,9 @@ def sentences(compared: Compared) -> list[str]:
     lines.append("")
     width = max(map(len, compared.runs.values))
     for name, values in compared.runs.values.items():
-        spread = f"SD {np.std(values, ddof=1):.4g}" if len(values) > 1 else "no SD"
-        lines.append(f"{name:<{width}}  n {len(values)}, mean {np.mean(values):.6g}, {spread}")
+        n, sd = len(values), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        mean = to_the_place(float(np.mean(values)), sd / math.sqrt(n))
+        lines.append(f"{name:<{width}}  n {n}, mean {mean}, {f'SD {two_digits(sd)}' if n > 1 else 'no SD'}")
     for pair in compared.comparisons:
         lines += ["", *pair_words(compared, pair)]
     return [*lines, *compared.lines, *(f"note: {note}" for note in compared.runs.notes)]
@@ -137,7 +139,8 @@ def _interval_words(interval: Interval, pair: tuple[str, str]) -> str:
     if interval.value is None or interval.low is None or interval.high is None:
         return interval.reason
     kind = f"{100 * interval.confidence:.3g} % interval"
-    return f"{pair[1]} - {pair[0]} = {interval.value:+.4g}, {kind} {interval.low:+.4g} to {interval.high:+.4g}"
+    value, low, high = with_ends(interval.value, interval.low, interval.high, sign="+")
+    return f"{pair[1]} - {pair[0]} = {value}, {kind} {low} to {high}"
 
 
 def pair_words(compared: Compared, pair: tuple[str, str]) -> list[str]:
@@ -158,26 +161,27 @@ def pair_words(compared: Compared, pair: tuple[str, str]) -> list[str]:
     sizes = f"{item.n[0]} pairs" if item.paired else f"{item.n[0]} against {item.n[1]} runs"
     if item.test.p is not None:
         corrected = compared.corrected[pair]
-        holm_words = f", {corrected:.3g} after Holm" if len(compared.comparisons) > 1 and corrected else ""
-        lines.append(f"p = {item.test.p:.3g} by {item.test.method}{holm_words}")
+        holm_words = f", {two_digits(corrected)} after Holm" if len(compared.comparisons) > 1 and corrected else ""
+        lines.append(f"p = {two_digits(item.test.p)} by {item.test.method}{holm_words}")
     if item.permutation.p is not None:
         lines.append(
-            f"p = {item.permutation.p:.3g} by {item.permutation.method}; with {sizes} it cannot be below "
-            f"{item.permutation_floor:.2g}"
+            f"p = {two_digits(item.permutation.p)} by {item.permutation.method}; with {sizes} it cannot be below "
+            f"{two_digits(item.permutation_floor)}"
         )
     share = item.superiority
     if share is not None and share.value is not None:
         ends = f", 95 % interval {share.low:.2f} to {share.high:.2f}" if share.low is not None else ""
         u = share.value * item.n[0] * item.n[1]
         lines.append(f"P({b} > {a}) = {share.value:.2f}{ends} (Mann-Whitney U = {u:g} of {item.n[0] * item.n[1]})")
-    if item.equivalence is not None and item.equivalence.p is not None:
+    tost = item.equivalence
+    if tost is not None and tost.p is not None and tost.low is not None and tost.high is not None:
+        _, low, high = with_ends(0.0, tost.low, tost.high, sign="+")
         lines.append(
-            f"within the margin of {item.equivalence.margin:g}: p = {item.equivalence.p:.3g} (TOST), "
-            f"{100 * (2 * item.interval.confidence - 1):.3g} % interval "
-            f"{item.equivalence.low:+.4g} to {item.equivalence.high:+.4g}"
+            f"within the margin of {tost.margin:g}: p = {two_digits(tost.p)} (TOST), "
+            f"{100 * (2 * item.interval.confidence - 1):.3g} % interval {low} to {high}"
         )
     if item.detectable is not None:
-        lines.append(f"smallest true difference that {sizes} show with a power of 80 %: {item.detectable:.4g}")
+        lines.append(f"smallest true difference that {sizes} show with a power of 80 %: {two_digits(item.detectable)}")
     if item.paired and item.correlation is not None and item.width_unpaired:
         ratio = ((item.interval.high or 0.0) - (item.interval.low or 0.0)) / item.width_unpaired
         gained = f"shorter by {100 * (1 - ratio):.0f} %" if ratio < 1 else f"longer by {100 * (ratio - 1):.0f} %"
@@ -221,7 +225,8 @@ def _plain(content: Any) -> Any:
 def published_words(item: Published, margin: float | None = None) -> list[str]:
     """Verdict on two published numbers and what it rests on."""
     verdict = published_verdict(item, margin)
-    ends = f"true difference B - A {item.low:+.4f} to {item.high:+.4f} with 95 %"
+    _, lowest, highest = with_ends(item.difference, item.low, item.high, sign="+")
+    ends = f"true difference B - A {lowest} to {highest} with 95 %"
     if verdict in (Verdict.BETTER, Verdict.WORSE):
         first = f"{'B' if verdict is Verdict.BETTER else 'A'} is better: {ends}"
     elif verdict is Verdict.EQUIVALENT:
@@ -254,7 +259,7 @@ def published_words(item: Published, margin: float | None = None) -> list[str]:
         undone = sd_that_undoes(item.a, item.b, item.images, item.both_right)
         lines.append(
             "training noise is not counted: give the total SD over runs with --sd"
-            + (f"; an SD above {undone:.2g} would undo the verdict" if undone is not None else "")
+            + (f"; an SD above {two_digits(undone)} would undo the verdict" if undone is not None else "")
         )
     return lines
 

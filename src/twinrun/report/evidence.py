@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinrun.stats import churn
+from twinrun.stats.digits import two_digits
 from twinrun.stats.intervals import PooledSd
 from twinrun.study.errors import InputError
 
@@ -297,7 +298,7 @@ def runs_of(study: Study, names: Sequence[str], metric: str | None = None) -> tu
         pooled = PooledSd.of(values.to_numpy() for _, values in cells)
         if pooled.df:
             floors.append(pooled)
-            lines.append(f"noise floor of {name}: identical runs have an SD of {pooled.value:.4g}")
+            lines.append(f"noise floor of {name}: identical runs have an SD of {two_digits(pooled.value)}")
     runs = replace(runs, floor=PooledSd.together(floors) if floors else None)
     tasks = {name.split("/")[0] for name in names}
     labels = [study.labels(task) for task in sorted(tasks)] if study.records("predictions") else []
@@ -336,12 +337,12 @@ def _churn_words(study: Any, predicted: Mapping[str, NDArray[np.integer]]) -> li
     if len({part.shape for part in counts}) > 1:
         return []
     words = [
-        f"{name} {100 * (churn.mean_churn(part, size).value or 0):.2f} %"
+        f"{name} {100 * (churn.mean_churn(part, size).value or 0):.1f} %"
         for name, part, size in zip(predicted, counts, sizes, strict=True)
         if size > 1
     ]
     apart = churn.churn_between(counts, sizes).value
-    between = f"between the models {100 * apart:.2f} %" if apart is not None else ""
+    between = f"between the models {100 * apart:.1f} %" if apart is not None else ""
     return [f"churn of two runs: {', '.join(filter(None, [*words, between]))} of {len(counts[0])} test images"]
 
 

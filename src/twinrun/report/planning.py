@@ -12,6 +12,7 @@ from twinrun.collect.study import METRIC_LABELS, Study, remarks
 from twinrun.report.evidence import twins_runs
 from twinrun.report.study_sd import StudySd, inverted, study_same_seed_sd, study_total_sd
 from twinrun.stats import power
+from twinrun.stats.digits import two_digits
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.power import Needed
 from twinrun.study.errors import IncompleteError, InputError
@@ -51,7 +52,7 @@ class Source:
         """What it is, with its interval."""
         if self.sd.kind == GIVEN:
             return f"{self.title}: difference, margin and SD in one unit"
-        return f"{self.title}: {self.sd.said('{:.4g}'.format, self.unit)}"
+        return f"{self.title}: {self.sd.said(two_digits, self.unit)}"
 
 
 def study_sources(study: Study) -> list[Source]:
@@ -165,13 +166,14 @@ def _block(source: Source, wanted: Wanted) -> list[str]:
             answers = [planned.needed, planned.needed_low, planned.needed_high]
         rows.append((words, [_count(answer) for answer in answers]))
         reasons += [f"    none: {answer.reason}" for answer in answers if answer.reason]
-    rows += [(words, [f"{shown(value):.4g}" for value in columns]) for words, shown in _detectable(source, wanted)]
+    rows += [(words, [two_digits(shown(value)) for value in columns]) for words, shown in _detectable(source, wanted)]
     if sd.kind == "same-seed":
-        gap = " ".join(filter(None, (f"{sd.pooled.gap_of_two():.4g}", source.unit)))
+        gap = " ".join(filter(None, (two_digits(sd.pooled.gap_of_two()), source.unit)))
         lines.append(f"  for two runs of one model only: they differ by less than {gap} 95 % of the time (t)")
     lines += [f"  {source.remark}"] if source.remark else []
     width = max((len(words) for words, _ in rows), default=0)
-    heads = [" ".join(filter(None, (f"SD {value:.4g}", source.unit))) for value in columns]
+    number = "{:g}".format if sd.kind == GIVEN else two_digits
+    heads = [" ".join(filter(None, (f"SD {number(value)}", source.unit))) for value in columns]
     cell = max(map(len, heads)) + 2
     if rows:
         lines.append(f"  {'':<{width}}" + "".join(f"{head:>{cell}}" for head in heads))

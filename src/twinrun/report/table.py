@@ -14,6 +14,7 @@ import pandas as pd
 
 from twinrun.collect.cells import write_csv
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS
+from twinrun.stats.digits import to_the_place, two_digits
 from twinrun.study.files import write_text
 
 
@@ -27,20 +28,42 @@ class Column(NamedTuple):
 
     name: str  # in the CSV file
     label: str
-    form: str  # a format specification; empty for text
+    form: str  # a format specification; empty for text, TWO_DIGITS for two that count, as an SD has
     meaning: str
     factor: float = 1.0  # of the numbers: 100 for shares that are shown in points
     words: Mapping[str, str] = {}  # what a person reads instead of a value
+    digits_of: str = ""  # the column whose interval or SD says how many digits it carries; default: its own
 
-    def shown(self, value: Any) -> str:
-        """A cell as a person reads it; `n/a` for a value that does not exist (its row's remark says why)."""
+    def shown(self, value: Any, width: float = 0.0) -> str:
+        """A cell as a person reads it; `n/a` for a value that does not exist (its row's remark says why).
+
+        With a `width`, half an interval or an SD, it ends at the second digit of that.
+        """
         if missing(value):
             return "" if self.name == "remark" else "n/a"
         if self.form == "d":
             return format(int(value), "d")
+        if self.form == TWO_DIGITS:
+            return two_digits(float(value))
+        if self.form.endswith("f") and width > 0:
+            return to_the_place(float(value), width, "+" if self.form.startswith("+") else "")
         return format(float(value), self.form) if self.form else self.words.get(str(value), str(value))
 
+    def width(self, row: Mapping[Any, Any], factors: Mapping[str, float]) -> float:
+        """Half of the interval that stands in the row, or the SD, in the unit of this column; 0 where there is none.
 
+        Of `churn` that is `churn_low` and `churn_high`, of `recall` it is `recall_sd`.
+        """
+        name = self.digits_of or self.name.removesuffix("_low").removesuffix("_high")
+        sets = ((f"{name}_low", f"{name}_high"), (f"{name}_se",), (f"{name}_sd",), (self.digits_of,))
+        ends = next((ends for ends in sets if set(ends) <= set(row)), ())
+        values = [row[end] * self.factor / factors[end] for end in ends if not missing(row[end])]
+        if not values or len(values) < len(ends):
+            return 0.0
+        return float((values[1] - values[0]) / 2 if len(values) > 1 else values[0])
+
+
+TWO_DIGITS = "2"  # in place of a format specification
 TASK = Column("task", "Task", "", "data set, model and recipe")
 OPTIMIZER = Column("optimizer", "Optimizer", "", "adam, adamw or sgd", words=OPTIMIZER_LABELS)
 SEED = Column("seed", "Seed", "", "of every algorithmic stream")
@@ -107,7 +130,11 @@ def columns_shown(columns: Sequence[Column], frame: pd.DataFrame) -> list[Column
 
 def cells(columns: Sequence[Column], frame: pd.DataFrame) -> list[list[str]]:
     """The body of the table as a person reads it."""
-    return [[column.shown(row[column.name]) for column in columns] for row in frame.to_dict("records")]
+    factors = {column.name: column.factor for column in columns}
+    return [
+        [column.shown(row[column.name], column.width(row, factors)) for column in columns]
+        for row in frame.to_dict("records")
+    ]
 
 
 def span(values: pd.Series, form: str, factor: float = 1.0) -> str:
@@ -125,8 +152,7 @@ def in_points(share: float | None) -> str:
     >>> in_points(0.123), in_points(-0.0213), in_points(0.0035)
     ('12', '2.1', '0.35')
     """
-    points = float(f"{100 * abs(share or 0.0):.1e}")  # rounded first: 0.9999 is 1.0
-    return f"{points:.{max(0, 1 - math.floor(math.log10(points)))}f}" if points else "0"
+    return two_digits(100 * abs(share or 0.0))
 
 
 def counts(values: pd.Series) -> str:

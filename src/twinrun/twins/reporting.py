@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from twinrun.stats.coverage import coverage_words
+from twinrun.stats.digits import two_digits, with_ends
 from twinrun.study.errors import plain
 from twinrun.study.files import write_json, write_text
 from twinrun.twins import arms
@@ -122,12 +123,13 @@ def _file_lines(files: Sequence[FileResult]) -> list[str]:
 def metric_words(metric: MetricResult) -> str:
     """Mean, SD with its interval, range and n."""
     n = len(metric.values)
-    spread = f"SD {metric.sd:.4g}" if metric.sd is not None else "no SD"
+    spread = f"SD {two_digits(metric.sd)}" if metric.sd is not None else "no SD"
     if metric.sd_low is not None and metric.sd_high is not None:
-        spread += f" (95 % from {metric.sd_low:.4g} to {metric.sd_high:.4g})"
+        spread += f" (95 % from {two_digits(metric.sd_low)} to {two_digits(metric.sd_high)})"
     if not metric.same and metric.mean_low is not None and metric.mean_high is not None:
+        mean, low, high = with_ends(metric.mean, metric.mean_low, metric.mean_high)
         return (
-            f"{metric.name}: mean {metric.mean:.6g} (95 % from {metric.mean_low:.6g} to {metric.mean_high:.6g}), "
+            f"{metric.name}: mean {mean} (95 % from {low} to {high}), "
             f"{spread}, {metric.minimum:.6g} to {metric.maximum:.6g}, n = {n}"
         )
     same = ", the same in all" if metric.same else f", {metric.minimum:.6g} to {metric.maximum:.6g}"

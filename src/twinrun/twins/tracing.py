@@ -54,8 +54,8 @@ class Located:
         """The answer in words."""
         if self.parting:
             return [*self.parting.sentences(), *self.how]
-        return [f"No difference: parameters, gradients and inputs are equal in all {self.steps} optimizer steps.",
-                *self.how]  # fmt: skip
+        steps = f"all {self.steps} optimizer steps" if self.steps > 1 else "the one optimizer step"
+        return [f"No difference: parameters, gradients and inputs are equal in {steps}.", *self.how]
 
 
 @dataclass
@@ -216,8 +216,9 @@ def _require_ended(attempt: Attempt) -> None:
         raise IncompleteError("\n  ".join(attempt.problems), "no difference was seen before; mend it and run again")
     if not attempt.in_time:
         counts = [count for counts in attempt.heard.steps.values() for count in counts if count]
+        seen = plural(min(counts, default=0), "optimizer step")
         raise IncompleteError(
-            f"stopped after the time limit: no difference in the first {min(counts, default=0)} optimizer steps",
+            f"stopped after the time limit: no difference in the first {seen}",
             "give more time with --seconds, or train for fewer steps",
         )
 

@@ -19,7 +19,8 @@ LEAST_STEPS = 3  # of which a median is taken, however slow they are
 class Timed(Program):
     """Marks the ends of the first optimizer's steps: in between lies all that a step takes, the data included.
 
-    The plan: `flags` to be in force, `warmup` seconds from the first step on, then `seconds` that are measured.
+    The plan: `flags` to be in force, `warmup` seconds from the first step on, then `seconds` that are measured. Of a
+    program that ends before, the second half of its steps is.
     """
 
     def __init__(self, plan: dict[str, Any]) -> None:
@@ -31,9 +32,10 @@ class Timed(Program):
         super().forget()
         self.timed: torch.optim.Optimizer | None = None
         self.marks: list[Any] = []
+        self.warm: int | None = None  # the mark at which the warm-up was over
         self.bits = ""
         self.begin = 0.0
-        self.told = False
+        self.told = self.ended = False
 
     def stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer's step has ended."""
@@ -50,14 +52,16 @@ class Timed(Program):
             with _disable_current_modes():
                 self.bits = twinrun_digests.digests([twinrun_digests.mix(parameters)])[0]
         self.step += 1
-        now = time.perf_counter()
-        if not self.marks and (self.step <= BITS_AFTER + 1 or now - self.begin < self.plan["warmup"]):
+        if self.step <= BITS_AFTER + 1:
             return
-        if not self.marks:
-            self.started = now
+        now = time.perf_counter()
         self.marks.append(self._mark())
-        if len(self.marks) > LEAST_STEPS and now - self.started >= self.plan["seconds"]:
-            self._tell()
+        if self.warm is None:
+            if now - self.begin < self.plan["warmup"]:
+                return
+            self.warm, self.started = len(self.marks) - 1, now
+        if len(self.marks) - self.warm > LEAST_STEPS and now - self.started >= self.plan["seconds"]:
+            self._tell(self.marks[self.warm :])
 
     def _mark(self) -> Any:
         if self.device.type != "cuda":
@@ -66,17 +70,18 @@ class Timed(Program):
         event.record(torch.cuda.current_stream(self.device))
         return event
 
-    def _tell(self) -> None:
-        """Say how long each step took; whoever started the program ends it then."""
+    def _tell(self, marks: list[Any]) -> None:
+        """Say how long each step between the marks took; whoever started the program ends it then."""
         self.told = True
         cuda = self.device.type == "cuda"
         if cuda:
             torch.cuda.synchronize(self.device)
         self.send(
             {
-                "step_seconds": [a.elapsed_time(b) / 1000 if cuda else b - a for a, b in pairwise(self.marks)],
+                "step_seconds": [a.elapsed_time(b) / 1000 if cuda else b - a for a, b in pairwise(marks)],
                 "clock": "CUDA events" if cuda else "wall time",
                 "fingerprint": self.bits,
+                "ended_after": self.step - 1 if self.ended else None,
                 "flags": switches(),
                 "gpu": torch.cuda.get_device_name(self.device) if cuda else None,
             }
@@ -84,7 +89,10 @@ class Timed(Program):
 
     def end(self) -> None:
         """At the end of the process: what there is of a program that ended before the time was over."""
-        if len(self.marks) > LEAST_STEPS and not self.told:
-            self._tell()
+        marks = self.marks[self.warm :] if self.warm is not None else []
+        if len(marks) <= LEAST_STEPS:
+            marks, self.ended = self.marks[len(self.marks) // 2 :], True  # in its warm-up
+        if len(marks) > LEAST_STEPS and not self.told:
+            self._tell(marks)
         if self.step > 1:
             self.send({"bye": self.step - 1})

@@ -15,6 +15,7 @@ from twinrun.report.section import Answer, Draft, Row, Section, image
 from twinrun.report.study_sd import StudySd, inverted, study_same_seed_sd, study_total_sd
 from twinrun.report.table import in_points
 from twinrun.stats.cost import CostEstimate, judge
+from twinrun.stats.digits import with_ends
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.power import Needed, Planned, plan, replicates_for_difference
 from twinrun.stats.samples import Sample
@@ -282,10 +283,11 @@ def cost_of_determinism(study: Study) -> Answer:
         )
         return Answer("cost", question, "Not measured", words)
     name, estimate, device = max(measured, key=lambda item: abs(math.log(item[1].ratio)))
-    percent = 100 * (estimate.ratio - 1)
-    ends = ""
+    percent, ends = f"{100 * (estimate.ratio - 1):+.1f}", ""
     if estimate.low is not None and estimate.high is not None:
-        ends = f", 95 % interval {100 * (estimate.low - 1):+.1f} to {100 * (estimate.high - 1):+.1f} %"
+        shares = (100 * (end - 1) for end in (estimate.ratio, estimate.low, estimate.high))
+        percent, low, high = with_ends(*shares, sign="+")
+        ends = f", 95 % interval {low} to {high} %"
     words = (
         f"more time for a training step of {name} on {device}{ends}; {plural(estimate.blocks, 'block')} with a "
         f"control, by `twinrun cost`. Verdict: {estimate.verdict}."
@@ -295,7 +297,7 @@ def cost_of_determinism(study: Study) -> Answer:
         Row(label, f"{100 * (item.ratio - 1):+.1f} %, {item.verdict}", _bar(abs(item.ratio - 1) / widest, item.verdict))
         for label, item, _ in measured[:MOST_ROWS]
     ]
-    return Answer("cost", question, f"{percent:+.1f} %", words, tuple(rows))
+    return Answer("cost", question, f"{percent} %", words, tuple(rows))
 
 
 def _measured(study: Study) -> list[tuple[str, CostEstimate, str]]:

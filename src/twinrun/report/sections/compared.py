@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,8 +11,9 @@ from twinrun.report.comparison import Compared, compare_runs, need_words
 from twinrun.report.evidence import runs_of
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS
 from twinrun.report.section import Answer, Draft, Row, Section, image
-from twinrun.report.table import METRIC, REMARK, Column, Table
+from twinrun.report.table import METRIC, REMARK, TWO_DIGITS, Column, Table
 from twinrun.stats.compare import Comparison, Verdict
+from twinrun.stats.digits import with_ends
 from twinrun.study.errors import InputError, plural
 
 MOST_CARDS = 6
@@ -30,13 +30,13 @@ COLUMNS = (
     METRIC,
     Column("n_a", "n A", "d", "values of A: runs, or seeds with the mean of their runs"),
     Column("n_b", "n B", "d", "values of B"),
-    Column("mean_a", "Mean A", ".4f", "mean"),
-    Column("mean_b", "Mean B", ".4f", "mean"),
+    Column("mean_a", "Mean A", ".4f", "mean", digits_of="difference"),
+    Column("mean_b", "Mean B", ".4f", "mean", digits_of="difference"),
     Column("difference", "B - A", "+.2f", "in points of 100", factor=POINTS),
     Column("difference_low", "From", "+.2f", "lower end of its 95 % interval", factor=POINTS),
     Column("difference_high", "To", "+.2f", "upper end of its 95 % interval", factor=POINTS),
-    Column("p", "p", ".3g", "of the test by the same t"),
-    Column("p_holm", "p Holm", ".3g", "adjusted over the pairs of the row's question"),
+    Column("p", "p", TWO_DIGITS, "of the test by the same t"),
+    Column("p_holm", "p Holm", TWO_DIGITS, "adjusted over the pairs of the row's question"),
     Column("verdict", "Verdict", "", "on B: better, worse, equivalent within the margin, or cannot tell"),
     REMARK,
 )
@@ -189,7 +189,8 @@ def _card(pair: Pair, limit: float, place: int) -> Answer:
     if interval.value is None or interval.low is None or interval.high is None:
         words = f"No interval: {interval.reason}."
     else:
-        value_points, low, high = points(interval.value, interval.low, interval.high)
+        shown = with_ends(POINTS * interval.value, POINTS * interval.low, POINTS * interval.high, sign="+")
+        value_points, low, high = (number.replace("-", "\N{MINUS SIGN}") for number in shown)
         sizes = plural(item.n[0], "seed") + ", paired" if item.paired else f"{item.n[0]} and {item.n[1]} runs"
         words = f"{b} less {a}: {value_points} points of {metric}, 95 % interval {low} to {high} ({sizes})."
         rows = (Row(f"{b} less {a}", f"{low} to {high} points", _interval(interval.low, interval.high, limit)),)
@@ -200,18 +201,6 @@ def _card(pair: Pair, limit: float, place: int) -> Answer:
         words += f" Within the margin of {POINTS * item.equivalence.margin:g} points."
     question = f"{a} or {b}? {pair.family.on}"
     return Answer(f"compared-{place + 1}", question, value, words, rows)
-
-
-def points(value: float, low: float, high: float) -> tuple[str, str, str]:
-    """A difference and its interval in points, with two digits of the interval's half width.
-
-    >>> points(0.0094, 0.003669, 0.01513)
-    ('+0.94', '+0.37', '+1.51')
-    """
-    half = POINTS * (high - low) / 2
-    places = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 2
-    shown = [f"{POINTS * number:+.{places}f}".replace("-", "\N{MINUS SIGN}") for number in (value, low, high)]
-    return shown[0], shown[1], shown[2]
 
 
 def _interval(low: float, high: float, limit: float) -> str:

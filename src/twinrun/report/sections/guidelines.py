@@ -10,6 +10,7 @@ from twinrun.report.names import IDENTICAL, METRIC_LABELS, noise_kinds, said
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.study_sd import StudySd, inverted, study_same_seed_sd, study_total_sd
 from twinrun.report.table import in_points
+from twinrun.stats.digits import with_ends
 from twinrun.stats.intervals import PooledSd, mean_interval
 from twinrun.stats.power import replicates_for_mean
 from twinrun.study.errors import plural
@@ -139,7 +140,7 @@ def _churn(draft: Draft, task: str) -> Iterator[Guideline]:
             f"{'Runs' if study.free_arm == 'all' else 'Identical runs'} of a cell disagree on "
             f"{100 * cells['churn'].mean():.1f} % of the images, at least "
             f"{100 * least:.1f} % in every cell's interval, while their accuracies differ by "
-            f"{100 * typical:.2f} points on average "
+            f"{in_points(typical)} points on average "
             '(tables "Churn of identical runs", "What accuracy hides").',
             "given when every cell's interval of churn lies above twice the mean difference in accuracy",
         )
@@ -180,10 +181,11 @@ def _ensembles(draft: Draft, task: str) -> Iterator[Guideline]:
     gains = chosen(draft.frame("hidden"), task=task, arm=draft.study.free_arm)["ensemble_gain"].dropna()
     interval = mean_interval(gains)
     if len(gains) > LEAST_FREEDOM and gains.nunique() > 1 and (interval.low or 0) > 0:
+        gain, low, high = with_ends(*(100 * (end or 0.0) for end in (interval.value, interval.low, interval.high)))
         yield Guideline(
             f"{draft.study.title(task)}: average the runs' probabilities rather than choosing one run.",
-            f"The average is more accurate than its members by {100 * (interval.value or 0):.2f} points, 95 % t "
-            f"interval {100 * (interval.low or 0):.2f} to {100 * (interval.high or 0):.2f} over {len(gains)} cells "
+            f"The average is more accurate than its members by {gain} points, 95 % t interval "
+            f"{low} to {high} over {len(gains)} cells "
             '(table "What accuracy hides").',
             f"given when there are more than {LEAST_FREEDOM} cells and the interval of the mean gain lies above 0",
         )

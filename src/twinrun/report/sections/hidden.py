@@ -16,7 +16,7 @@ from twinrun.report import style as drawing
 from twinrun.report.names import TWO_FREE, free_note, free_runs, left_out, nd_noise, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import ARM, CELLS, GROUP, REMARK, TASK, Column, N, Table, counts, span
+from twinrun.report.table import ARM, CELLS, GROUP, REMARK, TASK, TWO_DIGITS, Column, N, Table, counts, span
 from twinrun.stats import describe
 from twinrun.stats.agreement import JS_PAIRS, Agreement
 from twinrun.stats.churn import most_flipping
@@ -29,8 +29,8 @@ HIDDEN_COLUMNS = (
     Column("js_distance", "JS distance", ".4f", "Jensen-Shannon distance, 0 to 1, mean over images and pairs"),
     Column("js_pairs", "JS pairs", "d", "pairs of runs that the distance was measured on"),
     Column("ensemble_gain", "Ensemble gain", "+.4f", "accuracy of the averaged probabilities less mean accuracy"),
-    Column("sd_accuracy", "SD accuracy", ".4f", "sample SD of accuracy over the runs"),
-    Column("sd_independent", "SD if independent", ".4f", "what errors independent between images would give"),
+    Column("sd_accuracy", "SD accuracy", TWO_DIGITS, "sample SD of accuracy over the runs"),
+    Column("sd_independent", "SD if independent", TWO_DIGITS, "what errors independent between images would give"),
     Column("variance_rest", "Variance beyond", "+.1e", "estimated variance of accuracy on an endless test set"),
     REMARK,
 )
@@ -50,7 +50,7 @@ CLASS_COLUMNS = (
     N,
     Column("images", "Images", "d", "test images"),
     Column("recall", "Recall", ".4f", "share of the class's images that are predicted as it, mean over the runs"),
-    Column("recall_sd", "SD recall", ".4f", "sample SD of the class's recall over the runs"),
+    Column("recall_sd", "SD recall", TWO_DIGITS, "sample SD of the class's recall over the runs"),
     Column("class_churn", "Churn", ".4f", "churn on the images of this class"),
     Column("flipping", "Images flipping", "d", "images of the class that not all runs predict alike"),
     REMARK,

@@ -12,7 +12,7 @@ from twinrun.report import style as drawing
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, TWO_FREE, nd_phrase
 from twinrun.report.section import Draft, Section, generator
 from twinrun.report.style import Drawn
-from twinrun.report.table import CELL, METRIC, REMARK, Column, N, Table
+from twinrun.report.table import CELL, METRIC, REMARK, TWO_DIGITS, Column, N, Table
 from twinrun.stats import describe
 from twinrun.stats.coverage import coverage_words
 from twinrun.stats.intervals import mean_interval, sd_bootstrap, sd_chi_square
@@ -26,13 +26,13 @@ COLUMNS = (
     Column("mean", "Mean", ".4f", "mean"),
     Column("mean_low", "Mean from", ".4f", "lower end of the 95 % t interval of the mean"),
     Column("mean_high", "Mean to", ".4f", "upper end of the 95 % t interval of the mean"),
-    Column("sd_sample", "SD 1/(n-1)", ".4f", "sample SD"),
-    Column("sd_low", "95 % from", ".4f", "lower end of the chi-square interval of the sample SD"),
-    Column("sd_high", "95 % to", ".4f", "upper end of the chi-square interval of the sample SD"),
-    Column("boot_low", "Bootstrap from", ".4f", "lower end of the 95 % studentized-bootstrap interval of the SD"),
-    Column("boot_high", "Bootstrap to", ".4f", "upper end of the 95 % studentized-bootstrap interval of the SD"),
+    Column("sd_sample", "SD 1/(n-1)", TWO_DIGITS, "sample SD"),
+    Column("sd_low", "95 % from", TWO_DIGITS, "lower end of the chi-square interval of the sample SD"),
+    Column("sd_high", "95 % to", TWO_DIGITS, "upper end of the chi-square interval of the sample SD"),
+    Column("boot_low", "Bootstrap from", TWO_DIGITS, "lower end of the 95 % studentized-bootstrap interval of the SD"),
+    Column("boot_high", "Bootstrap to", TWO_DIGITS, "upper end of the 95 % studentized-bootstrap interval of the SD"),
     Column("w_shapiro", "W", ".3f", "of the Shapiro-Wilk test; near 1 for normal values"),
-    Column("p_shapiro", "p Shapiro", ".4f", "of the Shapiro-Wilk test"),
+    Column("p_shapiro", "p Shapiro", TWO_DIGITS, "of the Shapiro-Wilk test"),
     REMARK,
 )
 FRAME = 3.6  # scores beyond it are not drawn

@@ -19,7 +19,7 @@ from twinrun.report import style as drawing
 from twinrun.report.names import OPTIMIZER_LABELS, TWO_FREE, free_note, left_out, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import ARM, CELLS, EPOCH, PAIRS, REMARK, SETTING, Column, Table, span
+from twinrun.report.table import ARM, CELLS, EPOCH, PAIRS, REMARK, SETTING, TWO_DIGITS, Column, Table, span
 from twinrun.stats.weights import PARTS, Measures, measures, sampling_error
 from twinrun.study.errors import plural
 
@@ -32,7 +32,7 @@ OWN = (
 )
 ERRORS = {
     f"{column.name}_se": Column(
-        f"{column.name}_se", "SE", column.form, f"standard error of `{column.label}` from sampling coordinates"
+        f"{column.name}_se", "SE", TWO_DIGITS, f"standard error of `{column.label}` from sampling coordinates"
     )
     for column in OWN
 }
@@ -53,7 +53,7 @@ COLUMNS = (
     *(part for column in OWN for part in (column, ERRORS[f"{column.name}_se"])),
     *SEEDS,
     Column("distance_percent", "% of seeds", ".1f", "distance in percent of that of other seeds"),
-    Column("distance_percent_se", "SE", ".1f", "standard error of the percentage from sampling coordinates"),
+    Column("distance_percent_se", "SE", TWO_DIGITS, "standard error of the percentage from sampling coordinates"),
     REMARK,
 )
 DEPTH_COLUMNS = (

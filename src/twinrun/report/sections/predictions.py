@@ -31,7 +31,7 @@ from twinrun.stats.pairs import churn_over_seeds
 from twinrun.study.errors import plural
 
 CHURN = Column("churn", "Churn", ".4f", "share of test examples on which two runs disagree, mean over all pairs")
-ERROR = Column("error", "Error", ".4f", "share of test examples classified wrongly, mean over the runs")
+ERROR = Column("error", "Error", ".4f", "share of test examples classified wrongly, mean of runs", digits_of="churn")
 OVER_ERROR = Column("churn_over_error", "Churn / error", ".2f", "churn divided by error")
 CELL_COLUMNS = (
     *GROUP,
@@ -54,7 +54,13 @@ ARM_COLUMNS = (
     Column("churn_high", "Churn to", ".4f", "upper end of the 95 % interval of churn, over seeds and images"),
     ERROR,
     OVER_ERROR,
-    Column("churn_over_seeds", "Churn / churn of seeds", ".2f", "churn divided by that between other seeds"),
+    Column(
+        "churn_over_seeds",
+        "Churn / churn of seeds",
+        ".2f",
+        "divided by churn between other seeds",
+        digits_of="over_seeds",
+    ),
     Column("over_seeds_low", "Ratio from", ".2f", "lower end of that ratio's 95 % interval, over seeds and images"),
     Column("over_seeds_high", "Ratio to", ".2f", "upper end of that ratio's 95 % interval, over seeds and images"),
     REMARK,

@@ -7,6 +7,7 @@ import pandas as pd
 from twinrun.collect.study import Study
 from twinrun.report.names import network
 from twinrun.report.section import Draft, Section
+from twinrun.study.errors import plural
 
 _SHOWN = 6
 
@@ -59,7 +60,7 @@ def provenance(study: Study) -> list[tuple[str, str]]:
             (
                 f"{study.title(task)}: model",
                 f"{network(model)}, {info['parameter_counts'][task]} parameters, "
-                f"{info['params'][task]['recipe']['epochs']} epochs",
+                + plural(info["params"][task]["recipe"]["epochs"], "epoch"),
             ),
         ]
     execution = info["execution"]

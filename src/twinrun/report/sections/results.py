@@ -15,7 +15,21 @@ from twinrun.report.names import DET_AND_ND, METRIC_LABELS, free_runs, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.study_sd import study_same_seed_sd, study_total_sd
 from twinrun.report.style import Drawn
-from twinrun.report.table import METRIC, N_DET, N_ND, OPTIMIZER, REMARK, SEED, TASK, Column, N, Table, counts, span
+from twinrun.report.table import (
+    METRIC,
+    N_DET,
+    N_ND,
+    OPTIMIZER,
+    REMARK,
+    SEED,
+    TASK,
+    TWO_DIGITS,
+    Column,
+    N,
+    Table,
+    counts,
+    span,
+)
 from twinrun.report.thesis.tables import summary_notes
 from twinrun.stats import churn, describe
 from twinrun.study.errors import plural
@@ -25,8 +39,8 @@ PERFORMANCE_COLUMNS = (
     OPTIMIZER,
     SEED,
     N_ND,
-    Column("mean_nd", "Mean nd", ".4f", "mean of the nd runs"),
-    Column("sd_nd", "SD nd", ".4f", "sample SD of the nd runs, 1/(n-1)"),
+    Column("mean_nd", "Mean nd", ".4f", "mean of the nd runs", digits_of="sd_nd"),
+    Column("sd_nd", "SD nd", TWO_DIGITS, "sample SD of the nd runs, 1/(n-1)"),
     N_DET,
     Column("det", "Det", ".4f", "the deterministic value (their mean, should they differ)"),
     Column("det_equal", "Det equal", "", "whether all deterministic replicates have this value"),

@@ -17,7 +17,9 @@ from twinrun.collect.study import Setting, Study
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, nd_noise
 from twinrun.report.section import Draft, Section
 from twinrun.report.study_sd import StudySd, inverted, study_same_seed_sd, study_total_sd
+from twinrun.report.table import in_points
 from twinrun.stats import describe
+from twinrun.stats.digits import with_ends
 from twinrun.stats.intervals import mean_interval
 from twinrun.stats.power import plan, replicates_for_difference, smallest_detectable
 from twinrun.stats.samples import Sample
@@ -80,12 +82,13 @@ def _error_bars(study: Study, task: str) -> Iterator[str]:
     for setting, draws in known:
         interval, n = mean_interval(draws.values), draws.values.size
         sd = describe.sample_sd(draws.values)
-        ends = "no interval, all values are equal"
-        if interval.low is not None and interval.high is not None and sd > 0:
-            ends = f"95 % interval of the mean {_percent(interval.low)} to {_percent(interval.high)}"
+        mean, ends = f"{100 * (interval.value or 0.0):.2f}", "no interval, all values are equal"
+        if interval.value is not None and interval.low is not None and interval.high is not None and sd > 0:
+            mean, low, high = with_ends(100 * interval.value, 100 * interval.low, 100 * interval.high)
+            ends = f"95 % interval of the mean {low} to {high} %"
         yield (
-            f"{_model(setting)}: mean {metric} {_percent(interval.value)}, SD {_points(sd)} points, standard error of "
-            f"the mean {_points(sd / math.sqrt(n))} points, {ends}, n = {n}."
+            f"{_model(setting)}: mean {metric} {mean} %, SD {in_points(sd)} points, standard error of "
+            f"the mean {in_points(sd / math.sqrt(n))} points, {ends}, n = {n}."
         )
     yield (
         "SD is the sample standard deviation with 1/(n-1); the interval is mean +- t SD / sqrt(n), with Student's t at "
@@ -173,7 +176,7 @@ def _sample_size(study: Study, task: str) -> Iterator[str]:
     planned = plan(total.pooled, "total", lambda sd: replicates_for_difference(margin, sd))
     yield (
         f"By the total SD of {metric}, {_said(total)}, {n} independent trainings of each of two models show a "
-        f"difference of {_points(gap)} points with a power of 80 % at a level of 5 % (two-sided t-test)."
+        f"difference of {in_points(gap)} points with a power of 80 % at a level of 5 % (two-sided t-test)."
     )
     if planned.needed.n and planned.needed_low.n and planned.needed_high.n:
         yield (
@@ -186,8 +189,8 @@ def _said(sd: StudySd) -> str:
     interval = sd.pooled.interval()
     ends = ""
     if interval.low is not None and interval.high is not None:
-        ends = f"95 % interval {_points(interval.low)} to {_points(interval.high)}; "
-    return f"{_points(sd.pooled.value)} points ({ends}{sd.source})"
+        ends = f"95 % interval {in_points(interval.low)} to {in_points(interval.high)}; "
+    return f"{in_points(sd.pooled.value)} points ({ends}{sd.source})"
 
 
 def _tested(n_test: int | None) -> str:
@@ -200,14 +203,6 @@ def _procedural(study: Study, task: str) -> str:
 
 def _model(setting: Setting) -> str:
     return f"{setting.task}, {OPTIMIZER_LABELS.get(setting.optimizer, setting.optimizer)}"
-
-
-def _percent(share: float | None) -> str:
-    return f"{100 * (share or 0.0):.2f} %"
-
-
-def _points(share: float) -> str:
-    return f"{float(f'{100 * share:.2g}'):g}"  # 110, not 1.1e+02
 
 
 SECTION = Section(

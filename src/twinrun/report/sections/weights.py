@@ -15,7 +15,20 @@ from twinrun.report import style as drawing
 from twinrun.report.names import COSINE_FIGURE, OPTIMIZER_LABELS, TWO_FREE, free_note, left_out, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import CELLS, COMPARISON, EPOCH, GROUP, REMARK, SETTING, Column, N, Table, counts, span
+from twinrun.report.table import (
+    CELLS,
+    COMPARISON,
+    EPOCH,
+    GROUP,
+    REMARK,
+    SETTING,
+    TWO_DIGITS,
+    Column,
+    N,
+    Table,
+    counts,
+    span,
+)
 from twinrun.stats import describe, weights
 from twinrun.study.errors import plural
 
@@ -29,7 +42,7 @@ CELL_COLUMNS = (
     *GROUP,
     EPOCH,
     N,
-    Column("head_sd", "Head SD", ".2e", "SD of each head weight over the runs (1/n), mean over the weights"),
+    Column("head_sd", "Head SD", TWO_DIGITS, "SD of each head weight over the runs (1/n), mean over the weights"),
     COSINE,
     Column("cosine_min", "Cosine min", ".6f", "smallest"),
     Column("cosine_max", "Cosine max", ".6f", "largest"),
