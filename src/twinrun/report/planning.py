@@ -47,6 +47,11 @@ class Source:
     unit: str = ""
     remark: str = ""  # why a total SD is below the same-seed SD
 
+    def amount(self, size: float) -> str:
+        """A difference with the unit: `1 point`, `0.5 points`, `0.005`."""
+        unit = self.unit.removesuffix("s") if size == 1 else self.unit
+        return f"{size:g} {unit}".rstrip()
+
     @property
     def heading(self) -> str:
         """What it is, with its interval."""
@@ -183,18 +188,18 @@ def _block(source: Source, wanted: Wanted) -> list[str]:
 
 def _questions(source: Source, wanted: Wanted) -> list[tuple[str, Callable[[float], Needed]]]:
     """What the SD answers, in words, and the runs that it takes as a function of the SD."""
-    levels, unit, asked = (wanted.alpha, wanted.power), f" {source.unit}" if source.unit else "", []
+    levels, asked = (wanted.alpha, wanted.power), []
     if (size := wanted.difference) is not None and source.sd.kind == "same-seed":
         asked.append(
             (
-                f"one new run of the same model, {size:g}{unit} off: runs to hold it against",
+                f"one new run of the same model, {source.amount(size)} off: runs to hold it against",
                 lambda sd: power.replicates_against_one(size, sd, *levels),
             )
         )
     elif size is not None:
         asked.append(
             (
-                f"two models, {size:g}{unit} apart: runs of each",
+                f"two models, {source.amount(size)} apart: runs of each",
                 lambda sd: power.replicates_for_difference(size, sd, *levels),
             )
         )
@@ -209,7 +214,7 @@ def _questions(source: Source, wanted: Wanted) -> list[tuple[str, Callable[[floa
         truth = wanted.true_difference
         asked.append(
             (
-                f"two models equal to within {margin:g}{unit}{f', truly {truth:g} apart' if truth else ''}: "
+                f"two models equal to within {source.amount(margin)}{f', truly {truth:g} apart' if truth else ''}: "
                 "runs of each",
                 lambda sd: power.replicates_for_equivalence(margin, sd, *levels, truth),
             )

@@ -29,23 +29,25 @@ def two_digits(number: float) -> str:
     return f"{float(f'{number:.1e}'):.{count}f}"
 
 
-def with_ends(value: float, low: float, high: float, *, sign: str = "") -> tuple[str, str, str]:
+def with_ends(value: float, low: float, high: float, *, sign: str = "", neutral: float = 0) -> tuple[str, str, str]:
     """A value and the ends of its interval, to the place at which half the interval's width has two digits.
 
-    An end beside 0 gets the places that keep it from reading 0, for on which side it lies is the verdict. `sign` is
-    "+" where a number above 0 gets its sign.
+    An end beside `neutral` gets the places that keep it from reading so, for on which side it lies is the verdict.
+    `sign` is "+" where a number above 0 gets its sign.
 
     >>> with_ends(0.0094, 0.003669, 0.01513, sign="+")
     ('+0.0094', '+0.0037', '+0.0151')
     >>> with_ends(0.025, 0.0001586, 0.0498)
     ('0.0250', '0.0002', '0.0498')
+    >>> with_ends(1.35, 1.0047, 1.5, neutral=1)
+    ('1.350', '1.005', '1.500')
     >>> with_ends(0.5, 0.5, 0.5)
     ('0.5', '0.5', '0.5')
     """
     width = (high - low) / 2
     for end in (low, high):
-        if end and width > 0 and float(to_the_place(end, width)) == 0:
-            width = abs(end) * 10  # ends at the first digit of this end
+        if end != neutral and width > 0 and float(to_the_place(end, width)) == neutral:
+            width = 10 * abs(end - neutral)  # ends at the first digit of how far it is off
     value_shown, *ends = (to_the_place(number, width, sign) for number in (value, low, high))
     return value_shown, ends[0], ends[1]
 
