@@ -16,6 +16,7 @@ from tests.conftest import REPOSITORY
 from tools.sample.build import SAMPLE_SHA256
 
 import twinrun
+from twinrun.collect.first_difference import read_first_difference, sentences
 from twinrun.study.files import sha256_file
 from twinrun.study.params import read_params
 from twinrun.study.records import read_record
@@ -112,6 +113,20 @@ def test_stage_names_equal_the_grid(file: Path, unused: Checkout) -> None:
 
 def test_the_embedded_remote_holds_the_sample_archives(checkout: Checkout) -> None:
     assert {file.name: sha256_file(file) for file in (checkout.root / "data" / "sample").iterdir()} == SAMPLE_SHA256
+
+
+@pytest.mark.slow
+def test_readme_shows_where_two_runs_part_as_it_is_said(checkout: Checkout) -> None:
+    """But for its numbers and the operation, which are the sample study's: that is not trained here."""
+    page = (REPOSITORY / "README.md").read_text()
+    (shown,) = re.findall(r"^    \$ twinrun locate digits/sgd/\d+/det_1 nd_1\n((?:    .*\n)+?)    \.\.\.$", page, re.M)
+    said = " ".join(sentences(read_first_difference(checkout.root / "located" / "digits.json"))[:3])
+    assert _unnumbered(said) == _unnumbered(" ".join(shown.split()))
+
+
+def _unnumbered(text: str) -> str:
+    operation = r"phase (?:forward|backward), \S+ in \S+(?: \(\w+\))?, (?:input|output) [^:]+:"
+    return re.sub(r"\d+(?:\.\d+)?", "N", re.sub(operation, "phase P, operation:", text))
 
 
 @pytest.mark.slow
