@@ -15,7 +15,7 @@ from twinrun.collect.checks import SHOWN
 from twinrun.collect.collect import collect
 from twinrun.report.build import analyze
 from twinrun.study.errors import IncompleteError, InputError, MismatchError, ResourceError
-from twinrun.study.files import digest, write_json
+from twinrun.study.files import digest, read_json, write_json
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
 from twinrun.study.records import Metrics, Noise, prepared_digest
@@ -102,6 +102,13 @@ def test_ids_of_other_images_are_refused(small: tuple[Params, Layout]) -> None:
     params, layout = small
     (layout.prepared("digits") / "ids.csv").write_text("id,split\nx,test\n")
     with pytest.raises(MismatchError, match=r"ids\.csv: not the ids of 20 test images"):
+        collect(params, layout, code_digest=CODE)
+    manifest = layout.prepared("digits") / "manifest.json"
+    write_json(manifest, read_json(manifest) | {"files": {"ids.csv": "0" * 64}})
+    with pytest.raises(MismatchError, match=r"ids\.csv: missing, or not the file that was prepared"):
+        collect(params, layout, code_digest=CODE)
+    (layout.prepared("digits") / "ids.csv").unlink()
+    with pytest.raises(MismatchError, match=r"ids\.csv: missing, or not"):
         collect(params, layout, code_digest=CODE)
 
 

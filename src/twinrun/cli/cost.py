@@ -14,6 +14,7 @@ import typer
 
 from twinrun.cli.options import (
     DEFAULT_PARAMS,
+    MOST_SECONDS,
     Device,
     Link,
     ParamsFile,
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from twinrun.stats.cost import CostEstimate
 
 BatchSize = Annotated[int | None, typer.Option(min=2, help="Instead of the recipe's.")]
-Seconds = Annotated[float, typer.Option(min=0, help="Seconds of training that are measured, each time.")]
-Warmup = Annotated[float, typer.Option(min=0, help="Seconds of training before them.")]
+Seconds = Annotated[
+    float, typer.Option(min=0, max=MOST_SECONDS, help="Seconds of training that are measured, each time.")
+]
+Warmup = Annotated[float, typer.Option(min=0, max=MOST_SECONDS, help="Seconds of training before them.")]
 
 
 def cost(

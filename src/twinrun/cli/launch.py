@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from twinrun.cli.options import DEFAULT_PARAMS, Device, ExpectGrid, Jobs, ParamsFile, check_grid, load_params
+from twinrun.cli.options import (
+    DEFAULT_PARAMS,
+    MOST_SECONDS,
+    Device,
+    ExpectGrid,
+    Jobs,
+    ParamsFile,
+    check_grid,
+    load_params,
+)
 from twinrun.study.errors import IncompleteError, InputError, plural
 from twinrun.study.layout import Layout
 
@@ -49,7 +58,9 @@ def sweep(
 def status(
     params_file: ParamsFile = DEFAULT_PARAMS,
     watch: Annotated[bool, typer.Option("--watch", help="Look again and again until every run is there.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds between two looks.")] = 5.0,
+    every: Annotated[
+        float, typer.Option(min=0.1, max=MOST_SECONDS, help="With --watch: seconds between two looks.")
+    ] = 5.0,
 ) -> None:
     """Say what there is of each run and which are being trained; exit 3 when any is missing."""
     from twinrun.launch.dvc import SHOWN

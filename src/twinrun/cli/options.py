@@ -22,7 +22,10 @@ Jobs = Annotated[
     int | None, typer.Option(min=1, help="Processes at a time; default: one for each GPU, on a CPU for each core.")
 ]
 ExpectGrid = Annotated[str | None, typer.Option(help="Refuse to work when the study has another grid digest by now.")]
-Seconds = Annotated[float | None, typer.Option(min=0.1, help="Time limit of a program after `--`, each time.")]
+MOST_SECONDS = 1e6  # of any option: what is no finite time is a mistake
+Seconds = Annotated[
+    float | None, typer.Option(min=0.1, max=MOST_SECONDS, help="Time limit of a program after `--`, each time.")
+]
 Link = Annotated[
     list[str] | None, typer.Option(help="Folder or file that a program only reads: linked, not copied. Repeatable.")
 ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from twinrun.cli.options import MOST_SECONDS
 from twinrun.study.errors import InputError
 
 if TYPE_CHECKING:  # heavy to import
@@ -59,7 +60,7 @@ def twins(
     ] = None,
     share_caches: Annotated[bool, typer.Option(help="Let twins share what compilers cached.")] = False,
     self_test: Annotated[bool, typer.Option(help="Show that planted differences would be seen.")] = False,
-    seconds: Annotated[float | None, typer.Option(min=0.1, help="Time limit of one twin.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, max=MOST_SECONDS, help="Time limit of one twin.")] = None,
     seed: Annotated[int, typer.Option(help="The seed that twins share in det and nd.")] = 0,
     link: Annotated[
         list[str] | None, typer.Option(help="Folder or file that twins only read: linked, not copied.")

@@ -18,7 +18,7 @@ from twinrun.collect.schema import COLLECTED_SCHEMA
 from twinrun.collect.study_arrays import written_rows
 from twinrun.stats.samples import Progress, silent
 from twinrun.study.errors import MismatchError
-from twinrun.study.files import write_json
+from twinrun.study.files import sha256_file, write_json
 from twinrun.study.folders import replaced_folder
 from twinrun.study.layout import CURVE_COLUMNS, Layout
 from twinrun.study.params import Params
@@ -132,7 +132,7 @@ def _write_task(
                     vectors[epochs.index(epoch)] = vector
             heads.add(vectors)
     np.save(folder / "labels.npy", labels)
-    _write_ids(folder, layout.prepared(task), n_test)
+    _write_ids(folder, layout.prepared(task) / "ids.csv", n_test, manifest.get("files"))
     shown = params.tasks[task].show_images
     first, prepared = int(manifest.get("n_train") or 0), layout.prepared(task)
     mapped = np.load(folder / "probabilities.npy", mmap_mode="r") if shown else None
@@ -193,13 +193,17 @@ def _nd_rows(runs: list[Found]) -> list[list[int]]:
     return list(cells.values())
 
 
-def _write_ids(folder: Path, prepared: Path, n_test: int) -> None:
+def _write_ids(folder: Path, ids: Path, n_test: int, digests: object) -> None:
     """The ids of the test images, in the order of the predictions, where the prepared task has them."""
-    if not (prepared / "ids.csv").is_file():
+    again = "prepare the task again"
+    noted = digests.get(ids.name) if isinstance(digests, dict) else None
+    if noted is None and not ids.is_file():
         return
-    rows = pd.read_csv(prepared / "ids.csv", dtype=str, keep_default_na=False)
+    if noted is not None and (not ids.is_file() or sha256_file(ids) != noted):
+        raise MismatchError(f"{ids}: missing, or not the file that was prepared", again)
+    rows = pd.read_csv(ids, dtype=str, keep_default_na=False)
     if not {"id", "split"} <= set(rows.columns) or int((rows["split"] == "test").sum()) != n_test:
-        raise MismatchError(f"{prepared / 'ids.csv'}: not the ids of {n_test} test images", "prepare the task again")
+        raise MismatchError(f"{ids}: not the ids of {n_test} test images", again)
     write_csv(folder / "ids.csv", rows.loc[rows["split"] == "test", ["id"]])
 
 
