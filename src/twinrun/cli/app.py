@@ -6,7 +6,8 @@ import os
 import re
 import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 import typer.core
@@ -84,6 +85,7 @@ def show_version(
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and an exit code, not in a traceback."""
+    _open_what_is_closed()
     interrupts.take()  # children are stopped, files are put back
     try:
         try:
@@ -93,9 +95,8 @@ def main() -> None:
             sys.stdout.flush()
     except TwinrunError as error:
         _fail(error)
-    except BrokenPipeError:  # `| head -1`: nobody reads any more; what was finished is kept
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(141)
+    except BrokenPipeError:
+        _end_unread()
     except ModuleNotFoundError as error:
         if (package := _STUDY_PACKAGES.get(error.name or "")) is None:
             raise
@@ -110,13 +111,32 @@ def main() -> None:
         from twinrun.study.files import explain_os_error
 
         _fail(explain_os_error(error))
-    except SystemExit as stop:  # typer makes it of a KeyboardInterrupt
+    except SystemExit as stop:  # typer makes it of a KeyboardInterrupt, and of a pipe that nobody reads
+        if isinstance(stop.__context__, BrokenPipeError):
+            _end_unread()
         if stop.code == 130:
             with suppress(OSError):  # of a terminal that was closed
                 print(f"twinrun: interrupted{_GOES_ON if _goes_on(sys.argv[1:]) else ''}", file=sys.stderr)
                 sys.stdout.flush()
             os._exit(130)  # a cluster stops a container's file system, too: nothing more can be imported from it
         raise
+
+
+def _open_what_is_closed() -> None:
+    """What was closed (`>&-`) leads nowhere: else a file would get its number, and all that prints would write into it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, Path(os.devnull).open("w" if number else "r"))  # noqa: SIM115 - until the end
+
+
+def _end_unread() -> NoReturn:
+    """Nobody reads any more, as of `| head -1`: what was finished is kept."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(141)
 
 
 # Not what is told to wait and watch, nor the hidden ones, whose errors are read by what started them.
