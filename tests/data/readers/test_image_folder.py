@@ -321,18 +321,22 @@ def test_the_same_picture_on_both_sides_is_found(tmp_path: Path) -> None:
     assert "test/cat/2.png" in str(manifest["duplicates"])
 
 
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
 @pytest.mark.slow
-def test_all_of_cifar10_as_jpeg(real_data: Path, tmp_path: Path) -> None:
-    data = block(source=str(real_data / "cifar10-jpeg.tar.xz"), image_size=32)
+def test_a_part_of_cifar10_as_jpeg(real_data: Path, tmp_path: Path) -> None:
+    """The first of each class, out of an archive of 60,000 files; `benchmarks/packing.py` packs sets of that size."""
+    first = {"train": 400, "test": 100}
+    rows = [(f"{split}/{name}/{n:04}.jpg", name, split) for split, count in first.items() for name in CIFAR10
+            for n in range(count)]  # fmt: skip
+    (tmp_path / "part.csv").write_text("path,label,split\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    data = block(source=str(real_data / "cifar10-jpeg.tar.xz"), table="part.csv", image_size=32)
     manifest = prepare("cifar10", data, tmp_path, tmp_path / "out")
-    assert manifest["counts"] == {
-        split: dict.fromkeys(manifest["classes"], count) for split, count in (("train", 5000), ("test", 1000))
-    }
-    assert manifest["classes"][0] == "airplane"
-    assert manifest["classes"][-1] == "truck"
-    assert np.load(tmp_path / "out/images.npy", mmap_mode="r").shape == (60_000, 3, 32, 32)
-    # The published statistics of CIFAR-10; JPEG at quality 75 moves them little.
-    np.testing.assert_allclose(manifest["channel_mean"], [0.4914, 0.4822, 0.4465], atol=0.003)
+    assert manifest["counts"] == {split: dict.fromkeys(CIFAR10, count) for split, count in first.items()}
+    assert np.load(tmp_path / "out/images.npy", mmap_mode="r").shape == (5_000, 3, 32, 32)
+    # The published statistics of CIFAR-10; a part of it and JPEG at quality 75 move them little.
+    np.testing.assert_allclose(manifest["channel_mean"], [0.4914, 0.4822, 0.4465], atol=0.006)
     np.testing.assert_allclose(manifest["channel_std"], [0.2470, 0.2435, 0.2616], atol=0.006)
 
 
