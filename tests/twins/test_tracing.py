@@ -205,6 +205,53 @@ for inputs, targets in torch.utils.data.DataLoader(Rows(), batch_size=2, num_wor
 """
 )
 
+# Each public: a generator of the dataset or its transforms (AlbumentationsX 266, MONAI 1068, pytorch-3dunet 32), numpy
+# seeded by each worker with a constant or its number alone (CenterNet 233), by the dataset, or anew in each epoch.
+AUGMENTED = (
+    HEAD
+    + """
+rng = numpy.random.default_rng(0)
+draw = lambda: numpy.random.random()
+class Rows(torch.utils.data.Dataset):
+    def __init__(self, draw):
+        self.transforms = [draw]
+    def __len__(self):
+        return 8
+    def __getitem__(self, index):
+        return x[index] + self.transforms[0](), y[index]
+class OfTheModule(Rows): pass
+class Constant(Rows): pass
+class ByWorker(Rows): pass
+class Within(Rows): pass
+class EachEpoch(Rows): pass
+class Fine(Rows): pass
+class Evaluated(Rows): pass
+class Owner:
+    def __init__(self):
+        self.own = random.Random(0)
+    def __call__(self):
+        return self.own.random()
+def within():
+    numpy.random.seed(0)
+    return draw()
+constant, by_worker = lambda worker: numpy.random.seed(3), lambda worker: numpy.random.seed(3 + worker)
+net = nn.Linear(6, 3)
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+cases = [(Rows(Owner()), 2, None), (OfTheModule(lambda: rng.random()), 2, None), (Constant(draw), 2, constant),
+         (ByWorker(draw), 2, by_worker), (Within(within), 2, None), (EachEpoch(draw), 0, None), (Fine(draw), 2, None),
+         (Evaluated(draw), 2, constant)]
+for rows, workers, first in cases:
+    for epoch in range(2):
+        numpy.random.seed(epoch * (type(rows) is not EachEpoch))
+        with torch.set_grad_enabled(type(rows) is not Evaluated):
+            for inputs, targets in torch.utils.data.DataLoader(rows, 2, num_workers=workers, worker_init_fn=first):
+                if torch.is_grad_enabled():
+                    optimizer.zero_grad()
+                    F.cross_entropy(net(inputs), targets).backward()
+                    optimizer.step()
+"""
+)
+
 
 @pytest.mark.parametrize(
     ("planted", "expected"),
@@ -271,6 +318,26 @@ def test_another_order_of_the_data_comes_with_the_generator_that_gave_it(tmp_pat
     assert found.parting.generators["numpy's"] == 1
     assert "torch's (cpu)" not in found.parting.generators
     assert any("numpy's since step 1" in line for line in found.sentences())
+
+
+def test_the_same_augmentation_in_workers_and_epochs_is_named(tmp_path: Path) -> None:
+    found = located(tmp_path, AUGMENTED)
+    assert found.parting is None
+    begins, is_set = "begins in the same state", "is set to the same state as the examples are made"
+    expected = [
+        ("Rows", "workers 0 and 1 and in epochs 1 and 2", "its own transforms[0].own", begins),
+        ("OfTheModule", "workers 0 and 1 and in epochs 1 and 2", "its own __main__.rng", begins),
+        ("Constant", "workers 0 and 1 and in epochs 1 and 2", "numpy's", begins),
+        ("ByWorker", "epochs 1 and 2", "numpy's", begins),
+        ("Within", "workers 0 and 1 and in epochs 1 and 2", "numpy's", is_set),
+        ("EachEpoch", "epochs 1 and 2", "numpy's", begins),
+    ]
+    said = [sentence.partition(";")[0] for sentence in found.sentences() if sentence.startswith("Same augmentation")]
+    assert said == [
+        f"Same augmentation: the DataLoader of {name} (8 examples) draws the same random numbers in {places}: the "
+        f"generator {generator} {why}"
+        for name, places, generator, why in expected
+    ]
 
 
 def test_the_rank_is_named(tmp_path: Path) -> None:

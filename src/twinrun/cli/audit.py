@@ -80,7 +80,7 @@ def _audit_program(
     from twinrun.twins.tracing import Program, operations_of
 
     heard = operations_of(Program(tuple(command), Path(), tuple(link or ()), seconds), steps)
-    result = audit_calls(heard.reports[0], heard.torch)
+    result = audit_calls(heard.reports[0], heard.torch, heard.same_draws)
     bad = sum(finding.level == "bad" for finding in result.findings)
     kinds = f"{bad} kind{'' if bad == 1 else 's'} of call that may give other bits from run to run on CUDA"
     if bad:

@@ -30,7 +30,7 @@ THREADS = (1, 2, 3)
 class Finding:
     """`level` is `bad` (other bits from run to run) or `note` (held by fixing threads, instructions).
 
-    `kind`: documented, warned, repeated, threads, instructions, opaque.
+    `kind`: documented, warned, repeated, threads, instructions, opaque; of a program also backend, augmentation.
     """
 
     level: str

@@ -17,6 +17,7 @@ import numpy as np
 from twinrun.collect.first_difference import DifferingOperation, described
 from twinrun.inspect.bits import Bits, difference
 from twinrun.inspect.lockstep import Message, Pair, ensure_space
+from twinrun.inspect.same_draws import SameDraws, same_draws
 from twinrun.study.errors import plural
 
 Key = tuple[int, int]  # rank (-1: none), and which of this rank's processes that train, counted from 0
@@ -65,6 +66,7 @@ class Heard:
     reports: list[Message] = field(default_factory=list)  # by process: its operations, or how long its steps took
     faults: list[Exception] = field(default_factory=list)  # of the following itself, such as a full disk
     torch: str = ""  # its version
+    same_draws: tuple[SameDraws, ...] = ()  # of the first twin
 
 
 class TracedProcess:
@@ -217,6 +219,7 @@ class Follower:
             process.close()
         for thread in self.threads:
             thread.join(5)
+        self.heard.same_draws = same_draws(self.folder / "draws-0")
         self.heard.failures = sorted({path.read_text() for path in self.folder.glob("failed-*")})
         return self.heard
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from twinrun.inspect.audit import BAD, NOTE, Audit, Finding
 from twinrun.inspect.cudnn.operations import Convolution, OtherCall, Step, convolutions_of
 from twinrun.inspect.nondeterministic_ops import ATTENTION_NOTES, DOCUMENTED, Hazard, documented
+from twinrun.inspect.same_draws import SameDraws
 from twinrun.study.errors import InputError, plural
 from twinrun.study.files import read_json
 
@@ -46,8 +47,8 @@ class ProgramAudit(Audit):
         return words
 
 
-def audit_calls(seen: Mapping[str, Any], version: str) -> ProgramAudit:
-    """Judge the calls that the tracer wrote down, each kind once."""
+def audit_calls(seen: Mapping[str, Any], version: str, draws: Sequence[SameDraws] = ()) -> ProgramAudit:
+    """Judge the calls that the tracer wrote down, each kind once, and what the DataLoaders draw from."""
     calls, steps = seen["operations"], seen["steps"]
     findings: dict[Finding, None] = {}
     convolutions: list[Convolution] = []
@@ -65,6 +66,11 @@ def audit_calls(seen: Mapping[str, Any], version: str) -> ProgramAudit:
             findings[Finding(NOTE, "opaque", *place, OPAQUE, "look at its source for atomic additions")] = None
         elif operation in ATTENTION_NOTES:
             findings[Finding(NOTE, "backend", *place, *ATTENTION_NOTES[operation])] = None
+    for same in draws:
+        words = "same augmentation: it " + same.what()
+        findings[Finding(NOTE, "augmentation", "data", f"DataLoader of {same.dataset}", "", words, same.instead())] = (
+            None
+        )
     ordered = sorted(findings, key=lambda finding: finding.level != BAD)
     return ProgramAudit(ordered, len(calls), ", ".join(sorted(devices)) or "cpu", 0, version, steps, convolutions)
 

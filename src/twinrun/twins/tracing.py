@@ -80,9 +80,10 @@ def locate_program(program: Program, say: Callable[[str], None] = lambda text: N
         first = _run(program, names, folder, 0, {"mode": "steps"})
         _require_traced(program, first)
         parted = _parting(first)
+        said = (*(draws.sentence() for draws in first.heard.same_draws), SAID)
         if parted is None:
             _require_ended(first)
-            return Located(program.command, *_unparted(first), (SAID,))
+            return Located(program.command, *_unparted(first), said)
         start, seen = parted.step, [parted.step]
         for number in range(1, TRIES):
             say(f"the twins part in step {seen[-1]}; next try: every operation from step {start} on")
@@ -99,7 +100,7 @@ def locate_program(program: Program, say: Callable[[str], None] = lambda text: N
             if parting.operation or parting.step >= start:
                 break
             start = 1
-    return Located(program.command, parted, parted.step, (_tries(seen, parted), SAID))
+    return Located(program.command, parted, parted.step, (_tries(seen, parted), *said))
 
 
 @contextmanager

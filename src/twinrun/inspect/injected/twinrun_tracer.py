@@ -8,10 +8,8 @@ torch's global hooks and a dispatch mode; nothing that it computes, draws or sto
 from __future__ import annotations
 
 import atexit
-import hashlib
 import json
 import os
-import random
 import socket
 import sys
 import threading
@@ -22,6 +20,7 @@ from typing import Any
 
 import torch
 import twinrun_digests
+import twinrun_loaders
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import _disable_current_modes
@@ -39,6 +38,7 @@ def attach(plan: dict[str, Any]) -> None:
         program: Program = Timed(plan)  # no more than it needs: every hook takes time
     else:
         program = Program(plan)
+        twinrun_loaders.attach(plan)
         modules = torch.nn.modules.module
         modules.register_module_forward_pre_hook(program.before)
         modules.register_module_forward_hook(program.after, always_call=True)
@@ -198,7 +198,7 @@ class Program:
             "inputs": list(zip((label for label, _ in self.inputs), inputs, strict=True)),
             "gradients": of_gradients,
             "parameters": of_parameters,
-            "generators": {name: _short(state) for name, state in _generators()},
+            "generators": {name: twinrun_loaders.short(state) for name, state in _generators()},
         }
 
 
@@ -212,16 +212,7 @@ def _inputs(args: Any) -> list[tuple[str, torch.Tensor]]:
 
 def _generators() -> Iterator[tuple[str, bytes]]:
     """The states of the global generators."""
-    yield "Python's", repr(random.getstate()).encode()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and hasattr(numpy, "random"):
-        state = numpy.random.get_state()
-        yield "numpy's", state[1].tobytes() + repr(state[2:]).encode()
-    yield "torch's (cpu)", bytes_of(torch.get_rng_state())
+    yield from twinrun_loaders.global_generators()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         for index in range(torch.cuda.device_count()):
             yield f"torch's (cuda:{index})", bytes_of(torch.cuda.get_rng_state(index))
-
-
-def _short(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
