@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from twinrun.inspect.ladder import Ladder, ProgramRung, program_ladder
 from twinrun.study.errors import IncompleteError
 from twinrun.study.files import read_json
 from twinrun.study.pins import CUBLAS, CUBLAS_DETERMINISTIC, PINNED
+from twinrun.twins import costing
 from twinrun.twins.costing import look, measuring
 from twinrun.twins.tracing import Program, alone
 
@@ -102,6 +104,23 @@ def test_what_a_short_program_sets_before_its_first_step_does_not_undo_a_rung(tm
     report = measured(program, warmup=600, **DETERMINISTIC)
     # It ends in its warm-up, after 8 steps that could be measured: the second half of them is.
     assert (report["ended_after"], len(report["step_seconds"])) == (12, 4)  # type: ignore[arg-type]
+
+
+RANKS = "import time; rank = int(os.fork() > 0); os.environ.update(RANK=str(1 - rank), WORLD_SIZE='2')"
+
+
+def test_of_ranks_the_first_is_timed(tmp_path: Path) -> None:
+    report = measured(write(tmp_path, RANKS, "time.sleep(0.03 * rank)"))  # the other is there sooner
+    assert report["ranks"] == 2
+    assert len(report["step_seconds"]) >= 3  # type: ignore[arg-type]
+    assert min(report["step_seconds"]) > 0.03  # type: ignore[call-overload]
+
+
+def test_a_program_that_hangs_before_its_first_steps_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costing, "FIRST_STEPS_SECONDS", 0.5)
+    program = replace(write(tmp_path, "import time; time.sleep(60)"), limit_seconds=None)
+    with alone(program) as run, pytest.raises(IncompleteError, match=r"stopped after 0\.5 s, with all of its"):
+        look(run, program)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ for step in range(1, 4):
 NOISY = (
     HEAD
     + """
-net, when = nn.Linear(6, 3), int.from_bytes(os.urandom(2)) % 6 + 2 + 4 * second  # elsewhere in each attempt
+net, when = nn.Linear(6, 3), int.from_bytes(os.urandom(2)) % 6 + 2 + 6 * second  # elsewhere in each attempt, and never the same
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
 for step in range(1, 14):
     optimizer.zero_grad()
@@ -347,9 +347,13 @@ def test_the_rank_is_named(tmp_path: Path) -> None:
 
 
 def test_twins_that_are_equal(tmp_path: Path) -> None:
-    found = located(tmp_path, PLAIN.replace("PLANTED", "pass"))
+    failed = "print('Traceback (most recent call last):\\nRuntimeError: rank 1 is broken')"
+    found = located(tmp_path, PLAIN.replace("PLANTED", failed))
     assert found.parting is None
-    assert "equal in all 6 optimizer steps" in found.sentences()[0]
+    equal, remark, injected = found.sentences()
+    assert "equal in all 6 optimizer steps" in equal
+    assert remark.startswith("twin 2 ended with exit code 0, but printed a traceback (RuntimeError: rank 1 is broken)")
+    assert injected.startswith("Injected by PYTHONPATH")
     assert list(tmp_path.iterdir()) == [tmp_path / "train.py"]  # they ran elsewhere
 
 
@@ -359,6 +363,7 @@ def test_twins_that_are_equal(tmp_path: Path) -> None:
         ("print('nothing of torch.optim')", 60, "no torch.optim optimizer made a step"),
         (PLAIN.replace("PLANTED", "raise SystemExit('broken')"), 60, "twin 2: exit code 1; it said last:\n    broken"),
         (PLAIN.replace("PLANTED", "import time; time.sleep(60)"), 3, "no difference in the first 3 optimizer steps"),
+        ("open('../data/x.csv')", 60, "which is a copy of yours elsewhere: give absolute paths"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_followed_is_said(program: str, limit: float, said: str, tmp_path: Path) -> None:
@@ -378,6 +383,9 @@ def test_a_program_without_torch_or_with_an_isolated_interpreter_is_not_traced(t
             locate_program(Program((sys.executable, *words), tmp_path))
     with pytest.raises(InputError, match="cannot be started"):
         locate_program(Program(("no-such-program",), tmp_path))
+    daemon = "import os, time\nif os.fork(): os._exit(0)\nos.setsid(); time.sleep(60)"
+    with pytest.raises(IncompleteError, match="the command ended and left running, now ended: python"):
+        locate_program(Program((REAL, "-c", daemon), tmp_path))
 
 
 @pytest.mark.cold
@@ -451,7 +459,7 @@ def test_an_audit_names_operations_of_the_programs_own_steps(
 def test_an_audit_says_what_it_knows_nothing_of(tmp_path: Path) -> None:
     call = {"phase": "forward", "operation": "(torch.compile region)", "name": "(torch.compile region)",
             "module": "net", "opaque": True, "arguments": {}, "result": None, "count": 3}  # fmt: skip
-    found = audit_calls({"operations": [call], "steps": 1}, "2.6.0")
+    found = audit_calls({"operations": [call], "steps": 1, "ranks": 2}, "2.6.0")
     assert [(f.level, f.kind) for f in found.findings] == [("note", "opaque")]
     assert "another version" in found.scope()
     (tmp_path / "other.json").write_text("{}")

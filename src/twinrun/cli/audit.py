@@ -90,7 +90,7 @@ def _audit_program(
     _print(result)
     if out:
         write_json(out, result.facts())
-    print(result.scope())
+    print("\n".join([*heard.remarks, result.scope()]))
     if result.convolutions:
         where = f"twinrun forecast {out}" if out else "--json FILE.json writes them for twinrun forecast FILE.json"
         print(f"{plural(len(result.convolutions), 'convolution')} of a step, whose algorithms cuDNN chooses: {where}")

@@ -113,6 +113,10 @@ def _cost_of_program(
         names, device = list(costs.ladder.rungs), costs.seen.device
         each = costs.seen.seconds + warmup + seconds
         say(f"cost on {device} with torch {costs.seen.torch}: {', '.join(names)}")
+        for remark in costs.seen.remarks:
+            say(remark)
+        if costs.seen.ranks > 1:
+            say(f"of {costs.seen.ranks} ranks the steps of rank 0 are timed, and its weights compared")
         for rung, why in costs.left_out.items():
             say(f"left out: {rung}: {why}")
         block = 2 * len(names) * each

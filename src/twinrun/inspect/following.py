@@ -67,6 +67,7 @@ class Heard:
     faults: list[Exception] = field(default_factory=list)  # of the following itself, such as a full disk
     torch: str = ""  # its version
     same_draws: tuple[SameDraws, ...] = ()  # of the first twin
+    remarks: list[str] = field(default_factory=list)  # what is odd although no program failed
 
 
 class TracedProcess:

@@ -28,6 +28,7 @@ class ProgramAudit(Audit):
 
     torch: str
     steps: int
+    ranks: int
     convolutions: list[Convolution]
 
     def facts(self) -> dict[str, Any]:
@@ -36,9 +37,10 @@ class ProgramAudit(Audit):
 
     def scope(self) -> str:
         """What the findings are about."""
+        who = f" of rank 0 (of {self.ranks})" if self.ranks > 1 else ""
         words = (
-            f"{self.operations} kinds of calls in {plural(self.steps, 'optimizer step')} on {self.device} with torch "
-            f"{self.torch}, held against what {DOCUMENTED} documents of CUDA"
+            f"{self.operations} kinds of calls in {plural(self.steps, 'optimizer step')}{who} on {self.device} with "
+            f"torch {self.torch}, held against what {DOCUMENTED} documents of CUDA"
         )
         if self.torch.split("+")[0] != DOCUMENTED.split()[1]:
             words += " (another version: its own documentation may say more)"
@@ -72,7 +74,9 @@ def audit_calls(seen: Mapping[str, Any], version: str, draws: Sequence[SameDraws
             None
         )
     ordered = sorted(findings, key=lambda finding: finding.level != BAD)
-    return ProgramAudit(ordered, len(calls), ", ".join(sorted(devices)) or "cpu", 0, version, steps, convolutions)
+    return ProgramAudit(
+        ordered, len(calls), ", ".join(sorted(devices)) or "cpu", 0, version, steps, seen["ranks"], convolutions
+    )
 
 
 def step_of_audit(path: Path) -> Step:

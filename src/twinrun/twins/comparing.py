@@ -21,14 +21,14 @@ from twinrun.twins.running import Twin
 SAME, PACKAGING, DIFFERENT, ABSENT = "same bytes", "same contents", "different", "missing"
 PRINTED = "what it printed"
 _DIGITS = re.compile(r"\d+")
+_CLOCK_WORD = r"(time|date|timestamp|elapsed|duration|runtime|seconds|per_second|speed)s?"
 # Dates, times of day, the head of a log line (level, day, time, process), durations and speeds.
 _CLOCKS = re.compile(
     r"\b[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+|\b\d{4}-\d\d-\d\d\b|\b\d{1,2}:\d\d(:\d\d)?([.,]\d+)?"
     r"|\b\d+(\.\d+)? ?(ns|us|ms|s|sec|secs|seconds|min|minutes|it/s|s/it|img/s|samples/s)\b"
+    rf"|(?<![A-Za-z]){_CLOCK_WORD}['\"]?[:=] ?['\"]?\d+(\.\d+)?(e[+-]?\d+)?"
 )
-_CLOCK_KEY = re.compile(
-    r"(^|[^a-z])(time|date|timestamp|elapsed|duration|runtime|seconds|per_second|speed)s?([^a-z]|$)"
-)
+_CLOCK_KEY = re.compile(rf"(^|[^a-z]){_CLOCK_WORD}([^a-z]|$)")
 
 
 @dataclass(frozen=True)

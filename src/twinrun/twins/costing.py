@@ -23,6 +23,7 @@ REGION = "(torch.compile region)"
 FUSED = ("flash", "efficient", "cudnn", "fused")  # in the names of the kernels of attention that are not plain
 # A rung may be slower than the first look by so many times, and by so much.
 SLOWER, PATIENCE_SECONDS = 20.0, 60.0
+FIRST_STEPS_SECONDS = 600.0  # a program that needs longer to get there, dozens of times over, cannot be measured
 
 Run = Callable[[Program, dict[str, Any]], Any]
 
@@ -36,6 +37,8 @@ class Seen:
     switches: dict[str, bool | int]
     attention: bool  # a fused kernel of scaled_dot_product_attention is called
     compiled: bool
+    ranks: int  # processes of torch.distributed, of which the first is timed
+    remarks: list[str]  # what is odd although it did not fail
     seconds: float  # until it had made its first steps
 
 
@@ -91,13 +94,16 @@ def program_costs(
 def look(run: Run, program: Program) -> Seen:
     """Run the program as it is, for its first steps."""
     begin = time.monotonic()
-    heard = run(program, {"mode": "audit", "steps": LOOKED_AT})
+    limited = replace(program, limit_seconds=program.limit_seconds or FIRST_STEPS_SECONDS)
+    heard = run(limited, {"mode": "audit", "steps": LOOKED_AT})
     seconds = time.monotonic() - begin
     report = heard.reports[0]
     names = {call["name"] for call in report["operations"]}
     attention = {name for name in names if "scaled_dot_product" in name and any(kind in name for kind in FUSED)}
     device = "cuda" if "cuda" in report["devices"] else "cpu"
-    return Seen(device, heard.torch, report["switches"], bool(attention), REGION in names, seconds)
+    compiled = REGION in names
+    ranks, remarks = report["ranks"], heard.remarks
+    return Seen(device, heard.torch, report["switches"], bool(attention), compiled, ranks, remarks, seconds)
 
 
 @contextmanager

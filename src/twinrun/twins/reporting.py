@@ -19,7 +19,7 @@ from twinrun.twins import arms
 from twinrun.twins.comparing import ABSENT, DIFFERENT, SAME, FileResult
 from twinrun.twins.metrics import MetricResult
 from twinrun.twins.parts import PARTS, explained
-from twinrun.twins.running import Plan, Twin
+from twinrun.twins.running import Plan, Twin, hidden_failure
 
 SCHEMA = 1
 SHOWN = 20  # files with the same bytes, and as many others, that are named on the terminal
@@ -163,10 +163,9 @@ def _verdict_words(result: Result) -> str:
 def _hidden_failures(result: Result) -> list[str]:
     """Tracebacks of twins that ended well all the same: a rank or worker may have failed."""
     failed = [twin for twin in result.twins if twin.traceback]
-    return [
-        f"{twin.name} ended with exit code 0, but printed a traceback ({twin.traceback}): did a rank or worker fail?"
-        for twin in failed[:1]
-    ] + ([f"and {len(failed) - 1} more twins did so"] if len(failed) > 1 else [])
+    return [hidden_failure(twin.name, twin.traceback) for twin in failed[:1]] + (
+        [f"and {len(failed) - 1} more twins did so"] if len(failed) > 1 else []
+    )
 
 
 def _listed_otherwise(result: Result) -> list[str]:

@@ -235,7 +235,7 @@ def _run(
         loaded,
         left,
         words,
-        _traceback(code, log),
+        traceback_in(log) if code == 0 else "",
         working,
         used,
         otherwise,
@@ -252,21 +252,29 @@ def _problem(code: int | None, plan: Plan, log: Path, written: Sequence[str], wo
         return f"wrote outside of its folder, into {plan.root.resolve()}: {shown}"
     else:
         return ""
+    return with_last_words(f"{words}: {why}" if words else why, log)
+
+
+def with_last_words(why: str, log: Path) -> str:
+    """Why a program failed, what it said last, and what follows from that."""
     lines = _lines(log)[-LAST_LINES:]
     above = ["it looked for a file above its folder, which is a copy of yours elsewhere: give absolute paths"]
     hint = above if any("../" in line and "No such file" in line for line in lines) else []
-    why = f"{words}: {why}" if words else why
     return "\n    ".join([f"{why}; it said last:" if lines else f"{why}; it said nothing", *lines, *hint])
+
+
+def hidden_failure(name: str, traceback: str, *, ended: bool = True) -> str:
+    """That a program printed a traceback, and ended well or went on all the same."""
+    how = "ended with exit code 0, but printed a traceback" if ended else "printed a traceback and went on"
+    return f"{name} {how} ({traceback}): did a rank or worker fail?"
 
 
 def _lines(log: Path) -> list[str]:
     return log.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
-def _traceback(code: int | None, log: Path) -> str:
-    """The error that a traceback in the log ends in, where the exit code says that all went well."""
-    if code != 0:
-        return ""
+def traceback_in(log: Path) -> str:
+    """The error that a traceback in the log ends in; empty where there is none."""
     with suppress(OSError):
         begun = False
         for line in _lines(log):

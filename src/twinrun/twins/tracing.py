@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 from twinrun.inspect.following import INJECTED, Follower, Heard, Parting
 from twinrun.study.errors import IncompleteError, InputError, plural
 from twinrun.twins import arms, folders, processes
+from twinrun.twins.running import hidden_failure, traceback_in, with_last_words
 
 TRIES = 5  # noise that comes from outside need not show where operations are looked at
-LAST_LINES = 8
 LONGEST_PATH = 100  # of a socket; the system allows 107 bytes
 POLL_SECONDS = 0.05
 SAID = (
@@ -66,6 +66,7 @@ class Attempt:
     attached: int
     problems: list[str]  # of the twins, in words; those that were ended on purpose have none
     in_time: bool
+    left: tuple[str, ...]  # processes that outlived the command itself, and were ended
 
 
 def locate_program(program: Program, say: Callable[[str], None] = lambda text: None) -> Located:
@@ -83,7 +84,7 @@ def locate_program(program: Program, say: Callable[[str], None] = lambda text: N
         said = (*(draws.sentence() for draws in first.heard.same_draws), SAID)
         if parted is None:
             _require_ended(first)
-            return Located(program.command, *_unparted(first), said)
+            return Located(program.command, *_unparted(first), (*first.heard.remarks, *said))
         start, seen = parted.step, [parted.step]
         for number in range(1, TRIES):
             say(f"the twins part in step {seen[-1]}; next try: every operation from step {start} on")
@@ -118,7 +119,7 @@ def alone(program: Program) -> Iterator[Callable[[Program, dict[str, Any]], Hear
             attempt = _run(variant, names, folder, number, plan, twins=1)
             shutil.rmtree(folder / str(number))
             if not attempt.heard.reports:
-                _raise_untold(variant, attempt)
+                _raise_untold(variant, attempt, timed=plan["mode"] == "times")
             return attempt.heard
 
         yield run
@@ -165,14 +166,19 @@ def _run(
                 in_time = time.monotonic() <= deadline
                 codes = [process.poll() for process in running]
         finally:
-            for mark in marks:
-                processes.end_marked(mark)
+            left = [processes.end_marked(mark) for mark in marks]
         heard = follower.finish()
         named = [f"twin {twin + 1}" for twin in range(twins)] if twins > 1 else ["the program"]
         problems = [_problem(named[twin], code, logs[twin]) for twin, code in enumerate(codes) if code]
         if heard.faults and not problems:
             raise heard.faults[0]
-        return Attempt(heard, follower.attached, problems, in_time)
+        outlived = [name for code, names in zip(codes, left, strict=True) if code is not None for name in names]
+        remarks = [f"left running when the command ended, and ended then: {', '.join(outlived)}"] if outlived else []
+        for name, code, log in zip(named, codes, logs, strict=True):
+            if not code and (words := traceback_in(log)):
+                remarks.append(hidden_failure(name, words, ended=code == 0))
+        heard.remarks = remarks
+        return Attempt(heard, follower.attached, problems, in_time, tuple(outlived))
 
 
 def _environment(program: Program, place: Path, mark: str) -> dict[str, str]:
@@ -187,8 +193,7 @@ def _environment(program: Program, place: Path, mark: str) -> dict[str, str]:
 
 def _problem(who: str, code: int, log: Path) -> str:
     why = f"ended by signal {processes.signal_name(-code)}" if code < 0 else f"exit code {code}"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
-    return "\n    ".join([f"{who}: {why}; it said " + ("last:" if lines else "nothing"), *lines])
+    return with_last_words(f"{who}: {why}", log)
 
 
 def _parting(attempt: Attempt) -> Parting | None:
@@ -203,7 +208,10 @@ def _require_traced(program: Program, attempt: Attempt) -> None:
     if heard.reports or heard.partings or any(any(counts) for counts in heard.steps.values()):
         return
     _require_ended(attempt)
-    if not attempt.attached:
+    if attempt.left:
+        why = f"the command ended and left running, now ended: {', '.join(attempt.left)}"
+        hint = "have it wait for what it starts: no daemon, no `&` without `wait`"
+    elif not attempt.attached:
         why = "no process of it imported torch with the tracer in it"
         hint = "PYTHONPATH must reach it: python without -I, -E and -S, and no launcher that clears the environment"
     else:
@@ -217,25 +225,29 @@ def _require_ended(attempt: Attempt) -> None:
         raise IncompleteError("\n  ".join(attempt.problems), "no difference was seen before; mend it and run again")
     if not attempt.in_time:
         counts = [count for counts in attempt.heard.steps.values() for count in counts if count]
-        seen = plural(min(counts, default=0), "optimizer step")
         raise IncompleteError(
-            f"stopped after the time limit: no difference in the first {seen}",
+            "stopped after the time limit: no difference in "
+            + (f"the first {plural(min(counts), 'optimizer step')}" if counts else "anything, for no step was made"),
             "give more time with --seconds, or train for fewer steps",
         )
 
 
-def _raise_untold(program: Program, attempt: Attempt) -> NoReturn:
+def _raise_untold(program: Program, attempt: Attempt, *, timed: bool) -> NoReturn:
     """Why a program that ran alone has not told what it was asked for: IncompleteError."""
     heard = attempt.heard
     if attempt.problems and not heard.failures:
         raise IncompleteError(attempt.problems[0])
     if not attempt.in_time:
-        raise IncompleteError(f"{shlex.join(program.command)}: stopped after {program.limit_seconds:.0f} s")
+        raise IncompleteError(
+            f"{shlex.join(program.command)}: stopped after {program.limit_seconds:g} s, with all of its processes",
+            "it had not made the steps that were asked for: does it hang, or wait for another process?",
+        )
     _require_traced(program, attempt)
     made = max(count or 0 for counts in heard.steps.values() for count in counts)
+    told = f"after {plural(made, 'optimizer step')}, too few" if made > 1 else "too soon"
     raise IncompleteError(
-        f"{shlex.join(program.command)}: ended after {plural(made, 'optimizer step')}, too few to be measured",
-        "have it train for longer, or give less to --warmup",
+        f"{shlex.join(program.command)}: ended {told} to be {'measured' if timed else 'listed'}",
+        f"have it train for longer, or give less to --{'warmup' if timed else 'steps'}",
     )
 
 

@@ -243,6 +243,8 @@ class Listing(Tracing):
         """At the end of the last step that is asked for, tell."""
         if self.program.step == self.program.plan["steps"]:
             self.tell_all(self.program.step)
+        elif self.active:
+            self.program.send({"step": self.program.step})  # or an end without goodbye would look like no training
 
     def tell_all(self, steps: int) -> None:
         """What was called in so many steps; no more is listed."""
@@ -251,7 +253,7 @@ class Listing(Tracing):
             optimizers = [known for reference in self.names.optimizers if (known := reference()) is not None]
             devices = {p.device.type for known in optimizers for group in known.param_groups for p in group["params"]}
             message = {"operations": list(self.calls.values()), "steps": steps}
-            self.program.send(message | {"devices": sorted(devices), "switches": switches()})
+            self.program.report(message | {"devices": sorted(devices), "switches": switches()})
 
     def leave(self, path: str, output: Any) -> None:
         """Nothing is compared."""

@@ -44,6 +44,7 @@ class Timed(Program):
         if self.timed is None:
             self.timed, self.begin = optimizer, time.perf_counter()
             switch(self.plan["flags"])  # once more, after what the program itself has set
+            self.send({"step": 1})  # or a process that ends without goodbye would not be known to have trained
         if optimizer is not self.timed:
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -76,7 +77,7 @@ class Timed(Program):
         cuda = self.device.type == "cuda"
         if cuda:
             torch.cuda.synchronize(self.device)
-        self.send(
+        self.report(
             {
                 "step_seconds": [a.elapsed_time(b) / 1000 if cuda else b - a for a, b in pairwise(marks)],
                 "clock": "CUDA events" if cuda else "wall time",

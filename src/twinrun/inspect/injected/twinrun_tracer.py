@@ -81,6 +81,14 @@ def _rank() -> int | None:
     return int(text) if text.isdigit() else None
 
 
+def _ranks() -> int:
+    with suppress(Exception):
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_world_size()
+    text = os.environ.get("WORLD_SIZE", "")
+    return int(text) if text.isdigit() else 1
+
+
 class Program:
     """What the tracer knows of the program; steps are counted over all optimizers of this process."""
 
@@ -107,6 +115,11 @@ class Program:
         if self.channel is None:
             self.channel = Channel(self.plan)
         self.channel.send(message)
+
+    def report(self, message: dict[str, Any]) -> None:
+        """Tell what one process was asked for: of several ranks the first speaks for all."""
+        if _rank() in (None, 0):
+            self.send({**message, "ranks": _ranks()})
 
     def end(self) -> None:
         """At the end of the process; an audit of a program that made fewer steps is told of those."""
