@@ -122,7 +122,8 @@ for step in range(1, 4):
 NOISY = (
     HEAD
     + """
-net, when = nn.Linear(6, 3), int.from_bytes(os.urandom(2)) % 6 + 2 + 6 * second  # elsewhere in each attempt, and never the same
+net = nn.Linear(6, 3)
+when = int.from_bytes(os.urandom(2)) % 6 + 2 + 6 * second  # elsewhere in each attempt, and never the same in both
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
 for step in range(1, 14):
     optimizer.zero_grad()
