@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def _open_what_is_closed() -> None:
-    """What was closed (`>&-`) leads nowhere: else a file would get its number, and all that prints would write into it."""
+    """What was closed (`>&-`) leads nowhere: else a file would get its number, and what is printed would go there."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             try:
