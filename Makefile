@@ -23,8 +23,8 @@ help:
 	@echo 'make clean   remove what a study made, but not its data and environment'
 
 study: environment
-	@dvc pull --quiet --remote datastore data.dvc
-	@dvc repro --quiet prepare
+	@python -m twinrun.launch.up_to_date || { \
+	  dvc pull --quiet --remote datastore data.dvc && dvc repro --quiet prepare; }
 	@twinrun sweep
 	@twinrun finish
 	@echo "report: $(CURDIR)/report/index.html"

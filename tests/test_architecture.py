@@ -142,6 +142,6 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 
 def test_params_yaml_is_read_in_one_place() -> None:
     readers = {m.name for m in MODULES if any(name.split(".")[0] == "yaml" for name in imports(m))}
-    assert readers == {"yaml12.py"}
+    assert readers == {"yaml12.py", "up_to_date.py"}  # the second: DVC's lock, whose thousands of lines need C
     users = {m.name for m in MODULES if any(name.startswith("twinrun.study.yaml12") for name in imports(m))}
     assert users == {"params.py"}

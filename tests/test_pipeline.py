@@ -17,6 +17,7 @@ from tools.sample.build import SAMPLE_SHA256
 
 import twinrun
 from twinrun.collect.first_difference import read_first_difference, sentences
+from twinrun.launch.up_to_date import is_up_to_date
 from twinrun.study.files import sha256_file
 from twinrun.study.params import read_params
 from twinrun.study.records import read_record
@@ -133,7 +134,10 @@ def _unnumbered(text: str) -> str:
 def test_parallel_runs_are_recorded_and_nothing_is_left_to_do(checkout: Checkout) -> None:
     assert checkout.changed() == set()
     assert (checkout.root / "report" / "index.html").stat().st_size > 10_000
-    assert checkout.run("twinrun", "sweep") == "0 runs trained, 8 were there already\n"
+    assert checkout.run("twinrun", "sweep").startswith("0 runs trained, 8 were there already\n")
+    for known in (False, True):  # to us: DVC says so, and then it is not asked
+        assert is_up_to_date(checkout.root) is known
+        assert "Data and pipelines are up to date." in checkout.run("twinrun", "finish")
     assert "Data and pipelines are up to date" in checkout.run("dvc", "repro")
 
 
@@ -325,6 +329,7 @@ def test_finish_names_what_is_missing_then_records_and_reports(checkout: Checkou
     said = checkout.run("env", "PATH=/usr/bin:/bin", sys.executable, "-m", "twinrun", "finish")
     assert "8 runs are recorded" in said
     assert checkout.changed() == set()
+    assert is_up_to_date(checkout.root)
     assert (checkout.root / "report/index.html").is_file()
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -19,11 +21,11 @@ from tests.inspect.driven import NATIVE, Harness, at, before, drive, flip_sign, 
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from twinrun.cli.locate import follow_run
-from twinrun.collect.first_difference import described, read_first_difference, sentences
+from twinrun.cli.locate import _locate_all, follow_run
+from twinrun.collect.first_difference import FirstDifference, described, read_first_difference, sentences
 from twinrun.inspect import lockstep
 from twinrun.inspect import replay as replaying
-from twinrun.inspect.lockstep import Pair, ProcessSide
+from twinrun.inspect.lockstep import Pair, Processes, ProcessSide
 from twinrun.inspect.pairs import check_pair, differing_epoch, first_pairs, resolve
 from twinrun.inspect.replay import Replay
 from twinrun.inspect.trace import Tracer
@@ -468,6 +470,26 @@ def test_a_task_whose_device_is_absent_is_left_out(
     assert "cuts: not located: device cuda: torch sees no CUDA device; `dvc repro -sf locate` where it is" in err
     assert "shapes/adam/0/det_1 and shapes/adam/0/nd_1" in out
     assert [file.name for file in harness.study.located.glob("*.json")] == ["shapes.json"]
+
+
+def test_when_one_pair_fails_the_others_are_ended(tmp_path: Path) -> None:
+    """As when the command is interrupted: their processes would train on for nobody."""
+    begun: list[Processes] = []
+
+    def locate_pair(first: str, second: str) -> FirstDifference:
+        if first == "bad":
+            while not (begun and len(begun[0].sides) == 2):
+                time.sleep(0.01)
+            raise InputError("no such run")
+        begun.append(Processes(lambda index: ["sleep", "60"], tmp_path))
+        with begun[0] as sides:
+            sides[0].receive()
+        raise AssertionError
+
+    pairs = {"a": ("bad", "x"), "b": ("good", "x")}
+    with pytest.raises(InputError, match="no such run"):
+        _locate_all(pairs, Layout(tmp_path), locate_pair, begun, at_once=2)
+    assert [side.process.poll() for side in begun[0].sides] == [-signal.SIGTERM] * 2
 
 
 def test_another_gpu_than_the_records_is_a_device_that_is_absent(harness: Harness) -> None:

@@ -132,7 +132,7 @@ def test_a_run_that_ends_while_the_others_are_recorded_is_not_given_to_dvc(
     looks = [dict.fromkeys(small.runs, "complete") | {small.runs[0]: "running, 3 of 4 epochs saved"}]
     monkeypatch.setattr("twinrun.launch.dvc.is_dvc_study", lambda root: True)
     monkeypatch.setattr("twinrun.launch.dvc.Watch.look", lambda self: looks.pop())  # the second look would fail
-    monkeypatch.setattr("twinrun.launch.dvc.commit_stages", lambda root, stages, every: given.extend(stages))
+    monkeypatch.setattr("twinrun.launch.dvc.commit_stages", lambda root, stages, **_: given.extend(stages))
     monkeypatch.setattr("twinrun.launch.dvc.reproduce", lambda root: given.append("repro"))
     with pytest.raises(IncompleteError, match=r"1 of 4 runs are not there:\n  \S+ \(running, 3 of 4 epochs saved\)"):
         finish(small, study.root)
@@ -166,7 +166,7 @@ def test_when_the_first_runs_all_fail_the_rest_is_not_tried(
 ) -> None:
     recorded: list[Path] = []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr("twinrun.launch.sweep.record_finished", lambda root, found: recorded.append(root))
+    monkeypatch.setattr("twinrun.launch.sweep.record_finished", lambda root, found, trained: recorded.append(root))
     code, _, err = cli("sweep", "--jobs", "2", "--device", "cuda")
     assert recorded == [Path()]  # what was finished before is not lost to `dvc repro`
     assert code == 3

@@ -252,6 +252,33 @@ def test_exit_codes_and_words_are_those_of_a_fresh_process(study: Layout) -> Non
         assert forking.run(["plan", "--params", "none.yaml"]).code == 2
 
 
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [
+        ("pass", 0),
+        ("raise SystemExit", 0),
+        ("sys.exit(3)", 3),
+        ("sys.exit('no room')", 1),
+        ("1 / 0", 1),
+        ("sys.exit(-1)", 255),
+    ],
+)
+def test_a_child_ends_as_an_interpreter_does(program: str, code: int) -> None:
+    """Although nothing is taken apart: its threads are waited for, and what it wrote and registered is not lost."""
+    body = (
+        "import atexit, sys, threading, time; from twinrun.launch.worker_server import end, exit_code\n"
+        "atexit.register(print, 'registered')\n"
+        "threading.Timer(0.1, print, ['a thread']).start()\n"
+        "class Torch:\n    def __del__(self): time.sleep(9)\n"
+        "torch = Torch()\n"
+        f"def work():\n    print('work'); {program}\n"
+        "end(exit_code(work))"
+    )
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, check=False, timeout=8)
+    assert (done.returncode, done.stdout) == (code, "work\na thread\nregistered\n")
+    assert {"sys.exit('no room')": "no room\n", "1 / 0": "ZeroDivisionError"}.get(program, "") in done.stderr
+
+
 def test_a_run_after_an_edit_of_the_code_starts_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else its record would name code that did not run: the server has the old code loaded."""
     done: list[object] = []

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +28,7 @@ from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:  # heavy to import
     from twinrun.collect.first_difference import FirstDifference
+    from twinrun.inspect.lockstep import Processes
 
 FOLLOW = 50  # steps after the one in which two runs part
 
@@ -57,9 +60,11 @@ def locate(
         raise InputError(f"{first} is no run", f"a program comes after `--`: twinrun locate -- {first} {second}")
     from twinrun.inspect import first_difference as locating
     from twinrun.inspect.pairs import first_pairs, resolve
+    from twinrun.launch.processes import usable_cores
 
     require_same_locating()
     params, layout = load_params(params_file), Layout()
+    begun: list[Processes] = []
 
     def locate_pair(a: str, b: str) -> FirstDifference:
         chosen = resolve(params, layout, a, b)
@@ -71,12 +76,15 @@ def locate(
             params_file=params_file,
             follow=follow,
             say=lambda text: print(f"{names}: {text}", file=sys.stderr, flush=True),
+            begun=begun,
         )
 
     if every:
         if first or second:
             raise InputError("--all takes no runs", "it chooses a det and an nd run of the first cell of each task")
-        _locate_all(first_pairs(params), layout, locate_pair)
+        # On a GPU one pair after the other: its memory is not divided.
+        at_once = usable_cores() if params.execution.device == "cpu" else 1
+        _locate_all(first_pairs(params), layout, locate_pair, begun, at_once)
         return
     if not (first and second):
         raise InputError("which two runs?", "such as `twinrun locate digits/sgd/42/det_1 nd_1`, or --all")
@@ -101,23 +109,37 @@ def _locate_program(command: list[str], out: Path | None, seconds: float | None,
         raise MismatchError(f"the twins part in optimizer step {located.parting.step}")
 
 
-def _locate_all(pairs: dict[str, tuple[str, str] | None], layout: Layout, locate_pair: Any) -> None:
+def _locate_all(
+    pairs: dict[str, tuple[str, str] | None],
+    layout: Layout,
+    locate_pair: Callable[[str, str], FirstDifference],
+    begun: list[Processes],
+    at_once: int,
+) -> None:
+    """Write the answer of each pair into located/; `at_once` pairs are at work at a time."""
     from twinrun.collect.first_difference import sentences, write_first_difference
     from twinrun.study.folders import replaced_folder
 
-    with replaced_folder(layout.located, ("*.json", "*.csv")) as folder:
-        for task, pair in pairs.items():
-            if pair is None:
-                print(f"{task}: its first cell has no det and nd run to compare")
-                continue
-            try:
-                difference = locate_pair(*pair)
-            except DeviceError as error:
-                # A job that finishes a study need not have the GPU: the report is made all the same, and says so.
-                print(f"{task}: not located: {error.message}; `dvc repro -sf locate` where it is", file=sys.stderr)
-                continue
-            write_first_difference(folder / f"{task}.json", difference)
-            print(sentences(difference)[0])  # the rest is in the file and in the report
+    with replaced_folder(layout.located, ("*.json", "*.csv")) as folder, ThreadPoolExecutor(at_once) as pool:
+        answers = {task: pool.submit(locate_pair, *pair) for task, pair in pairs.items() if pair}
+        try:
+            for task in pairs:
+                if task not in answers:
+                    print(f"{task}: its first cell has no det and nd run to compare")
+                    continue
+                try:
+                    difference = answers[task].result()
+                except DeviceError as error:
+                    # A job that finishes a study need not have the GPU: the report is made all the same, and says so.
+                    print(f"{task}: not located: {error.message}; `dvc repro -sf locate` where it is", file=sys.stderr)
+                    continue
+                write_first_difference(folder / f"{task}.json", difference)
+                print(sentences(difference)[0], flush=True)  # the rest is in the file and in the report
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for processes in begun:
+                processes.stop()
+            raise
 
 
 def _show(difference: FirstDifference, layout: Layout, runs: Any) -> None:

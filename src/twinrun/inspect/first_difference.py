@@ -27,8 +27,11 @@ def locate(
     params_file: Path,
     follow: int,
     say: Callable[[str], None] = lambda text: None,
+    begun: list[Processes] | None = None,
 ) -> FirstDifference:
     """Train both again in fresh processes, in lockstep, up to where they part and `follow` steps on.
+
+    The processes are put into `begun`, for who wants to stop them.
 
     Raises what `check_pair` raises, before any work; DeviceError without the records' device, InputError
     when the disk has no room for what is handed over;
@@ -45,7 +48,10 @@ def locate(
         return [sys.executable, "-m", "twinrun", "follow-run", side.run.id, "--params", str(params_file),
                 "--record", str(side.folder.resolve()), "--device", side.record.device]  # fmt: skip
 
-    with tempfile.TemporaryDirectory(prefix="twinrun-locate-") as folder, Processes(command, layout.root) as sides:
+    processes = Processes(command, layout.root)
+    if begun is not None:
+        begun.append(processes)
+    with tempfile.TemporaryDirectory(prefix="twinrun-locate-") as folder, processes as sides:
         pair = Pair(sides[0], sides[1], Path(folder))
         return Search(first, second, pair, epoch, follow, say).run()
 

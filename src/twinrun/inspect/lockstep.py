@@ -197,10 +197,20 @@ class Processes:
     def __init__(self, command: Callable[[int], Sequence[str]], root: Path) -> None:
         self.command, self.root = command, root
         self.sides: list[ProcessSide] = []
+        self._stopped = False
 
     def __enter__(self) -> list[ProcessSide]:
-        self.sides = [ProcessSide(self.command(index), self.root) for index in (0, 1)]
+        for index in (0, 1):
+            self.sides.append(ProcessSide(self.command(index), self.root))
+        if self._stopped:
+            self.stop()
         return self.sides
+
+    def stop(self) -> None:
+        """End both from another thread: the one that waits for their answers hears that they have ended."""
+        self._stopped = True
+        for side in self.sides:
+            side.process.terminate()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from twinrun.launch.heartbeat import said as said_something
 from twinrun.launch.status import Watch
+from twinrun.launch.up_to_date import files, is_up_to_date, note_up_to_date
 from twinrun.study.errors import BusyError, IncompleteError, InputError, TwinrunError
 from twinrun.study.files import write_bytes
 from twinrun.study.grid import Run
@@ -30,11 +31,11 @@ def is_dvc_study(root: Path) -> bool:
     return (root / ".dvc").is_dir() and (root / "dvc.yaml").is_file()
 
 
-def commit_stages(root: Path, stages: Sequence[str], *, every: bool) -> list[str]:
+def commit_stages(root: Path, stages: Sequence[str], *, every: bool, new: bool = False) -> list[str]:
     """Record the outs of completed `stages` as they are; return those that DVC did not have yet.
 
-    `every` says that these are all the train stages there are. An interrupted commit leaves dvc.lock as it was: DVC
-    itself writes it in place, and would leave it empty.
+    `every` says that these are all the train stages there are; `new`, that DVC need not be asked which it has. An
+    interrupted commit leaves dvc.lock as it was: DVC itself writes it in place, and would leave it empty.
     """
     lock, kept = root / "dvc.lock", root / ".dvc" / "tmp" / "dvc.lock.kept"
     if lock.is_file() and not lock.stat().st_size:  # by a process that was killed
@@ -45,7 +46,7 @@ def commit_stages(root: Path, stages: Sequence[str], *, every: bool) -> list[str
     if not stages:
         return []
     # The group and not its stages: DVC looks through the whole pipeline again for each name that it is given.
-    status = json.loads(_dvc(root, "status", "--json", "train") or "{}")
+    status = stages if new else json.loads(_dvc(root, "status", "--json", "train") or "{}")
     changed = [stage for stage in stages if stage in status]
     if changed:
         before = lock.read_bytes() if lock.is_file() else b""
@@ -172,11 +173,15 @@ SHOWN = 20  # missing runs named in one error
 PATIENCE_SECONDS = 600.0
 
 
-def record_finished(root: Path, states: Mapping[Run, str]) -> None:
-    """Record in DVC what is finished by `states`, where the study is under it. Call it under `only_one`."""
-    if is_dvc_study(root):
+def record_finished(root: Path, states: Mapping[Run, str], *, trained: bool = False) -> None:
+    """Record in DVC what is finished by `states`, where the study is under it. Call it under `only_one`.
+
+    `trained`: some of it is new for sure.
+    """
+    if is_dvc_study(root) and not is_up_to_date(root):
         stages = [run.stage for run, state in states.items() if state in FINISHED]
-        commit_stages(root, stages, every=len(stages) == len(states))
+        every = len(stages) == len(states)
+        commit_stages(root, stages, every=every, new=trained and every)
 
 
 def finish(params: Params, root: Path, patience: float = PATIENCE_SECONDS) -> None:
@@ -188,6 +193,10 @@ def finish(params: Params, root: Path, patience: float = PATIENCE_SECONDS) -> No
     if not is_dvc_study(root):
         raise InputError(f"{root.resolve()}: no .dvc and dvc.yaml here", "run in a checkout of the project")
     with only_one(Layout(root).sweep_lock, patience):
+        if is_up_to_date(root):
+            print("Data and pipelines are up to date.")
+            return
+        before = files(root)
         # One look decides all: a run that ends after it is not recorded, and DVC would remove and repeat it.
         states = Watch(params, Layout(root)).look()
         record_finished(root, states)
@@ -199,6 +208,7 @@ def finish(params: Params, root: Path, patience: float = PATIENCE_SECONDS) -> No
                 "the others are kept and recorded; `twinrun slurm` or `twinrun sweep` trains only what is missing",
             )
         reproduce(root)
+        note_up_to_date(root, before)
 
 
 def only_one(lock: Path, patience: float = 0.0) -> AbstractContextManager[None]:

@@ -60,7 +60,7 @@ def sweep(
             # Also after an interrupt: `dvc repro` removes and repeats what is not recorded.
             there = states(params, layout)
             if record:
-                record_finished(root, there)
+                record_finished(root, there, trained=len(failed) < len(missing))
     elsewhere = [item.run for item in failed if item.code == BUSY]
     failed = [item for item in failed if item.code != BUSY]
     if failed:
