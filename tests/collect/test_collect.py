@@ -176,6 +176,7 @@ def _unmeasured(params: Params, layout: Layout) -> None:
         (_rewritten(device="cuda"), "device cuda, while execution.device is cpu"),
         (_rewritten(noise=Noise(kind="reorder", entropy=_entropy("cracks/adam/42/nd_1"))), "has the very noise of"),
         (_measured('"gpu": null', '"gpu": "Another"'), "GPU Another, while most runs of its cell have None"),
+        (_rewritten(flags={"instruction_set": "AVX512 Intel"}), "instruction set AVX512 Intel, while most runs of its"),
         (_measured('"torch": "2.11.0"', '"torch": "2.10.0"'), "torch 2.10.0, while most runs of its cell have 2.11.0"),
         (_rewritten(arm="det"), "another cell, arm"),
         (_rewritten(metrics=None), "without metrics"),

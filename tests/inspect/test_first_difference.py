@@ -504,6 +504,14 @@ def test_another_gpu_than_the_records_is_a_device_that_is_absent(harness: Harnes
     answer = json.loads(done.stdout)
     assert answer["kind"] == "DeviceError"
     assert answer["error"] == "shapes/adam/0/det_1 was trained on None, and here is GPU B"
+    folder = harness.study.run(run)
+    theirs = read_record(folder).flags | {"instruction_set": "AVX512 Intel"}
+    write_record(folder, read_record(folder).model_copy(update={"flags": theirs}), read_measured(folder))
+    command = [sys.executable, "-m", "twinrun", "follow-run", run.id, "--record", folder]
+    done = subprocess.run(command, cwd=harness.study.root, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    answer = json.loads(done.stdout)
+    assert answer["kind"] == "DeviceError"
+    assert "was trained on another processor (AVX512 Intel), and here is" in answer["error"]
 
 
 def test_the_pairs_of_the_report(harness: Harness) -> None:

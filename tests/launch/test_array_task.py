@@ -23,7 +23,7 @@ class Played:
     asked: list[str]
     modules: Sequence[str]
 
-    def __init__(self, root: Path, modules: Sequence[str]) -> None:
+    def __init__(self, root: Path, modules: Sequence[str], cpu_bits: str) -> None:
         type(self).modules = modules
 
     def __enter__(self) -> Played:

@@ -11,12 +11,12 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
-from twinrun.launch.verify import compare, read_expected, select
+from twinrun.launch.verify import compare, read_expected, select, write_expected
 from twinrun.study.errors import MismatchError
 from twinrun.study.files import read_json, write_json
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
-from twinrun.study.records import Record
+from twinrun.study.records import Noise, Record, seal
 
 RUN = "shapes/sgd/0/det_1"
 
@@ -85,6 +85,26 @@ def test_verify_against_record_and_expected(study: Layout, cli: Cli) -> None:  #
     code, _, err = cli("verify")
     assert code == 4
     assert "changed after it was written" in err
+
+
+def test_a_record_of_another_instruction_set_is_not_compared(study: Layout, params: Params) -> None:
+    """`cpu_bits: this_cpu` promises its bits on its like alone; and expected/ is for every machine."""
+
+    def record(instructions: str | None) -> Record:
+        return Record(
+            run=RUN, task="shapes", optimizer="sgd", seed=0, arm="det", replicate=1, status="complete",
+            params_digest="1" * 64, code_digest="2" * 64, data_digest="3" * 64, device="cpu",
+            flags={"instruction_set": instructions} if instructions else {}, noise=Noise(kind="none", entropy=None),
+            parameter_count=1, initial_fingerprint="4" * 64, fingerprints=["5" * 64], metrics=None, note=None, files={},
+        )  # fmt: skip
+
+    run, body = params.find(RUN), record("AVX512 Intel").model_dump(by_alias=True)
+    write_json(study.run(run) / "record.json", body | {"seal": seal(body)})
+    write_expected(study, {RUN: record(None)})
+    compared = compare(study, [run], {RUN: record("AVX512 Intel")}, None)
+    assert [item.against for item in compared] == ["record"]
+    with pytest.raises(MismatchError, match=r"another processor: AVX512 Intel; here it is AVX2 AMD"):
+        compare(study, [run], {RUN: record("AVX2 AMD")}, None)
 
 
 def test_a_runner_that_fails_is_reported(study: Layout, cli: Cli) -> None:  # noqa: F811

@@ -22,7 +22,7 @@ from twinrun.launch.worker_server import become
 from twinrun.launch.workers import Workers, modules_of
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
-from twinrun.study.records import current_code_digest, read_record
+from twinrun.study.records import current_code_digest, read_measured, read_record
 
 pytestmark = pytest.mark.cold  # the processes that are looked at are the real ones
 LIGHT = ["twinrun.cli.app"]  # enough for commands that do not train
@@ -174,6 +174,23 @@ def test_records_are_those_of_fresh_processes(study: Layout, params: Params) -> 
         said = [(study.root / "logs" / out / f"{run.id}.log").read_text() for out in ("fresh", "forked")]
         assert said[0] == said[1]
         assert "epoch 2/" in said[0]
+
+
+@pytest.mark.slow
+def test_this_cpus_own_bits_come_again_and_are_named(study: Layout) -> None:
+    file = study.root / "params.yaml"
+    file.write_text(file.read_text().replace("device: cpu", "device: cpu, cpu_bits: this_cpu"))
+    params, finished = read_params(file), list[Finished]()
+    runs = [params.find(f"shapes/sgd/0/det_{number}") for number in (1, 2)]
+    train_processes(runs, root=study.root, jobs=2, arguments=lambda run: [], done=finished.append,
+                    modules=modules_of(params, ["shapes"]), cpu_bits="this_cpu")  # fmt: skip
+    assert [item.code for item in finished] == [0, 0], finished
+    first, second = (read_record(study.run(run)) for run in runs)
+    assert first.fingerprints == second.fingerprints
+    level = str(first.flags["cpu_capability"])
+    assert str(first.flags["instruction_set"]).startswith(f"{level} ")
+    assert read_measured(study.run(runs[0])).environment["MKL_CBWR"] == "AUTO"
+    assert "avx512_f" not in str(first.flags["instruction_set"]) or level == "AVX512"
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ MISTAKES = {
     "unknown reader": ("reader: cifar10", "reader: cifar", ["tasks.shapes.data", "'cifar10'", "'sdnet2018'"]),
     "unknown schedule key": ("factor: 0.5}", "factr: 0.5}", ["tasks.cuts.optimizers.adam.schedule.factr", "'factor'"]),
     "native noise on a CPU": ("noise: auto", "noise: native", ["execution.noise", "CUDA"]),
+    "one CPU's bits on CUDA": ("device: cpu", "device: auto, cpu_bits: this_cpu", ["execution.cpu_bits", "device cpu"]),
     "other schema": ("schema: 1", "schema: 2", ["schema", "2"]),
     "empty list": ("seeds: [0, 7]", "seeds: []", ["grid.seeds", "at least 1"]),
     "pretrained and thin": (
@@ -201,6 +202,8 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ("seeds: [0, 7]", "seeds: [0, 7, 9]", set()),
         ("device: cpu", "device: auto", set()),
         ("precision: fp32", "precision: tf32", {"shapes/adam", "shapes/sgd", "cuts/adam", "cuts/sgd"}),
+        ("device: cpu", "device: cpu, cpu_bits: anywhere", set()),
+        ("device: cpu", "device: cpu, cpu_bits: this_cpu", {"shapes/adam", "shapes/sgd", "cuts/adam", "cuts/sgd"}),
         ("epochs: 4", "epochs: 5", {"shapes/adam", "shapes/sgd"}),
         ("width: 0.1}", "width: 0.2}", {"cuts/adam", "cuts/sgd"}),
         ("momentum: 0.9, weight", "momentum: 0.8, weight", {"shapes/sgd"}),

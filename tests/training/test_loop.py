@@ -29,7 +29,7 @@ from twinrun.study.params import Params, read_params
 from twinrun.study.records import Record, read_measured, read_record
 from twinrun.training import loop
 from twinrun.training.checkpoint import peek_checkpoint
-from twinrun.training.loop import Options, begin_epoch, train_run, train_step
+from twinrun.training.loop import Options, begin_epoch, identify, train_run, train_step
 from twinrun.training.metrics import evaluate_metrics
 from twinrun.training.setup import NoiseKind, adapt, assemble, set_conditions
 from twinrun.training.workspace import Workspace
@@ -309,6 +309,12 @@ def test_an_interrupted_free_run_goes_on_with_its_noise(params: Params, study: L
     assert (measured.resumed, measured.attempts, measured.train_seconds) == (True, 2, None)
     whole = train(params, study, "cuts/sgd/0/nd_2", Options(device="cpu", replay=record.noise))
     assert whole.fingerprints == record.fingerprints
+
+
+def test_a_checkpoint_of_another_instruction_set_is_not_used(params: Params, study: Layout) -> None:
+    conditions = set_conditions(params, params.find("shapes/sgd/0/det_1"), study, "cpu")
+    own = [replace(conditions, flags=conditions.flags | {"instruction_set": name}) for name in ("AVX2", "AVX512")]
+    assert len({identify(one, "0" * 64) for one in (conditions, *own)}) == 3
 
 
 def test_a_checkpoint_of_other_params_or_code_is_not_used(params: Params, study: Layout) -> None:

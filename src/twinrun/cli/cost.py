@@ -28,6 +28,7 @@ from twinrun.study.layout import Layout
 if TYPE_CHECKING:
     from twinrun.inspect.ladder import Ladder
     from twinrun.stats.cost import CostEstimate
+    from twinrun.study.schema import Execution
 
 BatchSize = Annotated[int | None, typer.Option(min=2, help="Instead of the recipe's.")]
 Seconds = Annotated[
@@ -222,7 +223,7 @@ def probe(
     """Time training steps in this process and print them as JSON; `twinrun cost` and `plan --estimate` start it."""
     params = load_params(params_file)
     run, where = params.find(run_id), device or params.execution.device
-    _enter_environment(rung, where, tf32=params.execution.precision == "tf32")
+    _enter_environment(rung, where, params.execution)
     answers = sys.stdout
     if serve:  # what a library prints is not an answer
         answers = os.fdopen(os.dup(1), "w")
@@ -246,17 +247,17 @@ def probe(
             answer(ready.measure(seconds, warmup) | (ready.estimate() if rung is None else {}))
 
 
-def _enter_environment(rung: str | None, device: str, *, tf32: bool) -> None:
+def _enter_environment(rung: str | None, device: str, execution: Execution) -> None:
     """That of a run, or on a CPU that of the rung: before libraries are loaded, which read it."""
     from twinrun.inspect.ladder import ladder_for
 
     if rung is None or device != "cpu":
-        enter_clean_environment()
+        enter_clean_environment(execution.cpu_bits)
     if rung is None:
         return
     if device == "auto":
         raise InputError(f"probe --rung {rung}: rungs are a device's", "add --device cpu or --device cuda")
-    rungs = ladder_for(device, tf32=tf32).rungs
+    rungs = ladder_for(device, tf32=execution.precision == "tf32").rungs
     if rung not in rungs:
         raise InputError(f"--rung {rung}: not on the ladder of {device}", f"there are: {', '.join(rungs)}")
     if device == "cpu" and not rungs[rung].in_force():

@@ -184,6 +184,7 @@ def follow_run(
     try:
         from twinrun.inspect.replay import Replay
         from twinrun.inspect.worker import serve
+        from twinrun.study.flags import INSTRUCTION_SET
         from twinrun.study.records import read_measured, read_record
         from twinrun.training.environment import gpu_name
         from twinrun.training.torch_errors import named_torch_errors
@@ -191,10 +192,17 @@ def follow_run(
         params = load_params(params_file)
         run = params.find(run_id)
         with named_torch_errors(run_id, params.tasks[run.task].recipe.batch_size):
-            replay = Replay(params, run, Layout(), read_record(record).noise, device or "auto")
+            recorded = read_record(record)
+            replay = Replay(params, run, Layout(), recorded.noise, device or "auto")
             here, there = gpu_name(replay.device), read_measured(record).host.get("gpu")
             if here and here != there:
                 raise DeviceError(f"{run_id} was trained on {there}, and here is {here}", "other GPUs give other bits")
+            own, theirs = (flags.get(INSTRUCTION_SET) for flags in (replay.flags, recorded.flags))
+            if own != theirs:
+                raise DeviceError(
+                    f"{run_id} was trained on another processor ({theirs}), and here is {own}",
+                    "`cpu_bits: this_cpu` promises its bits there alone",
+                )
             serve(replay, receive, send)
     except TwinrunError as error:
         send({"error": error.message, "hint": error.hint, "kind": type(error).__name__})

@@ -15,6 +15,7 @@ from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:  # heavy to import
     from twinrun.study.params import Params
+    from twinrun.study.pins import CpuBits
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The study's params file.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto; default: the study's execution.device.")]
@@ -67,13 +68,13 @@ def load_params(path: Path) -> Params:
     return params
 
 
-def enter_clean_environment() -> None:
+def enter_clean_environment(cpu_bits: CpuBits = "anywhere") -> None:
     """Start this process again with the pinned variables, unless they are so already: libraries read them once."""
     from twinrun.study.pins import clean_environment, leaks
 
-    if leaks(os.environ):
+    if leaks(os.environ, cpu_bits):
         command = [sys.executable, "-m", "twinrun", *sys.argv[1:]]
-        os.execve(sys.executable, command, clean_environment())
+        os.execve(sys.executable, command, clean_environment(cpu_bits=cpu_bits))
 
 
 def check_grid(params: Params, expected: str | None) -> None:

@@ -58,7 +58,8 @@ def plan(
     options += ["--device", device] if device else []
     kinds, name, sizes, models = {}, "", {}, []
     # From a worker server, as a sweep starts its runs: that is what is estimated.
-    with Workers(Path(), [*modules_of(params, params.grid.tasks), "twinrun.inspect.probe"]) as workers:
+    modules = [*modules_of(params, params.grid.tasks), "twinrun.inspect.probe"]
+    with Workers(Path(), modules, cpu_bits=params.execution.cpu_bits) as workers:
         for run in params.runs:
             # Noise may differ in speed, other seeds and streams do not.
             noise = ("one ulp" if run.arm == "ulp" else "free noise") if run.free_noise else "no noise"
@@ -92,8 +93,8 @@ def train(
     expect_grid: ExpectGrid = None,
 ) -> None:
     """Train one run and write its record; go on where an interrupted one stopped."""
-    enter_clean_environment()  # before anything that takes long to import: it would be imported twice
     params = load_params(params_file)
+    enter_clean_environment(params.execution.cpu_bits)  # before torch is imported, which reads it, and takes long
     check_grid(params, expect_grid)
     run = _choose(params, run_id, index, task, optimizer, seed, label)
     if (stop_after or replay) and (not out or out.resolve() == Path("runs").resolve()):
@@ -226,6 +227,9 @@ def verify(
         raise IncompleteError("no run to verify", "the grid has no det run: name runs, or add det_1 to grid.runs")
     if write_expected and (ids or first or epochs or replay):
         raise InputError("--write-expected notes every deterministic run whole", "leave the other choices away")
+    if write_expected and params.execution.cpu_bits == "this_cpu":
+        hint = "expected/ is for what every machine gives: without --write-expected, the runs' records are compared"
+        raise InputError("--write-expected with execution.cpu_bits: this_cpu", hint)
     require_prepared((run.task for run in runs), Layout())
     processes, gpus = places(device or params.execution.device, jobs)
     records = verifying.retrain(

@@ -16,6 +16,7 @@ from twinrun.stats.samples import Progress, silent
 from twinrun.study.documents import read_document
 from twinrun.study.errors import IncompleteError, InputError, MismatchError, ResourceError, TwinrunError
 from twinrun.study.files import digest, sha256_bytes
+from twinrun.study.flags import INSTRUCTION_SET
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
@@ -184,6 +185,7 @@ _SAME_IN_A_CELL: dict[str, Callable[[Found], object]] = {
     "torch": lambda item: item.measured.versions.get("torch"),
     "cuDNN": lambda item: item.measured.versions.get("cudnn"),
     "GPU": lambda item: item.measured.host.get("gpu"),
+    "instruction set": lambda item: item.record.flags.get(INSTRUCTION_SET),
 }
 _SAME_IN_A_TASK: dict[str, Callable[[Found], object]] = {
     "labels": lambda item: item.labels_digest[:12],

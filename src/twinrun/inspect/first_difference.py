@@ -48,7 +48,7 @@ def locate(
         return [sys.executable, "-m", "twinrun", "follow-run", side.run.id, "--params", str(params_file),
                 "--record", str(side.folder.resolve()), "--device", side.record.device]  # fmt: skip
 
-    processes = Processes(command, layout.root)
+    processes = Processes(command, layout.root, params.execution.cpu_bits)
     if begun is not None:
         begun.append(processes)
     with tempfile.TemporaryDirectory(prefix="twinrun-locate-") as folder, processes as sides:

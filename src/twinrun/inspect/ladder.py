@@ -106,7 +106,7 @@ def cuda_ladder(*, tf32: bool) -> Ladder[Rung]:
         # Without the memory fill again, whose cost would hide that of the precision.
         steps.append(("tf32_off", {"fill_uninitialized_memory": False, "tf32": False}))
     for name, change in steps:
-        flags = replace(flags, **change)
+        flags = replace(flags, **change)  # type: ignore[arg-type]  # of switches alone
         rungs[name] = Rung(flags)
     return Ladder(rungs, "free", lean, {"tf32_off": lean} if tf32 else {})
 

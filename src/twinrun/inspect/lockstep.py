@@ -17,7 +17,7 @@ from twinrun.collect.first_difference import DifferingOperation
 from twinrun.study import errors
 from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.files import has_room
-from twinrun.study.pins import clean_environment
+from twinrun.study.pins import CpuBits, clean_environment
 
 Message = dict[str, Any]
 
@@ -35,11 +35,11 @@ class Side(Protocol):
 class ProcessSide:
     """A run in a fresh process that speaks JSON, a line a message."""
 
-    def __init__(self, command: Sequence[str], root: Path) -> None:
+    def __init__(self, command: Sequence[str], root: Path, cpu_bits: CpuBits = "anywhere") -> None:
         self.process = subprocess.Popen(
             command,
             cwd=root,
-            env=clean_environment(),
+            env=clean_environment(cpu_bits=cpu_bits),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -194,14 +194,14 @@ def ensure_space(folder: Path, size: int, what: str) -> None:
 class Processes:
     """Both runs as fresh processes, ended with the block."""
 
-    def __init__(self, command: Callable[[int], Sequence[str]], root: Path) -> None:
-        self.command, self.root = command, root
+    def __init__(self, command: Callable[[int], Sequence[str]], root: Path, cpu_bits: CpuBits = "anywhere") -> None:
+        self.command, self.root, self.cpu_bits = command, root, cpu_bits
         self.sides: list[ProcessSide] = []
         self._stopped = False
 
     def __enter__(self) -> list[ProcessSide]:
         for index in (0, 1):
-            self.sides.append(ProcessSide(self.command(index), self.root))
+            self.sides.append(ProcessSide(self.command(index), self.root, self.cpu_bits))
         if self._stopped:
             self.stop()
         return self.sides

@@ -37,7 +37,7 @@ class Replay:
 
     def __init__(self, params: Params, run: Run, layout: Layout, noise: NoiseRecord, device: str) -> None:
         conditions = set_conditions(params, run, layout, device)
-        self.device = conditions.device
+        self.device, self.flags = conditions.device, conditions.flags
         self.setup = assemble(conditions, noise.entropy)
         self.epochs, self.epoch, self.step = params.tasks[run.task].recipe.epochs, 0, 0  # done, and of the epoch
         self.steps = len(

@@ -25,7 +25,7 @@ def train_chunk(params: Params, runs: Sequence[Run], root: Path, options: Sequen
     """
     code = 0
     modules = modules_of(params, {run.task for run in runs}) if len(runs) > 1 else ()
-    with Workers(root, modules) as workers:
+    with Workers(root, modules, cpu_bits=params.execution.cpu_bits) as workers:
         for run in runs:
             for _ in range(PAUSES if restarted else 0):
                 if (ended := _train(workers, run, options)) != BUSY:

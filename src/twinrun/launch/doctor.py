@@ -85,11 +85,15 @@ def _study(root: Path, gpu: list[Finding]) -> list[Finding]:
     from twinrun.study.params import read_params
 
     try:
-        device = read_params(root / "params.yaml").execution.device
+        execution = read_params(root / "params.yaml").execution
     except TwinrunError as error:
         return [Finding("bad", error.message)]
+    device = execution.device
     if device == "cuda" and not any(finding.level == "good" for finding in gpu):
         return [Finding("bad", "study: execution.device is cuda, and there is no usable GPU here")]
+    if execution.cpu_bits == "this_cpu":
+        text = "study: execution.cpu_bits is this_cpu: its bits are those of this kind of processor alone"
+        return [Finding("note", text)]
     return [Finding("good", f"study: execution.device is {device}")]
 
 

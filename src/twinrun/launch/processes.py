@@ -14,7 +14,7 @@ from pathlib import Path
 from twinrun.launch.workers import NOT_STARTED, Workers
 from twinrun.study.files import write_text
 from twinrun.study.grid import Run
-from twinrun.study.pins import JOBS
+from twinrun.study.pins import JOBS, CpuBits
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,13 @@ def train_processes(
     prefix: Sequence[str] = (),
     logs: Path | None = None,
     gpus: Sequence[str] = (),
+    cpu_bits: CpuBits = "anywhere",
 ) -> list[Finished]:
     """Train `runs` in `jobs` processes at a time; each gets `twinrun train ID` and `arguments(run)`.
 
     `done` is called in this thread after each; a failed run does not stop the others, an interrupt stops all.
-    `modules` and `prefix` are those of `Workers`: without modules, each process starts from nothing. What a run says
-    is kept below `logs`, if given. With `gpus`, each process sees one of them, and as few as can be share one.
+    `modules`, `prefix` and `cpu_bits` are those of `Workers`: without modules, each process starts from nothing. What a
+    run says is kept below `logs`, if given. With `gpus`, each process sees one of them, and as few as can be share one.
     """
     free: queue.SimpleQueue[str] = queue.SimpleQueue()
     for slot in range(max(1, jobs) if gpus else 0):
@@ -66,7 +67,7 @@ def train_processes(
         return Finished(run, ended.code, ended.errors.strip()[-2000:])
 
     finished = []
-    with Workers(root, modules if runs else (), prefix) as workers, ThreadPoolExecutor(max(1, jobs)) as pool:
+    with Workers(root, modules if runs else (), prefix, cpu_bits) as workers, ThreadPoolExecutor(max(1, jobs)) as pool:
         try:
             for future in as_completed([pool.submit(train, run) for run in runs]):
                 finished.append(future.result())

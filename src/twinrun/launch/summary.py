@@ -25,7 +25,8 @@ def summary(params: Params, layout: Layout) -> list[str]:
     lines = [
         f"study {params.study}: {plural(len(params.runs), 'run')} = {product} ({', '.join(grid.runs)})",
         f"optimizers {', '.join(grid.optimizers)}; seeds {', '.join(map(str, grid.seeds))}; "
-        f"device {execution.device}, noise {execution.noise}, {execution.precision}",
+        f"device {execution.device}, noise {execution.noise}, {execution.precision}"
+        + (", bits of this processor's instructions alone" if execution.cpu_bits == "this_cpu" else ""),
     ]
     for name in grid.tasks:
         lines += ["", *_task(name, params.tasks[name], _manifest(params, layout, name), layout)]

@@ -122,6 +122,7 @@ def _train(
                 modules=modules_of(params, {run.task for run in missing}),
                 logs=Layout(root).logs,
                 gpus=gpus,
+                cpu_bits=params.execution.cpu_bits,
             )
         except OutOfMemoryError as error:
             failed = [Finished(run, error.exit_code, error.message) for run in missing]

@@ -17,6 +17,7 @@ from twinrun.launch.progress import Progress
 from twinrun.study.documents import read_document
 from twinrun.study.errors import IncompleteError, MismatchError, ResourceError, TwinrunError, plural
 from twinrun.study.files import write_json
+from twinrun.study.flags import INSTRUCTION_SET
 from twinrun.study.grid import Run
 from twinrun.study.layout import RECORD, Layout
 from twinrun.study.params import Params
@@ -108,8 +109,9 @@ def retrain(
                 progress.advance(finished.run.id + (" failed" if finished.code else ""))
 
             finished = train_processes(
-                runs, root=root, jobs=jobs, arguments=arguments, done=note, prefix=prefix, gpus=gpus
-            )
+                runs, root=root, jobs=jobs, arguments=arguments, done=note, prefix=prefix, gpus=gpus,
+                cpu_bits=params.execution.cpu_bits,
+            )  # fmt: skip
         failed = [item for item in finished if item.code]
         if failed:
             lines = "\n".join(f"  {item.run.id} (exit {item.code}): {item.message}" for item in failed)
@@ -128,7 +130,8 @@ def compare(layout: Layout, runs: list[Run], again: dict[str, Record], epochs: i
     for run in runs:
         new = again[run.id]
         entry = expected.get(run.id)
-        if entry and entry["device"] == new.device:
+        here = new.flags.get(INSTRUCTION_SET)
+        if entry and entry["device"] == new.device and here is None:
             for key, digest in (("params", new.params_digest), ("data", new.data_digest)):
                 if entry[key] != digest:
                     raise MismatchError(
@@ -144,6 +147,11 @@ def compare(layout: Layout, runs: list[Run], again: dict[str, Record], epochs: i
             raise
         except TwinrunError as error:
             raise MismatchError(f"{run.id}: its record cannot be compared: {error.message}", error.hint) from error
+        if here is not None and (there := old.flags.get(INSTRUCTION_SET, here)) != here:
+            raise MismatchError(
+                f"{run.id}: cpu_bits: this_cpu, and its record is of another processor: {there}; here it is {here}",
+                "verify it where it was trained; only `cpu_bits: anywhere` promises the same bits on both",
+            )
         if (old.params_digest, old.data_digest, old.device) == (new.params_digest, new.data_digest, new.device):
             comparisons.append(_compare(new, "record", old.initial_fingerprint, old.fingerprints, epochs))
     return comparisons

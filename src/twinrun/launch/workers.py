@@ -18,7 +18,7 @@ from typing import TextIO
 from twinrun.launch.heartbeat import PART
 from twinrun.launch.worker_server import READY
 from twinrun.study.params import Params
-from twinrun.study.pins import clean_environment
+from twinrun.study.pins import CpuBits, clean_environment
 
 STOPPED = 130
 OF_EVERY_RUN = ("twinrun.cli.app", "twinrun.launch.progress", "twinrun.training.loop")  # what every run imports
@@ -49,17 +49,19 @@ class Workers:
 
     With `modules`, a worker server loads them once and each process is its child: it starts at once. Without, and when
     the server cannot be started or was killed, each process starts from nothing. `prefix` goes before the interpreter
-    of such a process, as an emulator does. The environment is the pinned one in either case.
+    of such a process, as an emulator does. The environment is the pinned one of `cpu_bits` in either case.
     """
 
-    def __init__(self, root: Path, modules: Sequence[str] = (), prefix: Sequence[str] = ()) -> None:
-        self.root, self.prefix = root, prefix
+    def __init__(
+        self, root: Path, modules: Sequence[str] = (), prefix: Sequence[str] = (), cpu_bits: CpuBits = "anywhere"
+    ) -> None:
+        self.root, self.prefix, self.cpu_bits = root, prefix, cpu_bits
         self._guard, self._stopping = threading.Lock(), False
         self._fresh: set[subprocess.Popen[str]] = set()
         self._server: _Server | None = None
         if modules:
             try:
-                self._server = _Server(root, modules)
+                self._server = _Server(root, modules, cpu_bits)
             except OSError as error:
                 _say_without(f"it cannot be started: {error.strerror}")
 
@@ -108,7 +110,7 @@ class Workers:
             process = subprocess.Popen(
                 command,
                 cwd=self.root,
-                env=clean_environment() | {PART: "1"} | dict(variables),
+                env=clean_environment(cpu_bits=self.cpu_bits) | {PART: "1"} | dict(variables),
                 stdin=subprocess.DEVNULL,
                 stdout=None if shown else subprocess.PIPE,
                 stderr=None if shown else subprocess.PIPE,
@@ -128,7 +130,7 @@ def _say_without(reason: str) -> None:
 class _Server:
     """The server's process and the socket to it."""
 
-    def __init__(self, root: Path, modules: Sequence[str]) -> None:
+    def __init__(self, root: Path, modules: Sequence[str], cpu_bits: CpuBits) -> None:
         self.lost = False
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._said = _in_memory("said")  # a pipe that nobody reads would stop it once full
@@ -136,7 +138,7 @@ class _Server:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "twinrun.launch.worker_server", str(theirs.fileno()), *modules],
                 cwd=root,
-                env=clean_environment() | {PART: "1"},
+                env=clean_environment(cpu_bits=cpu_bits) | {PART: "1"},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from twinrun.study.pins import CpuBits
+
+INSTRUCTION_SET = "instruction_set"  # the flag of a run with `cpu_bits: this_cpu` that names what it was computed with
+
 
 @dataclass(frozen=True)
 class NumericFlags:
@@ -15,9 +19,12 @@ class NumericFlags:
     deterministic_algorithms: bool = False  # operations without a deterministic implementation raise
     fill_uninitialized_memory: bool = False  # NaN into fresh memory, to expose reads of it
     tf32: bool = False  # 10 bits of the mantissa in matrix products: precision, not determinism
+    cpu_bits: CpuBits = "anywhere"  # the instructions of every x86-64 with AVX2, or the best that this processor has
 
 
-def flags_for(*, deterministic: bool, tf32: bool, fill_uninitialized_memory: bool) -> NumericFlags:
+def flags_for(
+    *, deterministic: bool, tf32: bool, fill_uninitialized_memory: bool, cpu_bits: CpuBits = "anywhere"
+) -> NumericFlags:
     """The flags of a run: all of the deterministic ones, or what ordinary training has."""
     return NumericFlags(
         cudnn_benchmark=not deterministic,
@@ -26,4 +33,5 @@ def flags_for(*, deterministic: bool, tf32: bool, fill_uninitialized_memory: boo
         deterministic_algorithms=deterministic,
         fill_uninitialized_memory=fill_uninitialized_memory,
         tf32=tf32,
+        cpu_bits=cpu_bits,
     )

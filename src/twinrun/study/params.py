@@ -46,6 +46,8 @@ class Params(Block):
             raise ValueError("execution.noise: native noise needs CUDA; a CPU run has none: use auto, reorder or ulp")
         if self.execution.channels_last and self.execution.device == "cpu":
             raise ValueError("execution.channels_last: true is for CUDA devices only; set it to false for a CPU")
+        if self.execution.cpu_bits == "this_cpu" and self.execution.device != "cpu":
+            raise ValueError("execution.cpu_bits: this_cpu is for device cpu only; leave it out for another")
         return self
 
     @property

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Literal
+
+CpuBits = Literal["anywhere", "this_cpu"]
 
 # Measured: with these, a training step gives the same bits on every x86-64 CPU that has AVX2; without any one of
 # the first three it does not.
@@ -56,15 +59,22 @@ REMOVED = (
     "OMP_DYNAMIC",
     "GLIBC_TUNABLES",  # chooses other variants of the C library's mathematics
 )
-_WANTED: dict[str, str | None] = {**PINNED, **dict.fromkeys(REMOVED)}
+# With these in their place, the libraries take the best instructions that the processor has; MKL still promises the
+# same bits from run to run, wherever in memory its arrays lie.
+_THIS_CPU: dict[str, str | None] = {"ATEN_CPU_CAPABILITY": None, "ONEDNN_MAX_CPU_ISA": None, "MKL_CBWR": "AUTO"}
 
 
-def leaks(environment: Mapping[str, str]) -> dict[str, str | None]:
+def _wanted(cpu_bits: CpuBits) -> dict[str, str | None]:
+    return {**dict.fromkeys(REMOVED), **PINNED, **(_THIS_CPU if cpu_bits == "this_cpu" else {})}
+
+
+def leaks(environment: Mapping[str, str], cpu_bits: CpuBits = "anywhere") -> dict[str, str | None]:
     """The controlled variables that are not as they must be, with the value they have now (None: unset)."""
-    return {name: environment.get(name) for name, value in _WANTED.items() if environment.get(name) != value}
+    return {name: environment.get(name) for name, value in _wanted(cpu_bits).items() if environment.get(name) != value}
 
 
-def clean_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
+def clean_environment(base: Mapping[str, str] | None = None, cpu_bits: CpuBits = "anywhere") -> dict[str, str]:
     """A copy of `base` (default: this process's environment) with every controlled variable as it must be."""
-    kept = {k: v for k, v in (os.environ if base is None else base).items() if k not in REMOVED}
-    return kept | PINNED
+    wanted = _wanted(cpu_bits)
+    kept = {name: value for name, value in (os.environ if base is None else base).items() if name not in wanted}
+    return kept | {name: value for name, value in wanted.items() if value is not None}

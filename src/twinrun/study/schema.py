@@ -16,6 +16,7 @@ from pydantic import (
 from twinrun.study.documents import Above, Block, Name, NotNegative, Positive, Share
 from twinrun.study.errors import InputError
 from twinrun.study.grid import ARMS, parse_label
+from twinrun.study.pins import CpuBits
 from twinrun.study.schema_model import ModelSpec
 
 
@@ -53,6 +54,7 @@ class Execution(Block):
     noise: Literal["auto", "native", "reorder", "ulp"]  # auto: native on CUDA, reorder on a CPU
     precision: Literal["fp32", "tf32", "bf16"]  # bf16: mixed, weights and optimizer in float32
     channels_last: bool = False  # memory format on CUDA: faster on cards with tensor cores, other bits
+    cpu_bits: CpuBits = "anywhere"  # on every x86-64 with AVX2; or by this processor's own instructions, faster
     fill_uninitialized_memory: bool  # most of deterministic mode's cost; changes no bits
 
 

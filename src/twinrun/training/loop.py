@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from twinrun.study.errors import InputError
 from twinrun.study.files import digest
+from twinrun.study.flags import INSTRUCTION_SET
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
@@ -200,10 +201,10 @@ def evaluate(model: nn.Module, batches: Batches) -> outcome.Predictions:
 
 
 def identify(conditions: Conditions, code: str, replayed: str | None = None, stop_after: int | None = None) -> str:
-    """What a checkpoint must agree in: a run that went on with another library or GPU would be two halves."""
+    """What a checkpoint must agree in: a run that went on with another library, GPU or CPU would be two halves."""
     params, run, device = conditions.params, conditions.run, conditions.device
     return digest([run.id, params.run_digest(run), code, conditions.packed.digest, conditions.noise_kind, replayed,
-                   stop_after, versions(device), gpu_name(device)])  # fmt: skip
+                   stop_after, versions(device), gpu_name(device), conditions.flags.get(INSTRUCTION_SET)])  # fmt: skip
 
 
 def check_replay(conditions: Conditions, replay: NoiseRecord | None) -> None:

@@ -13,8 +13,9 @@ import torch
 from torch.utils import deterministic as memory  # its one switch is a property that type checkers do not see
 
 from twinrun.study.errors import MismatchError
-from twinrun.study.flags import NumericFlags
+from twinrun.study.flags import INSTRUCTION_SET, NumericFlags
 from twinrun.study.pins import CUBLAS, CUBLAS_DETERMINISTIC, leaks
+from twinrun.training.environment import instruction_set
 
 Flags = dict[str, bool | int | str | None]
 _TF32 = ("cuda_matmul_tf32", "cudnn_tf32")
@@ -28,7 +29,7 @@ def apply_flags(flags: NumericFlags) -> Flags:
     one (libraries read them when torch is imported), and for a second mode in a process that has started CUDA.
     """
     before = os.environ.pop(CUBLAS, None)  # this process may have had a run before
-    wrong = leaks(os.environ)
+    wrong = leaks(os.environ, flags.cpu_bits)
     if wrong:
         raise MismatchError(
             f"environment variables that would change the results: {', '.join(sorted(wrong))}",
@@ -42,9 +43,10 @@ def apply_flags(flags: NumericFlags) -> Flags:
         "cuda_matmul_tf32": flags.tf32,
         "cudnn_tf32": flags.tf32,
         "cpu_threads": 1,
-        "cpu_capability": "AVX2",
         "cublas_workspace_config": CUBLAS_DETERMINISTIC if flags.cublas_workspace else None,
     }
+    if flags.cpu_bits == "anywhere":
+        wanted["cpu_capability"] = "AVX2"
     workspace = wanted["cublas_workspace_config"]
     if _workspace_in_force and _workspace_in_force[0] != workspace and torch.cuda.is_initialized():
         if before is not None:
@@ -63,6 +65,8 @@ def apply_flags(flags: NumericFlags) -> Flags:
                 f"numerics: {name} is {in_force[name]!r} and should be {value!r}",
                 "`twinrun doctor` says what this machine can do",
             )
+    if flags.cpu_bits == "this_cpu":
+        in_force[INSTRUCTION_SET] = instruction_set()
     return in_force
 
 

@@ -76,6 +76,8 @@ def set_conditions(
     Raises InputError for a device or data that are not there, MismatchError for flags that cannot be brought in force.
     """
     name = choose_device(device)
+    if name == "cuda" and params.execution.cpu_bits == "this_cpu":
+        raise InputError("execution.cpu_bits: this_cpu is for device cpu only", "leave it out, or train on the CPU")
     kind = noise_kind(params, run, name) if instead is None else "none"
     packed = load_packed(layout.prepared(run.task), params.data_params_digest(run.task))
     flags = apply_flags(instead or own_flags(params, kind))
@@ -151,6 +153,7 @@ def own_flags(params: Params, kind: NoiseKind) -> NumericFlags:
         deterministic=kind != "native",
         tf32=params.execution.precision == "tf32",
         fill_uninitialized_memory=params.execution.fill_uninitialized_memory,
+        cpu_bits=params.execution.cpu_bits,
     )
 
 
