@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.conftest import REPOSITORY
 from typer.main import get_command
 
@@ -100,3 +101,22 @@ def _all_commands(page: str) -> list[str]:
 
 def test_readme_is_short_enough_to_be_read() -> None:
     assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 160
+
+
+def test_the_placeholder_of_the_repository_stands_once() -> None:
+    assert [(REPOSITORY / name).read_text().count("<this repository>") for name in ("README.md", "CITATION.cff")] == [
+        1,
+        1,
+    ]
+
+
+def test_the_studies_that_are_shown_answer_all_of_the_first_screen() -> None:
+    files = ("params.yaml", "examples/own_task/params.yaml")
+    sample, own = (yaml.safe_load((REPOSITORY / name).read_text()) for name in files)
+    for grid in (sample["grid"], own["grid"]):
+        assert {"det_1", "det_2", "nd_1", "nd_2"} <= set(grid["runs"])
+        assert len(grid["seeds"]) >= 3
+    assert {"all_1", "all_2"} <= set(own["grid"]["runs"])
+    narrow, wide = (own["tasks"][name] for name in own["grid"]["tasks"])
+    assert narrow["data"] == wide["data"], "two models on the same data"
+    assert narrow["model"] != wide["model"]

@@ -74,6 +74,23 @@ def test_the_page_is_whole_and_self_contained(reported: Layout) -> None:
     assert "# Report of the study" in (reported.report / "report.md").read_text()
 
 
+def test_every_table_and_figure_of_f1_or_auc_names_the_positive_class(reported: Layout) -> None:
+    index = json.loads((reported.analysis / "analysis.json").read_text())
+    named = {
+        entry["name"]
+        for entry in (*index["tables"], *index["figures"])
+        if "F1 and AUC: the positive class is " in " ".join([entry["caption"], *entry.get("notes", [])])
+    }
+    of_classes = {
+        entry["name"]
+        for entry in index["tables"]
+        if re.search(r"\b(f1|auc)\b", (reported.analysis / entry["file"]).read_text(), re.IGNORECASE)
+    }
+    figures = {entry["name"] for entry in index["figures"] if entry["name"].startswith(("difference_", "sd_"))}
+    assert len(of_classes) > 10
+    assert named == of_classes | figures | {"normality"}
+
+
 def test_sentences_name_tables_by_titles_that_there_are(reported: Layout) -> None:
     index = json.loads((reported.analysis / "analysis.json").read_text())
     words = [*(entry["caption"] for entry in index["figures"]), (reported.report / "report.md").read_text()]

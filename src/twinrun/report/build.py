@@ -134,7 +134,7 @@ def _add_tables(draft: Draft, section: Section) -> list[Table]:
             table,
             notes=(
                 *table.notes,
-                *([positive] if _CLASSWISE.search(" ".join(map(str, table.frame.get("metric", []))).upper()) else []),
+                *([positive] if _CLASSWISE.search(_texts(table).upper()) else []),
                 *([note] if procedural and "task" in table.frame else []),
             ),
             thesis_name=_named(study, table),
@@ -159,9 +159,17 @@ def _called(study: Study, column: Column) -> Column:
 _CLASSWISE = re.compile(r"\b(F1|AUC)\b")
 
 
+def _texts(table: Table) -> str:
+    """What its columns for the metric, or for one quantity of several, hold."""
+    return " ".join(str(value) for name in ("metric", "quantity") for value in table.frame.get(name, []))
+
+
 def _with_positive(study: Study, figure: Drawn) -> str:
     """The caption, of a figure of F1 or AUC with the class that they are of."""
-    return f"{figure.caption} {positive_words(study)}" if _CLASSWISE.search(figure.alt) else figure.caption
+    words = f"{figure.alt} {figure.caption}".replace(
+        "main metric", " ".join(map(study.main_metric, study.tasks)).upper()
+    )
+    return f"{figure.caption} {positive_words(study)}" if _CLASSWISE.search(words) else figure.caption
 
 
 def _named(study: Study, item: Table | Drawn) -> str:
