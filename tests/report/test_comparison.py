@@ -100,6 +100,19 @@ def test_each_pair_of_groups_has_the_seeds_that_it_shares(tmp_path: Path) -> Non
     assert "no seed is in both a and d, so they make no pairs" in refused(*options)
 
 
+def test_two_tables_are_two_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, values in (("a", "0.5 0.52 0.51"), ("b", "0.61 0.6 0.63")):
+        rows = "".join(f"{seed},{value}\n" for seed, value in enumerate(values.split()))
+        Path(f"{name}.csv").write_text("seed,acc\n" + rows)
+    tables = ("a.csv", "b.csv")
+    assert said(*tables, "--metric", "acc").startswith("b.csv is better than a.csv: b.csv - a.csv = +0.103")
+    assert "smallest true difference that 3 pairs show" in said(*tables, "--metric", "acc", "--pair", "seed")
+    assert "which column holds the numbers? seed, acc" in refused(*tables)
+    assert "b.csv: no column 'f1'" in refused("b.csv", "a.csv", "--metric", "f1")
+    assert "--by with several tables" in refused(*tables, "--metric", "acc", "--by", "seed")
+
+
 def test_columns_of_a_wide_table(tmp_path: Path) -> None:
     (tmp_path / "wide.csv").write_text("seed,a,b\n1,0.5,0.7\n2,0.6,0.8\n3,0.55,0.74\n")
     wide = str(tmp_path / "wide.csv")

@@ -27,8 +27,9 @@ def compare(
         list[str],
         typer.Argument(
             help="A and B: a CSV table and two of its columns or groups (results.csv sgd adam --metric f1 --by model); "
-            "two folders of `twinrun twins`; two sets of runs of collected/ (cifar10/sgd cifar10/adam); one of these "
-            "and a published number; or two published numbers (0.912 0.921 --images 2000)."
+            "a table of each (a.csv b.csv --metric f1); two folders of `twinrun twins`; two sets of runs of "
+            "collected/ (cifar10/sgd cifar10/adam); one of these and a published number; or two published numbers (0.912 0.921 "
+            "--images 2000)."
         ),
     ],
     metric: Annotated[str | None, typer.Option(help="The column, or the metric of twins or study.")] = None,
@@ -81,7 +82,11 @@ def compare(
     from twinrun.report import comparison, evidence
 
     lines: list[str] = []
-    if what[0].endswith(".csv") or Path(what[0]).is_file():
+    if len(what) > 1 and all(word.endswith(".csv") for word in what):
+        if by is not None:
+            raise InputError("--by with several tables", "each of them is a group; --by is for one table that has all")
+        runs = evidence.tables_runs([Path(word) for word in what], metric=metric, pair=pair)
+    elif what[0].endswith(".csv") or Path(what[0]).is_file():
         runs = evidence.table_runs(Path(what[0]), what[1:], metric=metric, by=by, pair=pair)
     else:
         for name, option in (("--by", by), ("--pair", pair)):

@@ -144,11 +144,30 @@ def table_runs(path: Path, names: Sequence[str], *, metric: str | None, by: str 
     _require(path, columns, [*([metric] if metric else []), *([pair] if pair else [])])
     if len(cells) + len(published) < 2:
         raise InputError(f"{path}: one group, {by} {next(iter(cells))!r}", "a comparison needs two")
-    values = {name: [_number(path, row, column) for row, column in group] for name, group in cells.items()}
+    return with_published(_of_cells({name: (path, group) for name, group in cells.items()}, metric, pair), published)
+
+
+def tables_runs(paths: Sequence[Path], *, metric: str | None, pair: str | None) -> Runs:
+    """A group from each of several CSV tables, under the table's name: its values of `metric`, paired by `pair`."""
+    cells: dict[str, tuple[Path, list[tuple[dict[str, str], str]]]] = {}
+    for path in paths:
+        columns, rows = _read_csv(path)
+        if metric is None:
+            raise InputError("several tables without --metric", f"which column holds the numbers? {', '.join(columns)}")
+        _require(path, columns, [metric, *([pair] if pair else [])])
+        cells[str(path)] = path, [(row, metric) for row in rows]
+    return _of_cells(cells, metric or "", pair)
+
+
+def _of_cells(
+    cells: Mapping[str, tuple[Path, list[tuple[dict[str, str], str]]]], metric: str, pair: str | None
+) -> Runs:
+    """The values of each group, in pairs where the column `pair` is named."""
+    values = {name: [_number(path, row, column) for row, column in group] for name, (path, group) in cells.items()}
     if pair is None:
-        return with_published(Runs(values, metric), published)
+        return Runs(values, metric)
     keyed: dict[str, dict[str, float]] = {}
-    for name, group in cells.items():
+    for name, (path, group) in cells.items():
         keyed[name] = {}
         for (row, _), value in zip(group, values[name], strict=True):
             if row[pair] in keyed[name]:
@@ -156,7 +175,7 @@ def table_runs(path: Path, names: Sequence[str], *, metric: str | None, by: str 
                     f"{path}: {name} has two rows with {pair} {row[pair]!r}", "a pair has one run of each group"
                 )
             keyed[name][row[pair]] = value
-    return with_published(paired_runs(keyed, metric, pair), published)
+    return paired_runs(keyed, metric, pair)
 
 
 def _filled(rows: Sequence[dict[str, str]], column: str, *, anywhere: bool) -> list[dict[str, str]]:
