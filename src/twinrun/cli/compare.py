@@ -27,9 +27,9 @@ def compare(
         list[str],
         typer.Argument(
             help="A and B: a CSV table and two of its columns or groups (results.csv sgd adam --metric f1 --by model); "
-            "a table of each (a.csv b.csv --metric f1); two folders of `twinrun twins`; two sets of runs of "
-            "collected/ (cifar10/sgd cifar10/adam); one of these and a published number; or two published numbers (0.912 0.921 "
-            "--images 2000)."
+            "a table of each (a.csv b.csv --metric f1); two folders of `twinrun twins`; two sets of runs of collected/ "
+            "(cifar10/sgd cifar10/adam); one of these and a published number; or two published numbers "
+            "(0.912 0.921 --images 2000)."
         ),
     ],
     metric: Annotated[str | None, typer.Option(help="The column, or the metric of twins or study.")] = None,
