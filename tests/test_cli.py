@@ -344,6 +344,14 @@ def test_of_errors_without_a_name_only_want_of_memory_has_one(
     assert capsys.readouterr().err.startswith("twinrun: out of memory") == bool(code)
 
 
+@pytest.mark.parametrize("command", ["import", "compare"])
+def test_a_table_that_is_a_pipe_is_refused_and_not_waited_for(command: str, cli: Cli, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.csv")
+    code, _, err = cli(command, str(tmp_path / "t.csv"), *(["a", "b"] if command == "compare" else []))
+    assert code == 2
+    assert "t.csv: a pipe or a device, no file" in err
+
+
 def test_a_report_of_another_study_says_so(cli: Cli, study: Layout) -> None:
     study.collected.mkdir()
     (study.collected / "study.json").write_text(json.dumps({"study": "older", "grid_digest": "0" * 64}))
