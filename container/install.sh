@@ -21,7 +21,8 @@ compile() {
 by_uv() {
   python3.11 -m venv $home/uv &&
     $home/uv/bin/pip install --quiet --no-compile --require-hashes -r $home/study/requirements-uv.lock &&
-    UV_CACHE_DIR=$home/uv/cache $home/uv/bin/uv pip install --quiet --python $home/venv/bin/python --require-hashes \
+    mkdir $home/uv/tmp && # where uv leaves locks
+    TMPDIR=$home/uv/tmp UV_CACHE_DIR=$home/uv/cache $home/uv/bin/uv pip install --quiet --python $home/venv/bin/python --require-hashes \
       --build-constraints $home/study/requirements.lock -r $home/study/requirements.lock && return
   echo 'install.sh: uv did not install the packages; pip does' >&2
   return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -215,6 +216,9 @@ def test_packed_files_that_were_touched(folder: Path) -> None:
     refused(folder, r"images\.npy: not a whole \.npy file")
     images.unlink()
     refused(folder, r"images\.npy: no such file")
+    os.mkfifo(images)
+    refused(folder, r"images\.npy: a pipe or a device, no file")
+    images.unlink()
     images.write_bytes(whole)
     np.save(labels, np.roll(np.load(labels), 1))
     refused(folder, r"labels\.npy: its SHA-256")

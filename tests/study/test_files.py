@@ -41,6 +41,12 @@ def test_broken_json_is_named(tmp_path: Path) -> None:
         files.read_json(tmp_path / "a.json")
 
 
+def test_a_pipe_is_no_document_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(InputError, match=r"a\.json: a pipe or a device, no file"):
+        files.read_json(tmp_path / "a.json")
+
+
 def test_nan_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         files.write_json(tmp_path / "a.json", {"a": float("nan")})

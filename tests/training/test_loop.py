@@ -23,7 +23,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from twinrun.study.errors import BusyError, InputError, OutOfMemoryError
+from twinrun.study.errors import BusyError, InputError, OutOfMemoryError, ResourceError
 from twinrun.study.layout import CHECKPOINT, COMPUTED_FILES, LOCK, RECORD, Layout
 from twinrun.study.params import Params, read_params
 from twinrun.study.records import Record, read_measured, read_record
@@ -309,6 +309,21 @@ def test_an_interrupted_free_run_goes_on_with_its_noise(params: Params, study: L
     assert (measured.resumed, measured.attempts, measured.train_seconds) == (True, 2, None)
     whole = train(params, study, "cuts/sgd/0/nd_2", Options(device="cpu", replay=record.noise))
     assert whole.fingerprints == record.fingerprints
+
+
+def test_an_attempt_whose_note_cannot_be_read_keeps_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(path: Path) -> None:
+        raise ResourceError(f"{path}: Input/output error")
+
+    with Workspace(tmp_path) as workspace:
+        workspace.begin("mine", needs_entropy=False)
+        workspace.checkpoint.write_text("hours of work")
+        monkeypatch.setattr("twinrun.study.documents.read_json", fault)
+        with pytest.raises(ResourceError):
+            workspace.begin("mine", needs_entropy=False)
+        assert workspace.checkpoint.read_text() == "hours of work"
 
 
 def test_a_checkpoint_of_another_instruction_set_is_not_used(params: Params, study: Layout) -> None:

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from twinrun.cli.options import require_no_pipe
 from twinrun.study.errors import InputError, MismatchError
+from twinrun.study.files import refuse_pipe
 from twinrun.study.layout import Layout
 
 
@@ -82,7 +82,8 @@ def compare(
             raise InputError(f"{name} is for two published numbers", "such as: twinrun compare 0.912 0.921")
     from twinrun.report import comparison, evidence
 
-    require_no_pipe([Path(what[0])])
+    for word in what:
+        refuse_pipe(Path(word))
     lines: list[str] = []
     if len(what) > 1 and all(word.endswith(".csv") for word in what):
         if by is not None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from twinrun.cli.options import require_no_pipe
 from twinrun.study.errors import InputError
+from twinrun.study.files import refuse_pipe
 from twinrun.study.layout import Layout
 
 
@@ -45,7 +45,8 @@ def import_results(
     from twinrun.collect.tables import parse_columns
     from twinrun.launch.progress import Progress
 
-    require_no_pipe(what)
+    for path in what:
+        refuse_pipe(path)
     folders = [path for path in what if path.is_dir()]
     if predictions is not None and not folders:
         raise InputError("--predictions is for folders of `twinrun twins`", f"{what[0]} is none")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,13 +45,6 @@ class TakesProgram(TyperCommand):
                 raise InputError("no program after `--`", "such as: twinrun locate -- python train.py")
             ctx.meta[_PROGRAM], args = args[place + 1 :], args[:place]
         return super().parse_args(ctx, args)
-
-
-def require_no_pipe(paths: Iterable[Path]) -> None:
-    """Refuse pipes and devices, which would be waited for, or read without end: a table is read more than once."""
-    for path in paths:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise InputError(f"{path}: a pipe or a device, no file", "save it as a file first")
 
 
 def program_command(context: typer.Context) -> list[str]:

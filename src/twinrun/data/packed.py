@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinrun.study.errors import InputError
-from twinrun.study.files import DAMAGED_ARRAY, digest, read_json, sha256_file
+from twinrun.study.files import DAMAGED_ARRAY, digest, read_json, refuse_pipe, sha256_file
 
 PACKED_SCHEMA = 2
 IMAGES = "images.npy"
@@ -130,6 +130,7 @@ def _check_chunks(folder: Path, images: NDArray[np.uint8], recorded: list[str]) 
 
 
 def _array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+    refuse_pipe(path, _remedy(path.parent))
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:

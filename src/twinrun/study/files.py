@@ -105,8 +105,15 @@ def _finite(text: str) -> float:
     return value
 
 
+def refuse_pipe(path: Path, hint: str = "save it as a file first") -> None:
+    """InputError for a pipe or a device, whose end might never come."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: a pipe or a device, no file", hint)
+
+
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`; InputError names the file when it is missing or broken."""
+    """The JSON value in `path`; InputError names the file when it is missing or broken, or none that has an end."""
+    refuse_pipe(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except FileNotFoundError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from twinrun.study.documents import read_document
-from twinrun.study.errors import TwinrunError
+from twinrun.study.errors import ResourceError, TwinrunError
 from twinrun.study.files import write_json
 from twinrun.study.layout import CHECKPOINT, LOCK
 from twinrun.study.lock import hold
@@ -50,6 +50,8 @@ class Workspace:
         if path.is_file():
             try:
                 before = read_document(path, AttemptNote, "the note of an attempt", "").model_dump()
+            except ResourceError:  # says nothing of the note, and a checkpoint may be hours of work
+                raise
             except TwinrunError:
                 before = {}  # damaged: begin afresh
         same = before.get("identity") == identity
