@@ -243,7 +243,7 @@ def test_a_lock_file_that_a_kill_left_empty_is_put_back(tmp_path: Path) -> None:
     kept.parent.mkdir(parents=True)
     lock.touch()
     kept.write_text("schema: '2.0'\n")
-    assert commit_stages(tmp_path, [], every=False) == []
+    commit_stages(tmp_path, [], every=False)
     assert lock.read_text() == "schema: '2.0'\n"
     lock.write_bytes(b"")
     commit_stages(tmp_path, [], every=False)
@@ -272,7 +272,8 @@ def test_a_file_in_the_study_folder_is_no_package_of_dvcs(tmp_path: Path, monkey
     (tmp_path / "dvc.yaml").write_text("stages: {train: {foreach: [a], do: {cmd: none, outs: [made]}}}")
     (tmp_path / "made").touch()
     (tmp_path / "funcy.py").write_text("raise SystemExit('planted')")
-    assert commit_stages(tmp_path, ["train@a"], every=True) == ["train@a"]
+    commit_stages(tmp_path, ["train@a"], every=True)
+    assert "train@a:" in (tmp_path / "dvc.lock").read_text()
 
 
 def test_what_another_dvc_wrote_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,7 @@ def test_expected_is_that_of_the_sample_study() -> None:
 def test_a_record_that_is_damaged_or_cannot_be_read_is_not_passed_over(study: Layout, params: Params) -> None:
     """Only one that is not there is; else a damaged one would be taken for a run that nobody trained."""
     run = params.find(RUN)
-    expected = {RUN: cast("Record", SimpleNamespace(device="cpu"))}
+    expected = {RUN: cast("Record", SimpleNamespace(device="cpu", flags={}))}
     assert compare(study, [run], expected, None) == []
     path = study.run(run) / "record.json"
     path.parent.mkdir(parents=True)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -82,8 +83,8 @@ def locate(
     if every:
         if first or second:
             raise InputError("--all takes no runs", "it chooses a det and an nd run of the first cell of each task")
-        # On a GPU one pair after the other: its memory is not divided.
-        at_once = usable_cores() if params.execution.device == "cpu" else 1
+        # A pair is two processes. On a GPU one pair after the other: its memory is not divided.
+        at_once = max(1, usable_cores() // 2) if params.execution.device == "cpu" else 1
         _locate_all(first_pairs(params), layout, locate_pair, begun, at_once)
         return
     if not (first and second):
@@ -137,8 +138,10 @@ def _locate_all(
                 print(sentences(difference)[0], flush=True)  # the rest is in the file and in the report
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for processes in begun:
-                processes.stop()
+            while not all(answer.done() for answer in answers.values()):  # one may only now be about to begin
+                for processes in list(begun):
+                    processes.stop()
+                time.sleep(0.1)
             raise
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from twinrun.launch.heartbeat import said as said_something
 from twinrun.launch.status import Watch
-from twinrun.launch.up_to_date import files, is_up_to_date, note_up_to_date
+from twinrun.launch.up_to_date import is_up_to_date, look, note_up_to_date
 from twinrun.study.errors import BusyError, IncompleteError, InputError, TwinrunError
 from twinrun.study.files import write_bytes
 from twinrun.study.grid import Run
@@ -31,8 +31,8 @@ def is_dvc_study(root: Path) -> bool:
     return (root / ".dvc").is_dir() and (root / "dvc.yaml").is_file()
 
 
-def commit_stages(root: Path, stages: Sequence[str], *, every: bool, new: bool = False) -> list[str]:
-    """Record the outs of completed `stages` as they are; return those that DVC did not have yet.
+def commit_stages(root: Path, stages: Sequence[str], *, every: bool, new: bool = False) -> None:
+    """Record the outs of those completed `stages`, as they are, that DVC does not have yet.
 
     `every` says that these are all the train stages there are; `new`, that DVC need not be asked which it has. An
     interrupted commit leaves dvc.lock as it was: DVC itself writes it in place, and would leave it empty.
@@ -44,7 +44,7 @@ def commit_stages(root: Path, stages: Sequence[str], *, every: bool, new: bool =
         else:
             lock.unlink()
     if not stages:
-        return []
+        return
     # The group and not its stages: DVC looks through the whole pipeline again for each name that it is given.
     status = stages if new else json.loads(_dvc(root, "status", "--json", "train") or "{}")
     changed = [stage for stage in stages if stage in status]
@@ -63,7 +63,6 @@ def commit_stages(root: Path, stages: Sequence[str], *, every: bool, new: bool =
             raise
         finally:
             kept.unlink(missing_ok=True)
-    return changed
 
 
 def track(root: Path, path: Path) -> str:
@@ -196,7 +195,6 @@ def finish(params: Params, root: Path, patience: float = PATIENCE_SECONDS) -> No
         if is_up_to_date(root):
             print("Data and pipelines are up to date.")
             return
-        before = files(root)
         # One look decides all: a run that ends after it is not recorded, and DVC would remove and repeat it.
         states = Watch(params, Layout(root)).look()
         record_finished(root, states)
@@ -207,6 +205,7 @@ def finish(params: Params, root: Path, patience: float = PATIENCE_SECONDS) -> No
                 f"{len(missing)} of {len(states)} runs are not there:\n  " + "\n  ".join(missing[:SHOWN]) + more,
                 "the others are kept and recorded; `twinrun slurm` or `twinrun sweep` trains only what is missing",
             )
+        before = look(root)
         reproduce(root)
         note_up_to_date(root, before)
 

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,19 @@ import yaml
 from twinrun.study.errors import TwinrunError
 from twinrun.study.files import digest, write_text
 
-Files = dict[str, tuple[int, int, int, int]]  # path -> inode, bytes, nanoseconds of the content, of the last change
+State = tuple[int, int, int, int]  # inode, bytes, nanoseconds of the content's time and of that of the last change
 LOCK, NOTE = "dvc.lock", ".dvc/tmp/up_to_date"
 # What decides what DVC looks at; all else is named in its lock.
 _SETTINGS = (".dvcignore", ".dvc/config", ".dvc/config.local", "dvc.yaml", LOCK)
+_CACHE = ".dvc/cache"
+
+
+@dataclass(frozen=True)
+class Look:
+    """Every file that the pipeline reads or writes and every folder of its outputs, and the stages of DVC's lock."""
+
+    states: dict[str, State]  # by the path in the study folder
+    stages: dict[str, Any]
 
 
 def is_up_to_date(root: Path) -> bool:
@@ -32,63 +42,70 @@ def is_up_to_date(root: Path) -> bool:
         noted = (root / NOTE).read_text()
     except (OSError, ValueError):
         return False
-    return noted == digest(files(root))
+    return noted == digest(look(root).states)
 
 
-def note_up_to_date(root: Path, before: Files) -> None:
+def note_up_to_date(root: Path, before: Look) -> None:
     """Note the files as they are after `dvc repro` has ended well; `before`: as they were when it began.
 
-    Nothing is noted where anything was changed meanwhile by another hand: what is no output, or an output after DVC
-    wrote its lock, as it does when a stage has ended.
+    Nothing is noted where anything changed meanwhile but the outputs of stages that ran, or these after DVC wrote its
+    lock for the last time.
     """
-    now = files(root)
-    outs = _named(root)["outs"]
-    if not outs:
+    now = look(root)
+    if not any(stage.get("outs") for stage in now.stages.values()):
         return
-    locked = now[LOCK][2]
-    for name in before.keys() | now.keys():
-        if before.get(name) == now.get(name) or name == LOCK:
+    ran = [stage for name, stage in now.stages.items() if before.stages.get(name) != stage]
+    made = [entry["path"] for stage in ran for entry in stage.get("outs", ())]
+    locked = now.states[LOCK][2]
+    for name in (before.states.keys() | now.states.keys()) - {LOCK}:
+        if before.states.get(name) == (state := now.states.get(name)):
             continue
-        is_out = any(Path(name).is_relative_to(out) for out in outs)
-        if not is_out or (name in now and now[name][3] > locked):
+        if not any(Path(name).is_relative_to(out) for out in made) or (state and state[3] > locked):
             return
     with suppress(TwinrunError):  # it saves time, no more
-        write_text(root / NOTE, digest(now))
+        write_text(root / NOTE, digest(now.states))
 
 
-def files(root: Path) -> Files:
-    """Every file that the pipeline reads or writes, by its path in the study folder."""
-    named = _named(root)
+def look(root: Path) -> Look:
+    """Look at the study as it is."""
+    stages = _stages(root)
+    outs = {entry["path"] for stage in stages.values() for entry in stage.get("outs", ())}
+    read = {entry["path"] for stage in stages.values() for entry in stage.get("deps", ())}
+    read |= {path for stage in stages.values() for path in stage.get("params", ())}
     tracked = {file.name for file in root.glob("*.dvc") if file.is_file()}
-    names = {*_SETTINGS, *tracked, *(path for kind in named.values() for path in kind)}
-    return {name: state for top in sorted(names) for name, state in _below(root, top)}
+    tops = sorted({*_SETTINGS, *tracked, *outs, *read})
+    states = {name: state for top in tops for name, state in _below(root, top, folders=top in outs)}
+    if (root / _CACHE).is_dir():
+        states[_CACHE] = (0, 0, 0, 0)
+    return Look(states, stages)
 
 
-def _named(root: Path) -> dict[str, set[str]]:
-    """The files and folders that DVC's lock names as `deps`, `params` and `outs`; none where it cannot be read."""
-    named: dict[str, set[str]] = {"deps": set(), "params": set(), "outs": set()}
+def _stages(root: Path) -> dict[str, Any]:
+    """The stages of DVC's lock; none where it cannot be read."""
     try:
         content: Any = yaml.load((root / LOCK).read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        for stage in content["stages"].values():
-            named["params"].update(stage.get("params", ()))
-            for kind in ("deps", "outs"):
-                named[kind].update(entry["path"] for entry in stage.get(kind, ()))
-    except (OSError, LookupError, TypeError, AttributeError, yaml.YAMLError):
-        pass
-    return named
+        stages = {str(name): dict(stage) for name, stage in content["stages"].items()}
+        for stage in stages.values():
+            dict(stage.get("params", {}))
+            for entry in (*stage.get("deps", ()), *stage.get("outs", ())):
+                str(entry["path"])
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError):
+        return {}
+    return stages
 
 
-def _below(root: Path, top: str) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+def _below(root: Path, top: str, *, folders: bool) -> Iterator[tuple[str, State]]:
+    """The files at or below a path, with `folders` those, too: an output that is gone shows in the times of its own."""
     path = root / top
-    places = os.walk(path) if path.is_dir() else [(str(root), [], [top])]
-    for folder, folders, names in places:
-        folders[:] = [name for name in folders if name != "__pycache__"]  # as .dvcignore says
-        for name in names:
-            file = Path(folder, name)
+    for folder, inner, names in os.walk(path) if path.is_dir() else [(str(root), [], [top])]:
+        inner[:] = [name for name in inner if name != "__pycache__"]  # as .dvcignore says
+        places = [Path(folder, name) for name in names]
+        for place in [Path(folder), *places] if folders and path.is_dir() else places:
             with suppress(OSError):
-                state = file.stat()
+                state = place.stat()
+                size = state.st_size if not place.is_dir() else 0
                 times = state.st_mtime_ns, state.st_ctime_ns
-                yield file.relative_to(root).as_posix(), (state.st_ino, state.st_size, *times)
+                yield place.relative_to(root).as_posix(), (state.st_ino, size, *times)
 
 
 if __name__ == "__main__":
