@@ -190,7 +190,8 @@ def test_this_cpus_own_bits_come_again_and_are_named(study: Layout) -> None:
     level = str(first.flags["cpu_capability"])
     assert str(first.flags["instruction_set"]).startswith(f"{level} ")
     assert read_measured(study.run(runs[0])).environment["MKL_CBWR"] == "AUTO"
-    assert "avx512_f" not in str(first.flags["instruction_set"]) or level == "AVX512"
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    assert level == ("AVX512" if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags else "AVX2")
 
 
 @pytest.mark.slow
@@ -231,6 +232,7 @@ def test_when_the_server_is_killed_the_runs_go_on_as_fresh_processes(
     [
         (signal.SIGINT, True),
         (signal.SIGHUP, True),
+        (signal.SIGTERM, False),
         (signal.SIGKILL, False),
     ],
 )
@@ -252,7 +254,8 @@ def test_no_process_outlives_the_sweep(
     wait_for(lambda: gone(server, *children), seconds=60)
     stopped = {int(file.name[8:]) for file in study.root.glob("stopped-*")}
     # Each was told to stop, not killed; ctrl-C and the server's own signal may interrupt even the stopping.
-    assert stopped == {*children} or number == signal.SIGINT
+    assert stopped <= {*children}
+    assert number == signal.SIGINT or len(stopped) == len(children)
 
 
 def test_a_sweep_that_is_stopped_while_the_server_loads_ends_at_once(tmp_path: Path) -> None:
