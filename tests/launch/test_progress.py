@@ -44,12 +44,14 @@ def test_a_closed_pipe_of_the_answer_ends_quietly() -> None:
 
 
 def test_output_that_is_closed_is_dropped(tmp_path: Path) -> None:
-    """And no file that the command opens gets its number."""
-    code = "from twinrun.cli import app; app.app = lambda: print(open(sys.argv[1], 'w').fileno()); app.main()"
+    """And no file that the command opens gets its number, nor one that a child of it opens."""
+    child = "bash -c 'exec 3>>file; test -e /proc/self/fd/1 && test -e /proc/self/fd/2 && echo open >&3'"
+    code = f"app.app = lambda: print(open(sys.argv[1], 'w').fileno()) or os.system({child!r})"
+    code = f"import os; from twinrun.cli import app; {code}; app.main()"
     command = [REAL, "-c", f"import sys; {code}", str(tmp_path / "file")]
-    done = subprocess.run(["bash", "-c", '"$@" <&- >&- 2>&-', "bash", *command], check=False)
+    done = subprocess.run(["bash", "-c", '"$@" <&- >&- 2>&-', "bash", *command], cwd=tmp_path, check=False)
     assert done.returncode == 0
-    assert (tmp_path / "file").read_text() == ""
+    assert (tmp_path / "file").read_text() == "open\n"
 
 
 @pytest.mark.parametrize(("command", "part"), [("audit", ""), ("audit", "1"), ("probe", "")])

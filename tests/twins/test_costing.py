@@ -14,7 +14,7 @@ from tests.twins.test_tracing import HEAD, START
 from twinrun.cli.cost import table_lines
 from twinrun.inspect.ladder import Ladder, ProgramRung, program_ladder
 from twinrun.study.errors import IncompleteError
-from twinrun.study.files import read_json
+from twinrun.study.files import read_json, write_json
 from twinrun.study.pins import CUBLAS, CUBLAS_DETERMINISTIC, PINNED
 from twinrun.twins import costing
 from twinrun.twins.costing import look, measuring
@@ -68,7 +68,15 @@ def test_a_program_is_measured_from_how_it_is(
     block = read_json(tmp_path / "cost.json")["blocks"][0]
     assert len(block) == 6
     assert all(seconds > 0 for process in block for seconds in process["step_seconds"])
-    # All is measured: it goes on from there, and refuses what is no longer the same program.
+    # All is measured: it goes on from there, as from what an earlier version wrote, and refuses another program.
+    kept = read_json(tmp_path / "cost.json")
+    for item in kept["blocks"][0][1:]:
+        del item["ended_after"]
+    kept["blocks"][0][0]["ended_after"] = 12
+    write_json(tmp_path / "cost.json", kept)
+    code, out, err = cli("cost", *short, "--", sys.executable, "-c", START)
+    assert code == 0, err
+    assert "it ends after 12 steps, within the warm-up of 0 s or too soon after it: the second half" in out
     write(tmp_path, "torch.use_deterministic_algorithms(True)", "pass")
     code, out, err = cli("cost", *short, "--", sys.executable, "-c", START)
     assert (code, "measured with other settings or by other code" in err) == (2, True)

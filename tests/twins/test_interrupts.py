@@ -77,6 +77,19 @@ def test_no_child_outlives_the_command(what: str, how: str, pid: Path, tmp_path:
     assert wait(10, pid, there=False)
 
 
+def test_a_command_under_nohup_is_not_ended_by_a_hangup(pid: Path, tmp_path: Path) -> None:
+    command = ["bash", "-c", 'trap "" HUP; exec "$@"', "bash", REAL, "-c", SCRIPT, "pipe", "twins", CHILD.format(pid)]
+    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        assert wait(30, pid, there=True)
+        os.killpg(process.pid, signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        assert running(pid)
+        process.terminate()
+        assert process.wait(30) == 130
+    assert wait(10, pid, there=False)
+
+
 @pytest.fixture
 def untouched() -> Iterator[None]:
     before = {number: signal.signal(number, signal.SIG_DFL) for number in interrupts.NUMBERS}
@@ -86,17 +99,19 @@ def untouched() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("untouched")
-def test_the_second_signal_does_not_interrupt_the_cleaning_up() -> None:
+@pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGINT])
+def test_the_second_signal_does_not_interrupt_the_cleaning_up(first: signal.Signals) -> None:
     cleaned = False
     with interrupts.taken():
         try:
-            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), first)
             time.sleep(5)
         except KeyboardInterrupt:
             os.kill(os.getpid(), signal.SIGTERM)
             cleaned = True
     assert cleaned
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.usefixtures("untouched")

@@ -124,13 +124,14 @@ def main() -> None:
 
 def _open_what_is_closed() -> None:
     """What was closed (`>&-`) leads nowhere: else a file would get its number, and what is printed would go there."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            try:
-                os.fstat(number)
-            except OSError:
-                os.dup2(os.open(os.devnull, os.O_RDWR), number)
-            setattr(sys, name, Path(os.devnull).open("w" if number else "r"))  # noqa: SIM115 - until the end
+    closed = [(number, name) for number, name in enumerate(("stdin", "stdout", "stderr")) if getattr(sys, name) is None]
+    for number, _ in closed:
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest that is free is what is opened next
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for number, name in closed:
+        setattr(sys, name, Path(os.devnull).open("w" if number else "r"))  # noqa: SIM115 - until the end
 
 
 def _end_unread() -> NoReturn:

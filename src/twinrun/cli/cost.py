@@ -137,11 +137,11 @@ def _cost_of_program(
         program = Program(tuple(command), Path(), tuple(link or ()))
         costs = program_costs(program, path, blocks, seconds, warmup, ready=ready)
     print(f"{shlex.join(command)}: step time over that of {costs.ladder.base}, {plural(blocks, 'block')}")
-    ended = [item["ended_after"] for block in costs.blocks for item in block if item["ended_after"]]
+    ended = [item["ended_after"] for block in costs.blocks for item in block if item.get("ended_after")]
     if ended:
         print(
-            f"it ends after {plural(min(ended), 'step')}, before the warm-up of {warmup:g} s is over: the second half "
-            "of its steps is measured"
+            f"it ends after {plural(min(ended), 'step')}, within the warm-up of {warmup:g} s or too soon after it: the "
+            "second half of its steps is measured"
         )
     _print_table(costs.ladder, costs.blocks, out)
 

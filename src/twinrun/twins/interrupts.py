@@ -17,10 +17,10 @@ NUMBERS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def take() -> list[signal.Signals]:
-    """Raise KeyboardInterrupt at the first of `NUMBERS` from now on; those that were taken over.
+    """Raise KeyboardInterrupt at the first of `NUMBERS` from now on; all that were taken over, ctrl-C's among them.
 
     One that is ignored, as `nohup` has it, stays so, and one that the program has a handler for is left to it. Later
-    ones of either kind are passed over: cleaning up is not to be interrupted itself, and SIGKILL is there.
+    ones of either kind, and those after ctrl-C, are passed over: cleaning up is not to be interrupted itself.
     """
     own = os.getpid()
 
@@ -29,15 +29,26 @@ def take() -> list[signal.Signals]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        for each in numbers:
-            signal.signal(each, lambda number, frame: None)  # not ignored: a child would inherit that
+        quieten()
         _leave_closed_terminal()
         raise KeyboardInterrupt
+
+    def interrupt_by_hand(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == own:
+            quieten()
+        signal.default_int_handler(number, frame)
+
+    def quieten() -> None:
+        for each in numbers:
+            signal.signal(each, lambda number, frame: None)  # not ignored: a child would inherit that
 
     numbers = [number for number in NUMBERS if signal.getsignal(number) is signal.SIG_DFL]
     for number in numbers:
         signal.signal(number, interrupt)
-    return numbers
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return numbers
+    signal.signal(signal.SIGINT, interrupt_by_hand)
+    return [*numbers, signal.SIGINT]
 
 
 def _leave_closed_terminal() -> None:
@@ -57,4 +68,4 @@ def taken() -> Iterator[None]:
         yield
     finally:
         for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)

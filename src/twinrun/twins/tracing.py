@@ -165,6 +165,7 @@ def _run(
                         break
                 in_time = time.monotonic() <= deadline
                 codes = [process.poll() for process in running]
+                tracebacks = [traceback_in(log) for log in logs]  # before those that go on are ended, and say so
         finally:
             left = [processes.end_marked(mark) for mark in marks]
         heard = follower.finish()
@@ -174,8 +175,8 @@ def _run(
             raise heard.faults[0]
         outlived = [name for code, names in zip(codes, left, strict=True) if code is not None for name in names]
         remarks = [f"left running when the command ended, and ended then: {', '.join(outlived)}"] if outlived else []
-        for name, code, log in zip(named, codes, logs, strict=True):
-            if not code and (words := traceback_in(log)):
+        for name, code, words in zip(named, codes, tracebacks, strict=True):
+            if words and not code:
                 remarks.append(hidden_failure(name, words, ended=code == 0))
         heard.remarks = remarks
         return Attempt(heard, follower.attached, problems, in_time, tuple(outlived))

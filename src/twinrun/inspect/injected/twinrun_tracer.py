@@ -78,7 +78,7 @@ def _rank() -> int | None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank()
     text = os.environ.get("RANK", "")
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdigit() and _ranks() > 1 else None  # one alone is left over from elsewhere
 
 
 def _ranks() -> int:
