@@ -110,6 +110,9 @@ def test_two_tables_are_two_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "smallest true difference that 3 pairs show" in said(*tables, "--metric", "acc", "--pair", "seed")
     assert "which column holds the numbers? seed, acc" in refused(*tables)
     assert "b.csv: no column 'f1'" in refused("b.csv", "a.csv", "--metric", "f1")
+    for more in ([], ["--expect", "better"], ["--sequential"]):
+        assert "a.csv is named twice" in refused("a.csv", "./a.csv", "--metric", "acc", *more)
+    assert "a.csv is named twice" in refused("a.csv", str(tmp_path / "a.csv"), "--metric", "acc")
     assert "--by with several tables" in refused(*tables, "--metric", "acc", "--by", "seed")
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,9 @@ import twinrun
 from twinrun.collect.study import load_study
 from twinrun.report.build import build_tables
 from twinrun.report.sections.guidelines import guidelines
+from twinrun.report.sections.tests import EQUIVALENCE_COLUMNS
 from twinrun.report.table import (
+    P_VALUE,
     REMARK,
     TASK,
     TWO_DIGITS,
@@ -114,6 +117,31 @@ def test_numbers_have_the_digits_that_their_interval_carries() -> None:
     shown = ["0.123", "0.100", "0.150", "0.99", "0.1230", "+1.2", "-1.0", "+3.0", "0.912", "0.0032"]
     plain = ["0.1235", "n/a", "0.1500", "0.9877", "0.0000", "+1.23", "-1.00", "n/a", "0.9123", "0.0032"]
     assert cells(columns, frame) == [shown, plain]
+
+
+def ends_shown(stem: str, form: str, row: tuple[float, float, float], **more: Any) -> list[str]:
+    columns = [Column(f"{stem}{end}", "", form, "", **more) for end in ("", "_low", "_high")]
+    names = [column.name for column in columns]
+    margin = [Column("margin", "", ".3f", "")]
+    return cells([*columns, *margin], pd.DataFrame([dict(zip([*names, "margin"], [*row, 0.5], strict=True))]))[0][:3]
+
+
+def test_ends_of_an_interval_keep_their_side() -> None:
+    assert ends_shown("gap", "+.2f", (2.0, 0.03, 3.97)) == ["+2.00", "+0.03", "+3.97"]
+    assert ends_shown("ratio", ".2f", (0.42, 0.11, 25.0), neutral=1) == ["0.42", "0.11", "25"]
+    assert ends_shown("ratio", ".2f", (1.35, 1.0047, 1.5), neutral=1) == ["1.350", "1.005", "1.500"]
+    assert ends_shown("gap", "+.2f", (0.21, -0.08, 0.499), margin="margin") == ["+0.210", "-0.080", "+0.499"]
+    points = next(column for column in EQUIVALENCE_COLUMNS if column.name == "difference_points")
+    row = {"difference_points": -0.003, "difference_points_low": -0.0049, "difference_points_high": -0.0011}
+    columns = [column for column in EQUIVALENCE_COLUMNS if column.name in {*row, "margin_points"}]
+    frame = pd.DataFrame([{**row, "margin_points": 0.5}])
+    assert cells(columns, frame)[0][1:] == ["-0.0030", "-0.0049", "-0.0011"]
+    assert points.shown(-0.003) == "-0.003"
+
+
+def test_a_p_value_does_not_read_as_the_bound_that_it_is_beside() -> None:
+    column = Column("p", "", P_VALUE, "")
+    assert [column.shown(p) for p in (0.0496, 0.0503, 0.05, 0.031)] == ["0.0496", "0.0503", "0.050", "0.031"]
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex: install Debian's `texlive-latex-recommended`")

@@ -188,7 +188,7 @@ def _columns(estimate: CostEstimate) -> list[str]:
 
     if estimate.low is None or estimate.high is None:
         return [f"{estimate.ratio:.3f}", "", ""]  # why is said once, in the answer
-    ratio, low, high = with_ends(estimate.ratio, estimate.low, estimate.high, neutral=1)
+    ratio, low, high = with_ends(estimate.ratio, estimate.low, estimate.high, neutral=(1,))
     return [ratio, f"{low} to {high}", estimate.verdict]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from twinrun.report.evidence import Runs, in_order
 from twinrun.stats.compare import Comparison, Verdict, all_pairs, compare, t_interval, two_way_error
 from twinrun.stats.coverage import coverage_words
-from twinrun.stats.digits import to_the_place, two_digits, with_ends
+from twinrun.stats.digits import p_value, to_the_place, two_digits, with_ends
 from twinrun.stats.multiplicity import holm
 from twinrun.stats.published import Published, agreement_range, published, sd_that_undoes
 from twinrun.stats.samples import Interval
@@ -161,12 +161,12 @@ def pair_words(compared: Compared, pair: tuple[str, str]) -> list[str]:
     sizes = f"{item.n[0]} pairs" if item.paired else f"{item.n[0]} against {item.n[1]} runs"
     if item.test.p is not None:
         corrected = compared.corrected[pair]
-        holm_words = f", {two_digits(corrected)} after Holm" if len(compared.comparisons) > 1 and corrected else ""
-        lines.append(f"p = {two_digits(item.test.p)} by {item.test.method}{holm_words}")
+        holm_words = f", {p_value(corrected)} after Holm" if len(compared.comparisons) > 1 and corrected else ""
+        lines.append(f"p = {p_value(item.test.p)} by {item.test.method}{holm_words}")
     if item.permutation.p is not None:
         lines.append(
-            f"p = {two_digits(item.permutation.p)} by {item.permutation.method}; with {sizes} it cannot be below "
-            f"{two_digits(item.permutation_floor)}"
+            f"p = {p_value(item.permutation.p)} by {item.permutation.method}; with {sizes} it cannot be below "
+            f"{p_value(item.permutation_floor)}"
         )
     share = item.superiority
     if share is not None and share.value is not None:
@@ -175,9 +175,9 @@ def pair_words(compared: Compared, pair: tuple[str, str]) -> list[str]:
         lines.append(f"P({b} > {a}) = {share.value:.2f}{ends} (Mann-Whitney U = {u:g} of {item.n[0] * item.n[1]})")
     tost = item.equivalence
     if tost is not None and tost.p is not None and tost.low is not None and tost.high is not None:
-        _, low, high = with_ends(0.0, tost.low, tost.high, sign="+")
+        _, low, high = with_ends(0.0, tost.low, tost.high, sign="+", neutral=(0, -tost.margin, tost.margin))
         lines.append(
-            f"within the margin of {tost.margin:g}: p = {two_digits(tost.p)} (TOST), "
+            f"within the margin of {tost.margin:g}: p = {p_value(tost.p)} (TOST), "
             f"{100 * (2 * item.interval.confidence - 1):.3g} % interval {low} to {high}"
         )
     if item.detectable is not None:
@@ -225,7 +225,8 @@ def _plain(content: Any) -> Any:
 def published_words(item: Published, margin: float | None = None) -> list[str]:
     """Verdict on two published numbers and what it rests on."""
     verdict = published_verdict(item, margin)
-    _, lowest, highest = with_ends(item.difference, item.low, item.high, sign="+")
+    neutral = (0, *(() if margin is None else (-margin, margin)))
+    _, lowest, highest = with_ends(item.difference, item.low, item.high, sign="+", neutral=neutral)
     ends = f"true difference B - A {lowest} to {highest} with 95 %"
     if verdict in (Verdict.BETTER, Verdict.WORSE):
         first = f"{'B' if verdict is Verdict.BETTER else 'A'} is better: {ends}"

@@ -155,6 +155,10 @@ def tables_runs(paths: Sequence[Path], *, metric: str | None, pair: str | None) 
         if metric is None:
             raise InputError("several tables without --metric", f"which column holds the numbers? {', '.join(columns)}")
         _require(path, columns, [metric, *([pair] if pair else [])])
+        if any(path.samefile(other) for other, _ in cells.values()):
+            raise InputError(
+                f"{path} is named twice", "name two different tables, or two groups of this one with --by COLUMN"
+            )
         cells[str(path)] = path, [(row, metric) for row in rows]
     return _of_cells(cells, metric or "", pair)
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from twinrun.collect.cells import write_csv
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS
-from twinrun.stats.digits import to_the_place, two_digits
+from twinrun.stats.digits import p_value, to_the_place, two_digits, width_of
 from twinrun.study.files import write_text
 
 
@@ -28,11 +28,13 @@ class Column(NamedTuple):
 
     name: str  # in the CSV file
     label: str
-    form: str  # a format specification; empty for text, TWO_DIGITS for two that count, as an SD has
+    form: str  # a format specification; empty for text, TWO_DIGITS for two that count, as an SD has, or P_VALUE
     meaning: str
     factor: float = 1.0  # of the numbers: 100 for shares that are shown in points
     words: Mapping[str, str] = {}  # what a person reads instead of a value
     digits_of: str = ""  # the column whose interval or SD says how many digits it carries; default: its own
+    neutral: float = 0.0  # on which side of it an end of the interval lies is the verdict
+    margin: str = ""  # the column whose value, with either sign, is so, too
 
     def shown(self, value: Any, width: float = 0.0) -> str:
         """A cell as a person reads it; `n/a` for a value that does not exist (its row's remark says why).
@@ -45,12 +47,14 @@ class Column(NamedTuple):
             return format(int(value), "d")
         if self.form == TWO_DIGITS:
             return two_digits(float(value))
+        if self.form == P_VALUE:
+            return p_value(float(value))
         if self.form.endswith("f") and width > 0:
             return to_the_place(float(value), width, "+" if self.form.startswith("+") else "")
         return format(float(value), self.form) if self.form else self.words.get(str(value), str(value))
 
     def width(self, row: Mapping[Any, Any], factors: Mapping[str, float]) -> float:
-        """Half of the interval that stands in the row, or the SD, in the unit of this column; 0 where there is none.
+        """`width_of` the interval that stands in the row, or the SD, in the unit of this column; 0 where there is none.
 
         Of `churn` that is `churn_low` and `churn_high`, of `recall` it is `recall_sd`.
         """
@@ -60,10 +64,14 @@ class Column(NamedTuple):
         values = [row[end] * self.factor / factors[end] for end in ends if not missing(row[end])]
         if not values or len(values) < len(ends):
             return 0.0
-        return float((values[1] - values[0]) / 2 if len(values) > 1 else values[0])
+        if len(values) == 1:
+            return float(values[0])
+        low, high = map(float, values)
+        margins = [row[self.margin] * self.factor / factors[self.margin]] if self.margin else []
+        return width_of(low, high, (self.neutral, *margins, *(-margin for margin in margins)))
 
 
-TWO_DIGITS = "2"  # in place of a format specification
+TWO_DIGITS, P_VALUE = "2", "p"  # in place of a format specification
 TASK = Column("task", "Task", "", "data set, model and recipe")
 OPTIMIZER = Column("optimizer", "Optimizer", "", "adam, adamw or sgd", words=OPTIMIZER_LABELS)
 SEED = Column("seed", "Seed", "", "of every algorithmic stream")

@@ -11,7 +11,7 @@ from twinrun.report.comparison import Compared, compare_runs, need_words
 from twinrun.report.evidence import runs_of
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS
 from twinrun.report.section import Answer, Draft, Row, Section, image
-from twinrun.report.table import METRIC, REMARK, TWO_DIGITS, Column, Table
+from twinrun.report.table import METRIC, P_VALUE, REMARK, Column, Table
 from twinrun.stats.compare import Comparison, Verdict
 from twinrun.stats.digits import with_ends
 from twinrun.study.errors import InputError, plural
@@ -36,8 +36,8 @@ COLUMNS = (
     Column("n_b", "n B", "d", "values of B"),
     Column("mean_a", "Mean A", ".4f", "mean", digits_of="difference"),
     Column("mean_b", "Mean B", ".4f", "mean", digits_of="difference"),
-    Column("p", "p", TWO_DIGITS, "of the test by the same t"),
-    Column("p_holm", "p Holm", TWO_DIGITS, "adjusted over the pairs of the row's question"),
+    Column("p", "p", P_VALUE, "of the test by the same t"),
+    Column("p_holm", "p Holm", P_VALUE, "adjusted over the pairs of the row's question"),
     REMARK,
 )
 

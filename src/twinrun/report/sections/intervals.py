@@ -12,7 +12,7 @@ from twinrun.report import style as drawing
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, TWO_FREE, nd_phrase
 from twinrun.report.section import Draft, Section, generator
 from twinrun.report.style import Drawn
-from twinrun.report.table import CELL, METRIC, REMARK, TWO_DIGITS, Column, N, Table
+from twinrun.report.table import CELL, METRIC, P_VALUE, REMARK, TWO_DIGITS, Column, N, Table
 from twinrun.stats import describe
 from twinrun.stats.coverage import coverage_words
 from twinrun.stats.intervals import mean_interval, sd_bootstrap, sd_chi_square
@@ -32,7 +32,7 @@ COLUMNS = (
     Column("boot_low", "Bootstrap from", TWO_DIGITS, "lower end of the 95 % studentized-bootstrap interval of the SD"),
     Column("boot_high", "Bootstrap to", TWO_DIGITS, "upper end of the 95 % studentized-bootstrap interval of the SD"),
     Column("w_shapiro", "W", ".3f", "of the Shapiro-Wilk test; near 1 for normal values"),
-    Column("p_shapiro", "p Shapiro", TWO_DIGITS, "of the Shapiro-Wilk test"),
+    Column("p_shapiro", "p Shapiro", P_VALUE, "of the Shapiro-Wilk test"),
     REMARK,
 )
 FRAME = 3.6  # scores beyond it are not drawn

@@ -60,9 +60,22 @@ ARM_COLUMNS = (
         ".2f",
         "divided by churn between other seeds",
         digits_of="over_seeds",
+        neutral=1,
     ),
-    Column("over_seeds_low", "Ratio from", ".2f", "lower end of that ratio's 95 % interval, over seeds and images"),
-    Column("over_seeds_high", "Ratio to", ".2f", "upper end of that ratio's 95 % interval, over seeds and images"),
+    Column(
+        "over_seeds_low",
+        "Ratio from",
+        ".2f",
+        "lower end of that ratio's 95 % interval, over seeds and images",
+        neutral=1,
+    ),
+    Column(
+        "over_seeds_high",
+        "Ratio to",
+        ".2f",
+        "upper end of that ratio's 95 % interval, over seeds and images",
+        neutral=1,
+    ),
     REMARK,
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 from twinrun.collect.study import Setting, remarks
 from twinrun.report.names import IDENTICAL, OPTIMIZER_LABELS, nd_phrase
 from twinrun.report.section import Draft, Section, generator
-from twinrun.report.table import METRIC, REMARK, SETTING, TASK, TWO_DIGITS, Column, N, Table
+from twinrun.report.table import METRIC, P_VALUE, REMARK, SETTING, TASK, TWO_DIGITS, Column, N, Table
 from twinrun.stats import describe, effects, hypothesis, permutation
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.samples import Sample
@@ -19,8 +19,8 @@ from twinrun.study.errors import plural
 GROUPS = Column("groups", "Groups", "d", "seeds with two nd runs or more")
 NOISE_COLUMNS = (
     Column("f_noise", "F noise", ".3f", "of the Brown-Forsythe test of equal noise"),
-    Column("p_noise", "p noise", TWO_DIGITS, "of the Brown-Forsythe test, structural zeros left out"),
-    Column("p_noise_simulated", "p noise simulated", TWO_DIGITS, "of the same F against simulated normal groups"),
+    Column("p_noise", "p noise", P_VALUE, "of the Brown-Forsythe test, structural zeros left out"),
+    Column("p_noise_simulated", "p noise simulated", P_VALUE, "of the same F against simulated normal groups"),
 )
 SEED_COLUMNS = (
     *SETTING,
@@ -28,14 +28,14 @@ SEED_COLUMNS = (
     GROUPS,
     Column("n_groups", "n per group", "", "runs of each seed"),
     Column("f", "F", ".3f", "of the one-way ANOVA"),
-    Column("p_f", "p ANOVA", TWO_DIGITS, "of F"),
+    Column("p_f", "p ANOVA", P_VALUE, "of F"),
     Column("eta_squared", "eta2", ".3f", "share of the sum of squares that lies between the seeds"),
     Column("h", "H", ".3f", "of the Kruskal-Wallis test, corrected for ties"),
-    Column("p_h", "p K-W", TWO_DIGITS, "of H, by chi-square"),
-    Column("p_h_permuted", "p K-W permuted", TWO_DIGITS, "of H, by permutation of the values over the seeds"),
+    Column("p_h", "p K-W", P_VALUE, "of H, by chi-square"),
+    Column("p_h_permuted", "p K-W permuted", P_VALUE, "of H, by permutation of the values over the seeds"),
     Column("epsilon_squared", "epsilon2", ".3f", "H / (N - 1)"),
     *NOISE_COLUMNS,
-    Column("p_noise_classic", "p noise classic", TWO_DIGITS, "of the Brown-Forsythe test as published in 1974"),
+    Column("p_noise_classic", "p noise classic", P_VALUE, "of the Brown-Forsythe test as published in 1974"),
     REMARK,
 )
 OPTIMIZER_COLUMNS = (
@@ -45,15 +45,21 @@ OPTIMIZER_COLUMNS = (
     Column("second", "Second", "", "optimizer"),
     Column("n_first", "Seeds first", "d", "seeds of the first"),
     Column("n_second", "Seeds second", "d", "seeds of the second"),
-    Column("difference_points", "Difference", "+.2f", "first less second, in points of 100", factor=100),
+    Column("difference_points", "Difference", "+.3f", "first less second, in points of 100", factor=100),
     Column("t_welch", "t Welch", "+.2f", "of Welch's test of the seeds' means"),
-    Column("p_welch", "p Welch", TWO_DIGITS, "of Welch's test of the seeds' means"),
-    Column("p_permutation", "p permutation", TWO_DIGITS, "of the permutation test of the seeds' means"),
+    Column("p_welch", "p Welch", P_VALUE, "of Welch's test of the seeds' means"),
+    Column("p_permutation", "p permutation", P_VALUE, "of the permutation test of the seeds' means"),
     Column("u", "U", ".1f", "Mann-Whitney's U of the second over the first, of the seeds' means"),
-    Column("p_u", "p U", TWO_DIGITS, "of U"),
-    Column("superiority", "P(second > first)", ".3f", "chance that a seed of the second is above one of the first"),
-    Column("superiority_low", "from", ".3f", "lower end of its 95 % interval"),
-    Column("superiority_high", "to", ".3f", "upper end of its 95 % interval"),
+    Column("p_u", "p U", P_VALUE, "of U"),
+    Column(
+        "superiority",
+        "P(second > first)",
+        ".3f",
+        "chance that a seed of the second is above one of the first",
+        neutral=0.5,
+    ),
+    Column("superiority_low", "from", ".3f", "lower end of its 95 % interval", neutral=0.5),
+    Column("superiority_high", "to", ".3f", "upper end of its 95 % interval", neutral=0.5),
     Column("hedges_g", "g", "+.2f", "Hedges' g: d without its bias"),
     Column("rank_biserial", "r", "+.2f", "rank-biserial correlation, -1 to 1"),
     Column("sd_first", "SD first", TWO_DIGITS, "SD of nd runs within a seed, pooled, in points of 100", factor=100),

@@ -41,12 +41,12 @@ COLUMNS = (
     Column("value", "Value", ".4f", "pooled over the cells (SD), or mean over pairs and cells"),
     Column("value_low", "From", ".4f", "lower end of its 95 % interval"),
     Column("value_high", "To", ".4f", "upper end of its 95 % interval"),
-    Column("over_all", "/ all", ".2f", "divided by that of the arm all"),
-    Column("over_all_low", "From", ".2f", "lower end of the 95 % interval of that ratio"),
-    Column("over_all_high", "To", ".2f", "upper end of the 95 % interval of that ratio"),
-    Column("over_nd", "/ nd", ".2f", "divided by that of the arm nd"),
-    Column("over_nd_low", "From", ".2f", "lower end of the 95 % interval of that ratio"),
-    Column("over_nd_high", "To", ".2f", "upper end of the 95 % interval of that ratio"),
+    Column("over_all", "/ all", ".2f", "divided by that of the arm all", neutral=1),
+    Column("over_all_low", "From", ".2f", "lower end of the 95 % interval of that ratio", neutral=1),
+    Column("over_all_high", "To", ".2f", "upper end of the 95 % interval of that ratio", neutral=1),
+    Column("over_nd", "/ nd", ".2f", "divided by that of the arm nd", neutral=1),
+    Column("over_nd_low", "From", ".2f", "lower end of the 95 % interval of that ratio", neutral=1),
+    Column("over_nd_high", "To", ".2f", "upper end of the 95 % interval of that ratio", neutral=1),
     REMARK,
 )
 LITERATURE_COLUMNS = (

@@ -9,9 +9,9 @@ from typing import Any
 from twinrun.collect.study import Group, Setting, Study, remarks
 from twinrun.report.names import DET_AND_ND, nd_phrase
 from twinrun.report.section import Draft, Section, generator
-from twinrun.report.table import CELL, COMPARISON, METRIC, N_ND, REMARK, SETTING, TWO_DIGITS, Column, N, Table
+from twinrun.report.table import CELL, COMPARISON, METRIC, N_ND, P_VALUE, REMARK, SETTING, TWO_DIGITS, Column, N, Table
 from twinrun.stats import describe, effects, hypothesis
-from twinrun.stats.digits import two_digits
+from twinrun.stats.digits import p_value
 from twinrun.stats.equivalence import Equivalence, tost_against_one, tost_paired
 from twinrun.stats.multiplicity import benjamini_hochberg, holm
 from twinrun.stats.samples import Sample
@@ -19,7 +19,7 @@ from twinrun.study.errors import plural
 
 COHENS_D = Column("cohens_d", "d", "+.2f", "Cohen's d, a difference in SDs")
 RANK_BISERIAL = Column("rank_biserial", "r", "+.2f", "rank-biserial correlation, -1 to 1")
-DIFFERENCE = Column("difference_points", "Difference", "+.2f", "in points of 100", factor=100)
+DIFFERENCE = Column("difference_points", "Difference", "+.3f", "in points of 100", factor=100)
 ONE_RUN_COLUMNS = (
     *CELL,
     METRIC,
@@ -28,16 +28,16 @@ ONE_RUN_COLUMNS = (
     Column("sd_nd", "SD nd", TWO_DIGITS, "sample SD of the nd runs, 1/(n-1)"),
     Column("det", "Det", ".4f", "the one deterministic value"),
     Column("t_thesis", "t", "+.2f", "of the one-sample t-test, as in the thesis"),
-    Column("p_thesis", "p", TWO_DIGITS, "of the one-sample t-test, as in the thesis: not valid against one run"),
+    Column("p_thesis", "p", P_VALUE, "of the one-sample t-test, as in the thesis: not valid against one run"),
     Column("t_valid", "T valid", "+.2f", "of the prediction-interval test, t / sqrt(n + 1)"),
-    Column("p_valid", "p valid", TWO_DIGITS, "of the prediction-interval test"),
+    Column("p_valid", "p valid", P_VALUE, "of the prediction-interval test"),
     COHENS_D,
     Column("hedges_g", "g", "+.2f", "Hedges' g: d without its bias"),
     RANK_BISERIAL,
-    Column("p_holm", "Holm", TWO_DIGITS, "p valid, adjusted over all cells of the study (Holm)"),
-    Column("p_bh", "BH", TWO_DIGITS, "p valid, adjusted over all cells of the study (Benjamini-Hochberg)"),
-    Column("p_holm_task", "Holm, task", TWO_DIGITS, "p valid, adjusted over the cells of the task (Holm)"),
-    Column("p_bh_task", "BH, task", TWO_DIGITS, "p valid, adjusted over the cells of the task (Benjamini-Hochberg)"),
+    Column("p_holm", "Holm", P_VALUE, "p valid, adjusted over all cells of the study (Holm)"),
+    Column("p_bh", "BH", P_VALUE, "p valid, adjusted over all cells of the study (Benjamini-Hochberg)"),
+    Column("p_holm_task", "Holm, task", P_VALUE, "p valid, adjusted over the cells of the task (Holm)"),
+    Column("p_bh_task", "BH, task", P_VALUE, "p valid, adjusted over the cells of the task (Benjamini-Hochberg)"),
     REMARK,
 )
 PAIRED_COLUMNS = (
@@ -47,24 +47,26 @@ PAIRED_COLUMNS = (
     DIFFERENCE,
     Column("sd_points", "SD", TWO_DIGITS, "sample SD, in points of 100", factor=100),
     Column("t_paired", "t", "+.2f", "of the paired t-test"),
-    Column("p_paired", "p paired t", TWO_DIGITS, "of the paired t-test"),
+    Column("p_paired", "p paired t", P_VALUE, "of the paired t-test"),
     COHENS_D,
     Column("w_signed", "W", ".1f", "sum of the positive ranks"),
-    Column("p_signed", "p signed rank", TWO_DIGITS, "of Wilcoxon's signed-rank test"),
+    Column("p_signed", "p signed rank", P_VALUE, "of Wilcoxon's signed-rank test"),
     RANK_BISERIAL,
-    Column("p_signs", "p signs", TWO_DIGITS, "of the permutation of signs"),
+    Column("p_signs", "p signs", P_VALUE, "of the permutation of signs"),
     REMARK,
 )
+BESIDE_MARGIN = DIFFERENCE._replace(margin="margin_points")
+TOST_INTERVAL = "1 - 2 alpha interval, in points of 100"
 EQUIVALENCE_COLUMNS = (
     *SETTING,
     METRIC,
     COMPARISON._replace(meaning="one seed, or all seeds paired"),
     N._replace(meaning="nd runs of the seed, or seeds"),
     Column("margin_points", "Margin", ".2f", "difference that does not matter, in points of 100", factor=100),
-    DIFFERENCE,
-    Column("low_points", "from", "+.2f", "lower end of the 1 - 2 alpha interval, in points of 100", factor=100),
-    Column("high_points", "to", "+.2f", "upper end of that interval, in points of 100", factor=100),
-    Column("p_tost", "p TOST", TWO_DIGITS, "of the two one-sided tests; below alpha: equivalent"),
+    BESIDE_MARGIN,
+    BESIDE_MARGIN._replace(name="difference_points_low", label="from", meaning=f"lower end of the {TOST_INTERVAL}"),
+    BESIDE_MARGIN._replace(name="difference_points_high", label="to", meaning=f"upper end of the {TOST_INTERVAL}"),
+    Column("p_tost", "p TOST", P_VALUE, "of the two one-sided tests; below alpha: equivalent"),
     Column("equivalence", "Verdict", "", "equivalent, different, or undecided"),
     REMARK,
 )
@@ -180,7 +182,7 @@ def _paired_row(setting: Setting) -> dict[str, Any]:
     t, ranks = hypothesis.paired_t(gaps), hypothesis.signed_rank(gaps)
     signs = hypothesis.sign_permutation(gaps, generator("signs", setting.task, setting.optimizer, setting.metric))
     least = 2 ** (1 - len(gaps))
-    floor = f"no p of ranks or signs is below {two_digits(least)} with {plural(len(gaps), 'seed')}"
+    floor = f"no p of ranks or signs is below {p_value(least)} with {plural(len(gaps), 'seed')}"
     return {
         **setting.identity,
         "metric": setting.metric,
@@ -245,8 +247,8 @@ def _equivalence_row(
         "n": tost.n[0],
         "margin_points": tost.margin if tost.p is not None else None,
         "difference_points": tost.difference,
-        "low_points": tost.low,
-        "high_points": tost.high,
+        "difference_points_low": tost.low,
+        "difference_points_high": tost.high,
         "p_tost": tost.p,
         "equivalence": verdict,
         "remark": reason or tost.reason,
