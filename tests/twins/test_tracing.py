@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 from tests.warm.start import REAL
 
 from twinrun.inspect.program_audit import audit_calls, step_of_audit
+from twinrun.inspect.same_draws import same_draws
 from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.files import write_json
 from twinrun.twins.costing import REGION
@@ -227,6 +229,12 @@ class Within(Rows): pass
 class EachEpoch(Rows): pass
 class Fine(Rows): pass
 class Evaluated(Rows): pass
+class EvaluatedWithin(Rows): pass
+class TrainedAnew(Rows): pass
+class SetByExample(Rows):
+    def __getitem__(self, index):
+        self.transforms[0].own.seed(int(epoch) * 100 + index)
+        return super().__getitem__(index)
 class Owner:
     def __init__(self):
         self.own = random.Random(0)
@@ -240,13 +248,18 @@ net = nn.Linear(6, 3)
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
 cases = [(Rows(Owner()), 2, None), (OfTheModule(lambda: rng.random()), 2, None), (Constant(draw), 2, constant),
          (ByWorker(draw), 2, by_worker), (Within(within), 2, None), (EachEpoch(draw), 0, None), (Fine(draw), 2, None),
-         (Evaluated(draw), 2, constant)]
+         (Evaluated(draw), 2, constant), (EvaluatedWithin(draw), 0, None), (TrainedAnew(draw), 0, None),
+         (SetByExample(Owner()), 0, None)]
 for rows, workers, first in cases:
     for epoch in range(2):
-        numpy.random.seed(epoch * (type(rows) is not EachEpoch))
+        numpy.random.seed(epoch * (type(rows) not in (EachEpoch, EvaluatedWithin, TrainedAnew)))
+        if type(rows) is SetByExample:
+            rows.transforms[0].own.seed(0)
+        if type(rows) is TrainedAnew:
+            optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         with torch.set_grad_enabled(type(rows) is not Evaluated):
             for inputs, targets in torch.utils.data.DataLoader(rows, 2, num_workers=workers, worker_init_fn=first):
-                if torch.is_grad_enabled():
+                if torch.is_grad_enabled() and type(rows) is not EvaluatedWithin:
                     optimizer.zero_grad()
                     F.cross_entropy(net(inputs), targets).backward()
                     optimizer.step()
@@ -339,6 +352,16 @@ def test_the_same_augmentation_in_workers_and_epochs_is_named(tmp_path: Path) ->
         f"generator {generator} {why}"
         for name, places, generator, why in expected
     ]
+
+
+@pytest.mark.parametrize("processes", [(7, 7), (7, 8)])
+def test_what_another_process_draws_is_no_other_epoch(processes: tuple[int, int], tmp_path: Path) -> None:
+    lines = [{"process": process, "dataset": "Rows", **facts}
+             for number, process in enumerate(processes)
+             for facts in ({"begins": number}, {"worker": 0, "drawn": {"numpy's": ["a", "b"]}},
+                           {"begins": number, "training": 0})]  # fmt: skip
+    (tmp_path / "draws").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert len(same_draws(tmp_path / "draws")) == (processes == (7, 7))
 
 
 def test_the_rank_is_named(tmp_path: Path) -> None:

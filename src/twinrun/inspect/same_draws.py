@@ -6,10 +6,11 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-Place = tuple[int | None, int]  # worker (None: the process itself), and epoch from 1
+Place = tuple[int | None, int, int]  # worker (None: the process itself), training, and epoch of that from 1
 Draws = dict[Place, tuple[str, str]]  # the states of a generator before and after the first batch
 
 
@@ -48,34 +49,53 @@ def same_draws(path: Path) -> tuple[SameDraws, ...]:
     lines: list[dict[str, Any]] = []
     if path.exists():
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    trained = {(line["rank"], line["dataset"]) for line in lines if "trains" in line}
+    trainings: dict[Any, tuple[int, int]] = {}  # of what began in a process: the training, and its epoch in that
     epochs: dict[Any, int] = defaultdict(int)
-    drawn: dict[tuple[str, str, str], Draws] = defaultdict(dict)
     for line in lines:
-        if "drawn" in line and (line["rank"], line["dataset"]) in trained:
-            epochs[line["rank"], line["dataset"], line["worker"]] += 1
-            place = (line["worker"], epochs[line["rank"], line["dataset"], line["worker"]])
+        if "training" in line:
+            epochs[line["process"], line["dataset"], line["training"]] += 1
+            epoch = epochs[line["process"], line["dataset"], line["training"]]
+            trainings[line["process"], line["begins"]] = (line["training"], epoch)
+    begun: dict[Any, int] = {}
+    drawn: dict[tuple[int, str, str], Draws] = defaultdict(dict)
+    for line in lines:
+        who = (line["process"], line["dataset"])
+        if "begins" in line and "training" not in line:
+            begun[who] = line["begins"]
+        elif "drawn" in line and (training := trainings.get((line["process"], begun.get(who)))):
             for generator, (before, after) in line["drawn"].items():
-                drawn[line["rank"], line["dataset"], generator][place] = (before, after)
+                drawn[*who, generator][line["worker"], *training] = (before, after)
     results = (_judged(dataset, generator, draws) for (_, dataset, generator), draws in drawn.items())
     return tuple(dict.fromkeys(result for result in results if result))
 
 
 def _judged(dataset: str, generator: str, draws: Draws) -> SameDraws | None:
-    for within in (False, True):
-        workers = _alike(draws, within, by=lambda place: place[1], of=lambda place: place[0])
-        epochs = _alike(draws, within, by=lambda place: place[0], of=lambda place: place[1])
+    # One of the dataset's own may be set anew for each example: what it began in says nothing then.
+    own = generator.startswith("its own ")
+    for within in (False,) if own else (False, True):
+        states = {place: pair if own else pair[within : within + 1] for place, pair in draws.items()}
+        workers = _alike(states, by=lambda place: place[1:], of=lambda place: place[0])
+        epochs = _alike(states, by=lambda place: place[:2], of=lambda place: place[2], consecutive=True)
         if workers or epochs:
             return SameDraws(dataset, generator, workers, epochs, within)
     return None
 
 
-def _alike(draws: Draws, within: bool, by: Callable[[Place], Any], of: Callable[[Place], Any]) -> tuple[int, ...]:
+def _alike(
+    states: dict[Place, tuple[str, ...]],
+    by: Callable[[Place], Any],
+    of: Callable[[Place], Any],
+    *,
+    consecutive: bool = False,
+) -> tuple[int, ...]:
     """The workers of one epoch, or the epochs of one worker, in which the state was the same; the first such lot."""
-    lots: dict[tuple[Any, str], list[int]] = defaultdict(list)
-    for place, states in draws.items():
-        lots[by(place), states[within]].append(of(place))
-    return next((tuple(sorted(lot)) for lot in lots.values() if len(lot) > 1), ())
+    lots: dict[tuple[Any, tuple[str, ...]], list[int]] = defaultdict(list)
+    for place, state in states.items():
+        lots[by(place), state].append(of(place))
+    for lot in map(sorted, lots.values()):
+        if len(lot) > 1 and (not consecutive or any(b - a == 1 for a, b in pairwise(lot))):
+            return tuple(lot)
+    return ()
 
 
 def _listed(numbers: Iterable[int]) -> str:

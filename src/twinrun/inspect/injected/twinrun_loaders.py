@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
+import multiprocessing
 import os
 import random
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +21,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from twinrun_imports import after_import
 from twinrun_looking import bytes_of
 
@@ -36,7 +40,10 @@ def _attach(path: Path) -> None:
     loading = sys.modules["torch.utils.data.dataloader"]
     fetcher, iterator = loading._utils.fetch._MapDatasetFetcher, loading._BaseDataLoaderIter
     plain_fetch, plain_next = fetcher.fetch, iterator.__next__
-    trained: set[str] = set()
+    plain_init, plain_reset = iterator.__init__, iterator._reset
+    numbers, trainings = itertools.count(), itertools.count()
+    of_optimizer: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+    served: list[dict[str, Any]] = []  # the epoch that gave the last batch, until a step follows
 
     def fetch(self: Any, index: Any) -> Any:
         if hasattr(self, _SEEN):
@@ -48,24 +55,46 @@ def _attach(path: Path) -> None:
             after = _states(self.dataset)
             moved = {name: [state, after[name]] for name, state in before.items() if after.get(name, state) != state}
             worker = torch.utils.data.get_worker_info()
-            _tell(path, self.dataset, {"worker": worker and worker.id, "drawn": moved})
+            _tell(path, {"dataset": named(self.dataset), "worker": worker and worker.id, "drawn": moved})
         return batch
 
+    def begin(self: Any, dataset: Any) -> None:
+        with suppress(Exception):
+            self._twinrun_epoch = {"dataset": named(dataset), "begins": next(numbers)}
+            _tell(path, self._twinrun_epoch)
+
+    def init(self: Any, loader: Any) -> None:
+        begin(self, loader.dataset)
+        plain_init(self, loader)
+
+    def reset(self: Any, loader: Any, first_iter: bool = False) -> None:
+        begin(self, loader.dataset)  # workers that persist begin an epoch, too
+        plain_reset(self, loader, first_iter)
+
     def following(self: Any) -> Any:
-        # Of an evaluation it is no fault that it sees the same each time; it runs without gradients.
-        if torch.is_grad_enabled():
-            with suppress(Exception):
-                name = named(self._dataset)
-                if name not in trained:
-                    trained.add(name)
-                    _tell(path, self._dataset, {"trains": True})
-        return plain_next(self)
+        batch = plain_next(self)
+        served[:] = [self._twinrun_epoch] if hasattr(self, "_twinrun_epoch") else []
+        return batch
 
-    fetcher.fetch, iterator.__next__ = fetch, following
+    def stepped(optimizer: Any, args: Any, kwargs: Any) -> None:
+        # Of an evaluation it is no fault that it sees the same each time: no step follows its batches.
+        if torch.compiler.is_compiling() or not served:
+            return
+        with suppress(Exception):
+            epoch = served.pop()
+            if "training" not in epoch:
+                if optimizer not in of_optimizer:
+                    of_optimizer[optimizer] = next(trainings)
+                epoch["training"] = of_optimizer[optimizer]
+                _tell(path, epoch)
+
+    fetcher.fetch, iterator.__next__, iterator.__init__, iterator._reset = fetch, following, init, reset
+    register_optimizer_step_post_hook(stepped)
 
 
-def _tell(path: Path, dataset: Any, facts: dict[str, Any]) -> None:
-    line = json.dumps({"dataset": named(dataset), "rank": os.environ.get("RANK"), **facts}) + "\n"
+def _tell(path: Path, facts: dict[str, Any]) -> None:
+    parent = multiprocessing.parent_process() if torch.utils.data.get_worker_info() else None
+    line = json.dumps({"process": parent.pid if parent else os.getpid(), **facts}) + "\n"
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(file, line.encode())  # at once, or lines of two workers would mix
