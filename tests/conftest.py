@@ -21,6 +21,9 @@ os.environ.update(_clean)
 # A shell without job control starts what is in the background with SIGINT ignored, and processes inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Under nohup, which is no reason for what the tests start to outlive its terminal.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

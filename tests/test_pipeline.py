@@ -230,7 +230,7 @@ def test_a_crate_is_verified_where_it_is_unpacked(checkout: Checkout, tmp_path: 
     shutil.copytree(checkout.root / "prepared", crate / "prepared")  # its data are not in it
     said = checkout.run("twinrun", "verify", run, folder=crate)
     assert "files of the crate are as they were packed" in said
-    assert f"{run}\trecord\t1 epochs\tequal" in said
+    assert f"{run}\trecord\t1 epoch\tequal" in said
     with (crate / "report" / "index.html").open("ab") as stream:
         stream.write(b" ")
     assert "report/index.html was changed" in checkout.run("twinrun", "verify", run, folder=crate, code=4)

@@ -165,8 +165,8 @@ def test_the_command_measures_a_task_in_fresh_processes(
     assert code == 0
     assert "each block starts a process for each and measures each twice" in err
     lines = out.splitlines()
-    assert "not defined: 1 of the 6 blocks" in lines[3]
     assert lines[-1].startswith("a step with fingerprints takes ")
+    assert lines[-1].endswith(": 1 of the 6 blocks that a 95 % interval needs")
     content = json.loads(next((study.root / "cost").glob("shapes_*_cpu.json")).read_text())
     assert content["ladder"] == {"base": "ordinary", "control": "ordinary_again", "deterministic": "fingerprints"}
     [block] = content["blocks"]
