@@ -65,10 +65,11 @@ def test_docs_quote_the_table() -> None:
         return f"{min(shares):.0f} to {max(shares):.0f} %"
 
     planned = "power of 80 %, planned from a pilot by its SD's "
-    assert f"{span(planned + 'upper end', SIZES)} then plan the power that they ask for" in text
-    assert f"by the SD's value only {span(planned + 'value', SIZES)}." in text
-    assert f"Welch's test has {100 * table()['power of 80 %, true SD', 'normal', 3]:.0f} % where 80 are planned" in text
-    assert f"holds in {span('published, training noise left out', (500, 2000))} (training noise" in text
+    assert f"{span(planned + 'upper end', SIZES)} then reach the power that was asked for" in text
+    assert f"by the SD's value only {span(planned + 'value', SIZES)} do." in text
+    welch = f"{100 * table()['power of 80 %, true SD', 'normal', 3]:.0f} %"
+    assert f"Welch's test has a power of {welch} where 80 % were planned" in text
+    assert f"holds in {span('published, training noise left out', (500, 2000))} of cases (training noise" in text
 
 
 def test_the_benchmark_makes_such_rows() -> None:

@@ -93,6 +93,8 @@ def test_a_command_under_nohup_is_not_ended_by_a_hangup(pid: Path, tmp_path: Pat
 @pytest.fixture
 def untouched() -> Iterator[None]:
     before = {number: signal.signal(number, signal.SIG_DFL) for number in interrupts.NUMBERS}
+    # What a command that ran in this process has left.
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
