@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from twinrun.training import environment
-from twinrun.training.environment import cpu_name, cublas_version, gpu_name, host_facts, instruction_set, versions
+from twinrun.training.environment import cpu_name, cublas_version, gpu_name, host_facts, versions
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -69,12 +69,3 @@ def test_a_processor_without_a_name_is_its_kind(monkeypatch: pytest.MonkeyPatch)
     lines = "processor : 0\nmodel name\t: A: 3 GHz\n"
     monkeypatch.setattr(Path, "read_text", lambda path: lines)
     assert cpu_name() == "A: 3 GHz"
-
-
-def test_the_instruction_set_says_what_libraries_choose_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = {"avx2": True, "avx512_f": False, "fma3": True, "sse2": True, "cpu_name": "AMD EPYC 7763",
-             "l1d_cache_size": 32768, "l2_cache_size": 524288}  # fmt: skip
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: facts)
-    assert instruction_set() == "AVX2 AMD avx2 fma3 32/512 KiB"
-    facts |= {"avx512_f": True, "l2_cache_size": 1048576, "cpu_name": "Intel Xeon"}
-    assert instruction_set() == "AVX2 Intel avx2 avx512_f fma3 32/1024 KiB"

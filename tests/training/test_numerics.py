@@ -8,7 +8,7 @@ import torch
 from twinrun.study.errors import MismatchError
 from twinrun.study.flags import flags_for
 from twinrun.training import numerics
-from twinrun.training.numerics import apply_flags, flags_kept, read_flags, set_flags
+from twinrun.training.numerics import apply_flags, flags_kept, instruction_set, read_flags, set_flags
 
 
 def test_deterministic_mode() -> None:
@@ -81,3 +81,12 @@ def test_flags_are_put_back_whatever_the_block_did() -> None:
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_the_instruction_set_says_what_libraries_choose_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"avx2": True, "avx512_f": False, "fma3": True, "sse2": True, "cpu_name": "AMD EPYC 7763",
+             "l1d_cache_size": 32768, "l2_cache_size": 524288}  # fmt: skip
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: facts)
+    assert instruction_set() == "AVX2 AMD avx2 fma3 32/512 KiB"
+    facts |= {"avx512_f": True, "l2_cache_size": 1048576, "cpu_name": "Intel Xeon"}
+    assert instruction_set() == "AVX2 Intel avx2 avx512_f fma3 32/1024 KiB"

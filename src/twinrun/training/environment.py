@@ -15,7 +15,6 @@ from twinrun.study.pins import CUBLAS, JOBS, PINNED
 from twinrun.training.gpu import Gpu
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pydicom", "safetensors", "timm")
-_VECTORS = ("avx", "amx", "fma")  # begin the names of instructions for vectors and matrices
 
 
 def host_facts(device: torch.device) -> dict[str, str | int | float | None]:
@@ -36,18 +35,6 @@ def host_facts(device: torch.device) -> dict[str, str | int | float | None]:
             "gpu_capability": f"{properties.major}.{properties.minor}",
         }
     return facts
-
-
-def instruction_set() -> str:
-    """What the libraries choose their CPU code by: torch's own level, the maker, the instructions, the caches.
-
-    As the processor itself says, for an emulator passes the host's /proc/cpuinfo on.
-    """
-    facts = torch.cpu.get_capabilities()
-    instructions = sorted(name for name, there in facts.items() if there is True and name.startswith(_VECTORS))
-    maker = str(facts["cpu_name"]).partition(" ")[0]  # MKL
-    caches = "/".join(str(facts[f"{level}_cache_size"] // 1024) for level in ("l1d", "l2"))  # oneDNN
-    return f"{torch.backends.cpu.get_cpu_capability()} {maker} {' '.join(instructions)} {caches} KiB"
 
 
 def gpu_name(device: torch.device) -> str | None:

@@ -15,9 +15,9 @@ from torch.utils import deterministic as memory  # its one switch is a property 
 from twinrun.study.errors import MismatchError
 from twinrun.study.flags import INSTRUCTION_SET, NumericFlags
 from twinrun.study.pins import CUBLAS, CUBLAS_DETERMINISTIC, leaks
-from twinrun.training.environment import instruction_set
 
 Flags = dict[str, bool | int | str | None]
+_VECTORS = ("avx", "amx", "fma")  # begin the names of instructions for vectors and matrices
 _TF32 = ("cuda_matmul_tf32", "cudnn_tf32")
 _workspace_in_force: list[str | None] = []  # what the last mode of this process set, if there was one
 
@@ -145,3 +145,15 @@ def _tf32(backend: Any, newer: str) -> bool:
         return bool(backend.allow_tf32)
     except RuntimeError:
         return bool(attrgetter(newer)(backend) == "tf32")
+
+
+def instruction_set() -> str:
+    """What the libraries choose their CPU code by: torch's own level, the maker, the instructions, the caches.
+
+    As the processor itself says, for an emulator passes the host's /proc/cpuinfo on.
+    """
+    facts = torch.cpu.get_capabilities()
+    instructions = sorted(name for name, there in facts.items() if there is True and name.startswith(_VECTORS))
+    maker = str(facts["cpu_name"]).partition(" ")[0]  # MKL
+    caches = "/".join(str(facts[f"{level}_cache_size"] // 1024) for level in ("l1d", "l2"))  # oneDNN
+    return f"{torch.backends.cpu.get_cpu_capability()} {maker} {' '.join(instructions)} {caches} KiB"
