@@ -197,5 +197,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real data sets that the environment names; without it, tests that ask for it are left out."""
+    """The folder of real data sets that the environment names; without it, tests that ask for it are left out.
+
+    With it, a file that is missing there is a failure: as a reason to skip it would go unnoticed.
+    """
     return Path(os.environ["TWINRUN_REAL_DATA"])

@@ -210,10 +210,7 @@ def test_window_of_signed_pixels() -> None:
 
 @pytest.fixture(scope="module")
 def real_cases(real_data: Path) -> Path:
-    path = real_data / "cbis-ddsm-descriptions.tar.xz"
-    if not path.exists():
-        pytest.skip(f"{path.name} is not in TWINRUN_REAL_DATA")
-    return path
+    return real_data / "cbis-ddsm-descriptions.tar.xz"
 
 
 def test_real_descriptions(real_cases: Path, tmp_path: Path) -> None:

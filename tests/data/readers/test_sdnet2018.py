@@ -113,9 +113,6 @@ def test_sample_photos_stay_together(sample: Path) -> None:
 
 
 def test_real_tiles(real_data: Path, tmp_path: Path) -> None:
-    for name in ("cracks.tar.xz", "cracks-pw-sample.tar.xz"):
-        if not (real_data / name).exists():
-            pytest.skip(f"{name} is not in TWINRUN_REAL_DATA")
     with open_archive(real_data / "cracks-pw-sample.tar.xz") as archive:
         index = index_sdnet2018(archive, 0.25, 0)
         assert len(index.examples) == 9
@@ -147,8 +144,6 @@ def test_publishers_zip_within_a_zip(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_real_tiles_packed(real_data: Path, tmp_path: Path) -> None:
     """All of them: the known twins are found, the imbalance is stated, photos stay together."""
-    if not (real_data / "cracks.tar.xz").exists():
-        pytest.skip("cracks.tar.xz is not in TWINRUN_REAL_DATA")
     block = Sdnet2018(reader="sdnet2018", source="cracks.tar.xz", image_size=64, test_share=0.2, split_seed=0)
     manifest = prepare("t", block, real_data, tmp_path / "t")
     assert manifest["n_train"] + manifest["n_test"] == 6000
@@ -164,8 +159,6 @@ def test_real_tiles_packed(real_data: Path, tmp_path: Path) -> None:
 
 def test_real_twin_with_another_label(real_data: Path, tmp_path: Path) -> None:
     """The full set has 7039-112 among the cracked and, as 7039-112_2, among the uncracked: put it back."""
-    if not (real_data / "cracks.tar.xz").exists():
-        pytest.skip("cracks.tar.xz is not in TWINRUN_REAL_DATA")
     with open_archive(real_data / "cracks.tar.xz") as archive:
         for name in archive.names:
             if name.startswith("D/") and name.split("/")[2].startswith(("7039-11", "7053-1", "7001-1")):

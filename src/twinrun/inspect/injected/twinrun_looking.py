@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import sys
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -78,9 +79,9 @@ class Tracing(Operations):
     def look(self, event: Event) -> None:
         """At what has happened."""
 
+    @abstractmethod
     def region(self, call: Callable[[], Any], inputs: Any, what: str) -> Any:
         """Run what torch.compile has made."""
-        raise NotImplementedError
 
     def start(self, module: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
         """An outermost module is called."""

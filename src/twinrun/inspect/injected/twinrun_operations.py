@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,7 +53,7 @@ class Event:
     numbers: dict[str, str] = field(default_factory=dict)  # arguments that are none of torch's, by their label
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode, ABC):
     """Reports an Event for each operation, after it has run and before the next begins, while it is `active`.
 
     Whoever uses it says when a module is entered and left; the autograd graph's sequence numbers in the backward pass
@@ -72,15 +73,15 @@ class Operations(TorchDispatchMode):
 
     def digest(self, tensor: torch.Tensor) -> str:
         """Of type, shape and bytes."""
-        raise NotImplementedError
+        raise NotImplementedError  # and not abstract: what only lists operations has no digests
 
     def rows(self, tensor: torch.Tensor) -> str | None:
         """A digest that forgets the order of the examples, where that is known."""
         return None
 
+    @abstractmethod
     def owner(self, variable: Any) -> str:
         """The path of the module that has this parameter; empty when none has."""
-        raise NotImplementedError
 
     def outside(self) -> str:
         """What stands for the module of an operation that is run in none."""
