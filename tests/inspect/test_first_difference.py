@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -472,16 +473,23 @@ def test_a_task_whose_device_is_absent_is_left_out(
     assert [file.name for file in harness.study.located.glob("*.json")] == ["shapes.json"]
 
 
-def test_when_one_pair_fails_the_others_are_ended(tmp_path: Path) -> None:
-    """As when the command is interrupted: their processes would train on for nobody."""
-    begun: list[Processes] = []
+@pytest.mark.parametrize("begins_later", [False, True])
+def test_when_one_pair_fails_the_others_are_ended(begins_later: bool, tmp_path: Path) -> None:
+    """As when the command is interrupted: their processes would train on for nobody, also those still to begin."""
+    begun, started, failed = list[Processes](), threading.Event(), threading.Event()
 
     def locate_pair(first: str, second: str) -> FirstDifference:
         if first == "bad":
-            while not (begun and len(begun[0].sides) == 2):
+            started.wait()
+            while not (begins_later or (begun and len(begun[0].sides) == 2)):
                 time.sleep(0.01)
+            failed.set()
             raise InputError("no such run")
-        begun.append(Processes(lambda index: ["sleep", "60"], tmp_path))
+        started.set()
+        if begins_later:
+            failed.wait()
+            time.sleep(0.3)
+        begun.append(Processes(lambda index: ["sleep", "20"], tmp_path))
         with begun[0] as sides:
             sides[0].receive()
         raise AssertionError
