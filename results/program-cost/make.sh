@@ -9,9 +9,10 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cp "$root/examples/attention.py" "$folder"
 cd "$folder"
-twinrun cost --blocks "${1:-6}" --warmup 0.2 --seconds 0.3 --json cost.json -- python attention.py 2>messages | tee table
-# What docs/cost.md shows; how far it was is nothing to keep.
-{ grep -E '^(cost on|left out)' messages; grep -v '^measurements in' table; } >"$here/session.txt"
+twinrun cost --blocks "${1:-6}" --warmup 0.2 --seconds 0.3 --json cost.json -- python attention.py 2>messages >table
+echo 'docs/cost.md shows:'
+grep -E '^(cost on|left out)' messages
+grep -v '^measurements in' table
 python - "$here" <<'PYTHON'
 import json, os, pathlib, statistics, subprocess, sys
 

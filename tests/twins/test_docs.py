@@ -20,7 +20,6 @@ from tests.twins.test_tracing import START
 from twinrun.cli.cost import table_lines
 from twinrun.inspect.ladder import program_ladder
 from twinrun.study.files import read_json
-from twinrun.study.pins import PINNED
 from twinrun.twins.tracing import Program, locate_program
 
 WITH_TORCH = ("resumable.py", "examples/plain_pytorch.py")
@@ -121,8 +120,8 @@ def test_the_action_ends_as_the_twins_do(
 def test_the_cost_that_is_shown_is_what_was_measured() -> None:
     """On results/program-cost/: measuring it anew takes minutes, and gives other times."""
     content = read_json(REPOSITORY / "results" / "program-cost" / "attention.json")
-    off = {"cpu_threads": 1, "deterministic_algorithms": False, "fill_uninitialized_memory": False}
-    ladder, left_out = program_ladder("cpu", off, PINNED, attention=True, compiled=False)
+    off = {"cpu_threads": 2, "deterministic_algorithms": False, "fill_uninitialized_memory": False}
+    ladder, left_out = program_ladder("cpu", off, {}, attention=True, compiled=False)
     (_, (shown,)), *others = sessions("cost.md", "twinrun cost -- python attention.py")
     assert not others
     lines = [f"left out: {rung}: {why}" for rung, why in left_out.items()]
