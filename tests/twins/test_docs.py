@@ -18,7 +18,7 @@ from tests.twins.conftest import Twins, warm
 from tests.twins.test_tracing import START
 
 from twinrun.cli.cost import table_lines
-from twinrun.inspect.ladder import program_ladder
+from twinrun.inspect.ladder import cpu_ladder, program_ladder
 from twinrun.study.files import read_json
 from twinrun.twins.tracing import Program, locate_program
 
@@ -128,3 +128,23 @@ def test_the_cost_that_is_shown_is_what_was_measured() -> None:
     lines += [f"python attention.py: step time over that of as_it_is, {len(content['blocks'])} blocks"]
     for line in [*lines, *table_lines(ladder, content["blocks"])]:
         assert plain(line) in shown
+
+
+def test_what_the_same_bits_cost_is_what_was_measured() -> None:
+    """results/cpu-cost/: its tables, the factors in its page, and those that docs/cost.md takes from there."""
+    folder, ladder = REPOSITORY / "results" / "cpu-cost", cpu_ladder()
+    page = (folder / "README.md").read_text()
+    docs = " ".join((REPOSITORY / "docs" / "cost.md").read_text().split())
+    texts = sorted(folder.glob("*/*_cpu.json"))
+    assert len(texts) == 4
+    for path in texts:
+        name = path.name.partition("_")[0]
+        lines = table_lines(ladder, read_json(path)["blocks"])
+        printed = plain(path.with_name(f"{name}.txt").read_text())
+        assert all(plain(line) in printed for line in lines)
+        rungs = {row[0]: row for line in lines if len(row := line.split("\t")) > 1}
+        (shown,) = (line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        own = [f"{row[4]} ({row[5]})" for row in rungs.values() if row[4:6] != ["", ""] and row[0] != "flags"]
+        whole = f"{rungs['fingerprints'][1]} ({rungs['fingerprints'][2]})"
+        assert shown == f"| `{name}` | {' | '.join([*own, whole])} |"
+        assert whole in docs
