@@ -30,7 +30,7 @@ study: environment
 	@echo "report: $(CURDIR)/report/index.html"
 
 test: test-environment
-	pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 20
 
 check: test-environment
 	ruff check . && ruff format --check . && mypy

@@ -133,7 +133,7 @@ def save(drawn: Drawn, folder: Path) -> list[str]:
         buffer = io.BytesIO()
         with style():
             drawn.figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH, metadata=metadata, facecolor="white")
-        drawn.figure.set_layout_engine("none")  # it has its places; working them out again is a quarter of the time
+        drawn.figure.set_layout_engine(None)  # it has its places: without an engine it is drawn once, not twice
         names.append(f"{drawn.name}.{kind}")
         write_bytes(folder / names[-1], buffer.getvalue())
     return names
