@@ -163,8 +163,9 @@ def energy(folder: Path, device: str, out: Path) -> None:
 
 def engines(folder: Path, device: str, out: Path) -> None:
     """The engines that cuDNN executed, by its own log, against the forecast with the card's own description."""
+    from cudnn_log import against, executed, logging
+
     from twinrun.inspect.cudnn.devices import find_card
-    from twinrun.inspect.cudnn.executed import against, executed, logging
     from twinrun.inspect.cudnn.forecast import Setting, forecast
     from twinrun.inspect.targets import CLASSES, step_of_model
     from twinrun.study.schema_model import ModelSpec

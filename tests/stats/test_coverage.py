@@ -1,12 +1,13 @@
 """The committed table of coverage: complete, and what a small simulation finds again."""
 
 import importlib.util
+from types import ModuleType
 
 import numpy as np
 import pytest
 from tests.conftest import REPOSITORY
 
-from twinrun.stats.coverage import SHAPES, coverage_words, page, table
+from twinrun.stats.coverage import SHAPES, coverage_words, table
 
 SIZES = (3, 5, 10, 30)
 RUNS = ("normal", "skewed", "heavy", "bad", "effects")
@@ -17,6 +18,17 @@ OF_RUNS = (
     "power of 80 %, true SD",
 )  # fmt: skip
 COSTS = ("cost, ratio", "cost, five rungs without any", "cost, increments without any")
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    """benchmarks/coverage.py, which makes the table and its page."""
+    spec = importlib.util.spec_from_file_location("coverage_benchmark", REPOSITORY / "benchmarks" / "coverage.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_every_interval_and_verdict_was_tried_with_every_shape_and_size() -> None:
@@ -49,9 +61,9 @@ def test_what_is_promised_holds_and_what_does_not_is_known() -> None:
     assert table()["SD, chi-square", "bad", 10] < 0.7
 
 
-def test_the_page_is_the_table() -> None:
+def test_the_page_is_the_table(benchmark: ModuleType) -> None:
     text = (REPOSITORY / "docs" / "coverage.md").read_text()
-    assert text == page()
+    assert text == benchmark.page()
     share = f"{100 * table()['SD, chi-square', 'bad', 10]:.0f}"
     row = next(line for line in text.splitlines() if line.startswith("| SD, chi-square | 10 |"))
     assert f"**{share}**" in row
@@ -72,22 +84,16 @@ def test_docs_quote_the_table() -> None:
     assert f"holds in {span('published, training noise left out', (500, 2000))} of cases (training noise" in text
 
 
-def test_the_benchmark_makes_such_rows() -> None:
-    path = REPOSITORY / "benchmarks" / "coverage.py"
-    spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_the_benchmark_makes_such_rows(benchmark: ModuleType) -> None:
     rng = np.random.default_rng(0)
-    for shape in module.SHAPES:
-        names = dict(module.of_runs(shape, 5, rng))
+    for shape in benchmark.SHAPES:
+        names = dict(benchmark.of_runs(shape, 5, rng))
         assert {name for name in OF_RUNS if name != "difference, over runs and images"} <= set(names)
-        assert set(dict(module.of_images(shape, 5, rng))) == {"difference, over runs and images"}
-        assert set(dict(module.of_cost(shape, 6, rng))) == set(COSTS)
+        assert set(dict(benchmark.of_images(shape, 5, rng))) == {"difference, over runs and images"}
+        assert set(dict(benchmark.of_cost(shape, 6, rng))) == set(COSTS)
     # The alike network's churn has a closed form.
-    assert module.true_churn("normal") == pytest.approx(np.arccos(1 / 1.01) / np.pi, rel=0.03)
-    assert {*RUNS, *(f"churn, {shape}" for shape in CHURN)} <= set(module.PARTS)
+    assert benchmark.true_churn("normal") == pytest.approx(np.arccos(1 / 1.01) / np.pi, rel=0.03)
+    assert {*RUNS, *(f"churn, {shape}" for shape in CHURN)} <= set(benchmark.PARTS)
 
 
 @pytest.mark.parametrize("n", [3, 10])

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from tests.stats.test_hypothesis import tost_welch
 
 from twinrun.stats import power
-from twinrun.stats.equivalence import tost_welch
 from twinrun.stats.hypothesis import prediction_test
 from twinrun.study.errors import InputError
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from twinrun.stats.samples import UNDEFINED, Estimate, Interval
+from twinrun.stats.samples import CONFIDENCE, UNDEFINED, Estimate, Interval
 
 Classes = NDArray[np.intp]
 
@@ -139,8 +139,8 @@ def churn_ratio(churn_value: float | None, by: float | None) -> Estimate:
     return Estimate(churn_value / by) if by > 0 else Estimate(None, f"{UNDEFINED}there is nothing to divide by")
 
 
-def churn_interval(predicted: NDArray[np.integer], counts: NDArray[np.int64], confidence: float = 0.95) -> Interval:
-    """Interval of the mean pairwise churn U of `predicted` (runs, examples), for other images and other runs.
+def churn_interval(predicted: NDArray[np.integer], counts: NDArray[np.int64]) -> Interval:
+    """95 % interval of the mean pairwise churn U of `predicted` (runs, examples), for other images and other runs.
 
     `counts` is `class_counts` of the same predictions. With g_i the share of pairs that disagree on image i, of N,
     Var U = Var(g) / N + (R + 3) / (R - 1) max(J(U) - sum J(g_i) / N^2, 0), J being the jackknife variance over the
@@ -164,27 +164,27 @@ def churn_interval(predicted: NDArray[np.integer], counts: NDArray[np.int64], co
         few = f"{runs} of the 3 runs" if runs < 3 else f"{images} of the 2 images"
         pair = "; one pair says nothing of how runs differ" if runs == 2 else ""
         known = mean_churn(counts, runs)
-        return Interval(known.value, None, None, runs, confidence, method, f"{UNDEFINED}{few} that it needs{pair}")
+        return Interval(known.value, None, None, runs, method, f"{UNDEFINED}{few} that it needs{pair}")
     pairs = runs * (runs - 1) / 2
     # Sums by fsum: the same bits in any order of images and runs.
     disagreeing = (runs * runs - np.square(counts).sum(axis=1)) / 2
     churn = math.fsum(disagreeing) / (images * pairs)
     if churn == 0:
-        return Interval(0.0, None, None, runs, confidence, method, f"{UNDEFINED}no two runs disagree on any image")
+        return Interval(0.0, None, None, runs, method, f"{UNDEFINED}no two runs disagree on any image")
     over_images = math.fsum(np.square(disagreeing / pairs - churn)) / (images - 1) / images
     scale = (runs + 3) / (runs - 1)
     jackknife, over_runs = (scale * part for part in _over_runs(predicted, counts))
     variance = over_images + over_runs
     if variance == 0:
         why = f"{UNDEFINED}all images flip alike"
-        return Interval(churn, None, None, runs, confidence, method, why)
+        return Interval(churn, None, None, runs, method, why)
     allowed = jackknife if over_runs > 0 or runs < FEW_RUNS else 0.0
     freedom = runs - 1 if runs < FEW_RUNS else runs - 2
     df = variance**2 / (over_images**2 / (images - 1) + allowed**2 / freedom)
-    half = float(special.stdtrit(max(df, 1.0), (1 + confidence) / 2)) * math.sqrt(variance) / churn
+    half = float(special.stdtrit(max(df, 1.0), (1 + CONFIDENCE) / 2)) * math.sqrt(variance) / churn
     half = min(half, 700.0)  # of an exponential that neither vanishes nor overflows
     low, high = churn * math.exp(-half), min(churn * math.exp(half), 1.0)
-    return Interval(churn, low, high, runs, confidence, method)
+    return Interval(churn, low, high, runs, method)
 
 
 def _over_runs(predicted: NDArray[np.integer], counts: NDArray[np.int64]) -> tuple[float, float]:

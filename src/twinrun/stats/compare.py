@@ -192,9 +192,10 @@ def t_interval(error: Error | str, a: Sample, b: Sample, alpha: float) -> Interv
     n = a.size + b.size
     if isinstance(error, str):
         value = _number(describe.mean(b) - describe.mean(a)) if a.size and b.size else None
-        return Interval(value, None, None, n, 1 - alpha, "t", error)
+        return Interval(value, None, None, n, "t", error, 1 - alpha)
     half = float(special.stdtrit(error.df, 1 - alpha / 2)) * error.standard_error
-    return Interval(error.difference, error.difference - half, error.difference + half, n, 1 - alpha, error.method)
+    low, high = error.difference - half, error.difference + half
+    return Interval(error.difference, low, high, n, error.method, confidence=1 - alpha)
 
 
 def judge(

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from twinrun.stats.samples import CONFIDENCE
 from twinrun.study.errors import InputError
 
 DEARER, CHEAPER = "dearer", "cheaper"
+Block = Sequence[tuple[str, float]]  # rung and seconds of a step, in the order measured
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class CostEstimate:
     verdict: str  # dearer, cheaper or inconclusive, or why it is neither
 
 
-def block_ratio(block: Sequence[tuple[str, float]], rung: str, base: str) -> float:
-    """Ratio of the step times of `rung` and `base` in one block, a sequence of (rung, seconds) in the order measured.
+def block_ratio(block: Block, rung: str, base: str) -> float:
+    """Ratio of the step times of `rung` and `base` in one block.
 
     A block is a palindrome: each rung stands at two places with the same centre, so that a drift that is linear in
     time (of the logarithm) cancels exactly. With two rungs this is the ABBA design.
@@ -43,8 +45,8 @@ def block_ratio(block: Sequence[tuple[str, float]], rung: str, base: str) -> flo
     return float(np.exp(mean_log(rung) - mean_log(base)))
 
 
-def estimate(ratios: ArrayLike, confidence: float = 0.95) -> CostEstimate:
-    """Median of the blocks' ratios with the exact interval from order statistics; no distribution is assumed.
+def estimate(ratios: ArrayLike) -> CostEstimate:
+    """Median of the blocks' ratios with the exact 95 % interval from order statistics; no distribution is assumed.
 
     Not a bootstrap: with six to ten blocks a percentile bootstrap of the median does not hold its level, while this
     interval holds it whatever the noise. Six blocks are the least for 95 %. Source: Conover, Practical Nonparametric
@@ -59,20 +61,18 @@ def estimate(ratios: ArrayLike, confidence: float = 0.95) -> CostEstimate:
     n, ratio = values.size, float(np.median(values)) if values.size else math.nan
     if math.isnan(ratio) and n:
         return CostEstimate(ratio, None, None, n, "not defined: a block has no ratio")
-    needed = int(np.ceil(1 - np.log2(1 - confidence)))
+    needed = int(np.ceil(1 - np.log2(1 - CONFIDENCE)))
     if n < needed:
-        why = f"not defined: {n} of the {needed} blocks that a {100 * confidence:g} % interval needs"
+        why = f"not defined: {n} of the {needed} blocks that a {100 * CONFIDENCE:g} % interval needs"
         return CostEstimate(ratio, None, None, n, why)
     # The outermost ranks that a binomial count of blocks below the true median misses at most so often on each side.
-    below = int(special.bdtr(np.arange(n), n, 0.5).searchsorted((1 - confidence) / 2, side="right"))
+    below = int(special.bdtr(np.arange(n), n, 0.5).searchsorted((1 - CONFIDENCE) / 2, side="right"))
     low, high = (float(np.sort(values)[place]) for place in (below - 1, n - below))
     verdict = DEARER if low > 1 else CHEAPER if high < 1 else "inconclusive"
     return CostEstimate(ratio, low, high, n, verdict)
 
 
-def judge(
-    blocks: Sequence[Sequence[tuple[str, float]]], base: str, control: str, confidence: float = 0.95
-) -> Mapping[str, CostEstimate]:
+def judge(blocks: Sequence[Block], base: str, control: str) -> Mapping[str, CostEstimate]:
     """The estimate of every rung against `base`; where the control differs from it, no other verdict stands.
 
     `control` is measured under the same flags as `base`: an interval without 1 shows that the machine, not the flags,
@@ -83,17 +83,21 @@ def judge(
     check_blocks(blocks, base, control)
     rungs = list(dict.fromkeys(name for block in blocks for name, _ in block if name != base))
     ratios = {rung: [block_ratio(block, rung, base) for block in blocks] for rung in rungs}
-    estimates = {rung: estimate(values, confidence) for rung, values in ratios.items()}
-    check = estimates[control]
+    check = estimate(ratios.pop(control))
     if check.verdict in (DEARER, CHEAPER):
-        return without_verdicts(estimates) | {control: check}
-    judged = [rung for rung in rungs if rung != control and estimates[rung].verdict in (DEARER, CHEAPER)]
-    family = [rung for rung in rungs if rung != control]
-    if judged:
-        corrected = dict(zip(family, family_p([ratios[rung] for rung in family]), strict=True))
-        for rung in judged:
-            if corrected[rung] > 1 - confidence:
-                estimates[rung] = replace(estimates[rung], verdict=f"inconclusive among {len(family)} rungs")
+        estimates = without_verdicts({rung: estimate(values) for rung, values in ratios.items()})
+    else:
+        estimates = _corrected(ratios)
+    return estimates | {control: check}
+
+
+def _corrected(ratios: Mapping[str, list[float]]) -> dict[str, CostEstimate]:
+    """The estimate of each family member; a verdict stands only where the family allows it."""
+    estimates = {rung: estimate(values) for rung, values in ratios.items()}
+    if any(item.verdict in (DEARER, CHEAPER) for item in estimates.values()):
+        for rung, p in zip(estimates, family_p(list(ratios.values())), strict=True):
+            if estimates[rung].verdict in (DEARER, CHEAPER) and p > 1 - CONFIDENCE:
+                estimates[rung] = replace(estimates[rung], verdict=f"inconclusive among {len(estimates)} rungs")
     return estimates
 
 
@@ -103,20 +107,12 @@ def without_verdicts(estimates: Mapping[str, CostEstimate]) -> dict[str, CostEst
     return {rung: replace(item, verdict=why) for rung, item in estimates.items()}
 
 
-def increments(
-    blocks: Sequence[Sequence[tuple[str, float]]], before: Mapping[str, str], confidence: float = 0.95
-) -> dict[str, CostEstimate]:
+def increments(blocks: Sequence[Block], before: Mapping[str, str]) -> dict[str, CostEstimate]:
     """What each rung of `before` adds to the rung that it names; verdicts are corrected over this family."""
-    ratios = {rung: [block_ratio(block, rung, lower) for block in blocks] for rung, lower in before.items()}
-    estimates = {rung: estimate(values, confidence) for rung, values in ratios.items()}
-    if any(item.verdict in (DEARER, CHEAPER) for item in estimates.values()):
-        for rung, p in zip(estimates, family_p(list(ratios.values())), strict=True):
-            if estimates[rung].verdict in (DEARER, CHEAPER) and p > 1 - confidence:
-                estimates[rung] = replace(estimates[rung], verdict=f"inconclusive among {len(estimates)} rungs")
-    return estimates
+    return _corrected({rung: [block_ratio(block, rung, lower) for block in blocks] for rung, lower in before.items()})
 
 
-def check_blocks(blocks: Sequence[Sequence[tuple[str, float]]], base: str, control: str) -> None:
+def check_blocks(blocks: Sequence[Block], base: str, control: str) -> None:
     """Raise InputError for blocks that cannot be judged: no base or control, no palindrome, times that are none."""
     if not blocks:
         raise InputError("no block was measured", "a 95 % interval needs six")

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
+from scipy import special, stats
 
 from twinrun.stats import describe
-from twinrun.stats.samples import UNDEFINED, Estimate, Interval, Sample, fault, sample
+from twinrun.stats.samples import CONFIDENCE, UNDEFINED, Estimate, Interval, fault, sample
 
 
 def hedges_correction(df: float) -> float:
@@ -99,7 +99,7 @@ def rank_biserial(first: ArrayLike, second: ArrayLike) -> Estimate:
     return Estimate(float(np.sign(a[:, None] - b[None, :]).sum()) / (a.size * b.size))
 
 
-def superiority(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> Interval:
+def superiority(first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """P(a value of `first` is above one of `second`), ties counted half, with its interval.
 
     It is U / (n1 n2) of the Mann-Whitney test. All p are kept with |U / (n1 n2) - p| <= t sqrt(V(p)), where V(p) =
@@ -114,12 +114,12 @@ def superiority(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -
     a, b = sample(first), sample(second)
     n, method, reason = a.size + b.size, "Newcombe's method 5 with t", fault(a, 1) or fault(b, 1)
     if reason:
-        return Interval(None, None, None, n, confidence, method, reason)
+        return Interval(None, None, None, n, method, reason, confidence)
     # Counted by bisection in sorted values: memory stays small for many runs.
     above = int(np.searchsorted(b, a, side="left").sum() + np.searchsorted(b, a, side="right").sum())
     value = above / (2 * a.size * b.size)
     if n < 3:
-        return Interval(value, None, None, n, confidence, method, f"{UNDEFINED}one value of each")
+        return Interval(value, None, None, n, method, f"{UNDEFINED}one value of each", confidence)
     t = float(special.stdtrit(n - 2, (1 + confidence) / 2))
 
     def beyond(p: float) -> float:
@@ -135,7 +135,7 @@ def superiority(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -
             inner, outer = (middle, outer) if beyond(middle) <= 0 else (inner, middle)
         return (inner + outer) / 2
 
-    return Interval(value, end(0.0), end(1.0), n, confidence, method)
+    return Interval(value, end(0.0), end(1.0), n, method, confidence=confidence)
 
 
 def matched_rank_biserial(differences: ArrayLike) -> Estimate:
@@ -151,13 +151,5 @@ def matched_rank_biserial(differences: ArrayLike) -> Estimate:
     array = array[array != 0]
     if reason or not array.size:
         return Estimate(None, reason or f"{UNDEFINED}all differences are 0")
-    ranks = _ranks(np.abs(array))
+    ranks = stats.rankdata(np.abs(array))
     return Estimate(float((np.sign(array) * ranks).sum() / ranks.sum()))
-
-
-def _ranks(array: Sample) -> Sample:
-    """Ranks from 1, ties at their mean rank."""
-    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
-    last = counts.cumsum()
-    means: Sample = (last - (counts - 1) / 2)[inverse]
-    return means

@@ -85,20 +85,3 @@ def tost_paired(differences: ArrayLike, margin: float, alpha: float = 0.05) -> E
         return Equivalence.undefined(margin, (array.size,), reason)
     error = describe.sample_sd(array) / math.sqrt(array.size)
     return tost(describe.mean(array), error, array.size - 1, margin, (array.size,), alpha)
-
-
-def tost_welch(first: ArrayLike, second: ArrayLike, margin: float, alpha: float = 0.05) -> Equivalence:
-    """Whether two independent means (first - second) lie within the margin, with unequal variances.
-
-    >>> round(tost_welch([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], 3.0).p, 4)
-    0.0107
-    """
-    a, b = sample(first), sample(second)
-    n, reason = (a.size, b.size), fault(a, 2) or fault(b, 2)
-    if reason:
-        return Equivalence.undefined(margin, n, reason)
-    parts = [describe.sample_sd(x) ** 2 / x.size for x in (a, b)]
-    if sum(parts) == 0:
-        return Equivalence.undefined(margin, n, "no spread within either group")
-    df = sum(parts) ** 2 / sum(part**2 / (x.size - 1) for part, x in zip(parts, (a, b), strict=True))
-    return tost(describe.mean(a) - describe.mean(b), math.sqrt(sum(parts)), df, margin, n, alpha)

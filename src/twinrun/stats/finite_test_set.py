@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from twinrun.stats.samples import UNDEFINED, Interval
+from twinrun.stats.samples import CONFIDENCE, UNDEFINED, Interval
 
 WIDEST = 0.9  # an interval of a share that is wider says nothing
 
@@ -51,13 +51,13 @@ def test_set_part(correct: NDArray[np.bool_]) -> TestSetPart:
     return TestSetPart(runs, math.sqrt(variance), independent, rest)
 
 
-def finite_test_share(cells: Iterable[TestSetPart], confidence: float = 0.95) -> Interval:
+def finite_test_share(cells: Iterable[TestSetPart]) -> Interval:
     """Share of the variance of accuracy over runs that comes from the finite test set, pooled over cells.
 
     With V the variance of the accuracies and q what independent errors make of it, the share is 1 - N / (N - 1)
     (1 - q / V) (Jordan 2023, theorem on variance). Both are summed over the cells, weighted by degrees of freedom: a
     mean or median of the cells' ratios reads 0.64, 0.87 and 1.99 at 5, 3 and 2 runs where 0.51 is true. The interval
-    is the chi-square one of V, q taken as known; cut at 0 and 1, and none where it is wider than 0.9.
+    is the 95 % chi-square one of V, q taken as known; cut at 0 and 1, and none where it is wider than 0.9.
 
     >>> right = np.arange(10) < np.array([[6], [9], [7], [8]])
     >>> print(f"{finite_test_share([test_set_part(right)]).value:.2f}")
@@ -67,7 +67,7 @@ def finite_test_share(cells: Iterable[TestSetPart], confidence: float = 0.95) ->
     df = sum(cell.n - 1 for cell in kept)
     method = "pooled, chi-square"
     if not kept:
-        return Interval(None, None, None, 0, confidence, method, f"{UNDEFINED}no cell with two runs and two images")
+        return Interval(None, None, None, 0, method, f"{UNDEFINED}no cell with two runs and two images")
     total, own, rest = (
         math.fsum((cell.n - 1) * value for cell, value in zip(kept, values, strict=True))
         for values in (
@@ -77,12 +77,12 @@ def finite_test_share(cells: Iterable[TestSetPart], confidence: float = 0.95) ->
         )
     )
     if total == 0:
-        return Interval(None, None, None, df, confidence, method, f"{UNDEFINED}all runs are equally accurate")
+        return Interval(None, None, None, df, method, f"{UNDEFINED}all runs are equally accurate")
     value, ratio = 1 - rest / total, own / total
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = (ratio * float(special.chdtri(df, share)) / df for share in (1 - tail, tail))
     low, high = min(low, 1.0), min(high, 1.0)
     if high - low > WIDEST:
         why = f"{UNDEFINED}{df} degrees of freedom leave anything from {low:.2f} to {high:.2f}"
-        return Interval(value, None, None, df, confidence, method, why)
-    return Interval(value, low, high, df, confidence, method)
+        return Interval(value, None, None, df, method, why)
+    return Interval(value, low, high, df, method)

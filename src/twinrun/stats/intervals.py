@@ -1,4 +1,4 @@
-"""Intervals of a mean, of a new value and of an SD: by formula for normal data, and by a bootstrap without that."""
+"""Intervals of a mean and of an SD, 95 %: by formula for normal data, and by a bootstrap without that."""
 
 from __future__ import annotations
 
@@ -13,26 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from twinrun.stats import describe
-from twinrun.stats.samples import UNDEFINED, Interval, Sample, fault, sample
+from twinrun.stats.samples import CONFIDENCE, UNDEFINED, Interval, Sample, fault, sample
 
 # With fewer values, resamples of one value repeated are common enough to reach into the interval's ends.
 BOOTSTRAP_LEAST = 5
 ENUMERATED_UP_TO = 7  # up to here all n^n resamples are weighed, so that the result has no chance in it
 # Normal quantiles are multiplied by this: at the plain level the bootstrap of an SD covers 92.5 % at n = 7 and 10.
 CALIBRATION = 1.06
+_VANISHING = f"{UNDEFINED}the spread is too small for a floating-point number"
 
 
-def _t_interval(values: ArrayLike, confidence: float, factor: float, method: str) -> Interval:
-    array = sample(values)
-    n, reason = array.size, fault(array, 2)
-    mean = describe.mean(array) if n and np.isfinite(array).all() else None
-    if reason or mean is None:
-        return Interval(mean, None, None, n, confidence, method, reason)
-    half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * describe.sample_sd(array) * factor
-    return Interval(mean, mean - half, mean + half, n, confidence, method)
-
-
-def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+def mean_interval(values: ArrayLike) -> Interval:
     """Student's interval of the mean of a normal distribution: mean +- t s / sqrt(n), t at n - 1.
 
     >>> result = mean_interval([1.0, 2.0, 3.0])
@@ -41,24 +32,16 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     >>> mean_interval([1.0]).reason
     'not defined: 1 of the 2 values that it needs'
     """
-    n = len(np.atleast_1d(np.asarray(values)))
-    return _t_interval(values, confidence, 1 / math.sqrt(n) if n else 1, "t")
+    array = sample(values)
+    n, reason = array.size, fault(array, 2)
+    mean = describe.mean(array) if n and np.isfinite(array).all() else None
+    if reason or mean is None:
+        return Interval(mean, None, None, n, "t", reason)
+    half = float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * describe.sample_sd(array) * (1 / math.sqrt(n))
+    return Interval(mean, mean - half, mean + half, n, "t")
 
 
-def prediction_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Where one further draw of the same normal distribution falls: mean +- t s sqrt(1 + 1/n), t at n - 1.
-
-    Source: Hahn & Meeker, Statistical Intervals (1991), sec. 4.7.
-
-    >>> result = prediction_interval([1.0, 2.0, 3.0])
-    >>> print(f"{result.low:.3f} {result.high:.3f}")
-    -2.968 6.968
-    """
-    n = len(np.atleast_1d(np.asarray(values)))
-    return _t_interval(values, confidence, math.sqrt(1 + 1 / n) if n else 1, "prediction")
-
-
-def sd_chi_square(values: ArrayLike, confidence: float = 0.95) -> Interval:
+def sd_chi_square(values: ArrayLike) -> Interval:
     """Interval of the SD of a normal distribution: s sqrt((n-1)/q), q the chi-square quantiles at n - 1.
 
     Equal values have the SD 0 and no interval: they do not say how small the true SD is.
@@ -71,13 +54,9 @@ def sd_chi_square(values: ArrayLike, confidence: float = 0.95) -> Interval:
     reason = fault(array, 2, spread=True)
     value = None if fault(array, 2) else describe.sample_sd(array)
     if reason or value is None or value == 0:
-        return Interval(value, None, None, array.size, confidence, "chi-square", reason or _vanishing())
-    low, high = describe.sd_factors(array.size, confidence)
-    return Interval(value, value * low, value * high, array.size, confidence, "chi-square")
-
-
-def _vanishing() -> str:
-    return f"{UNDEFINED}the spread is too small for a floating-point number"
+        return Interval(value, None, None, array.size, "chi-square", reason or _VANISHING)
+    low, high = describe.sd_factors(array.size)
+    return Interval(value, value * low, value * high, array.size, "chi-square")
 
 
 @dataclass(frozen=True)
@@ -124,39 +103,35 @@ class PooledSd:
         df = sum(part.df for part in kept)
         return cls(math.sqrt(math.fsum(part.value**2 * part.df for part in kept) / df) if df else math.nan, df)
 
-    def gap_of_two(self, confidence: float = 0.95) -> float:
-        """What the difference of two further runs stays below with this confidence: t sqrt(2) SD, t at `df`.
+    def gap_of_two(self) -> float:
+        """What the difference of two further runs stays below 95 % of the time: t sqrt(2) SD, t at `df`.
 
         With 1.96 for t, pairs of identical runs exceed it in 10.7 % of cases at 5 degrees of freedom.
 
         >>> round(PooledSd(1.0, 5).gap_of_two(), 2)
         3.64
         """
-        return (
-            float(special.stdtrit(self.df, (1 + confidence) / 2)) * math.sqrt(2) * self.value if self.df else math.nan
-        )
+        if not self.df:
+            return math.nan
+        return float(special.stdtrit(self.df, (1 + CONFIDENCE) / 2)) * math.sqrt(2) * self.value
 
-    def interval(self, confidence: float = 0.95) -> Interval:
+    def interval(self) -> Interval:
         """The chi-square interval, which supposes normal values with the same SD in every cell.
 
         >>> pooled = PooledSd.of([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]).interval()
         >>> print(f"{pooled.value:.3f} {pooled.low:.3f} {pooled.high:.3f}")
         1.000 0.599 2.874
         """
-        method = "chi-square, pooled"
+        n, method = math.floor(self.df) + 1, "chi-square, pooled"
         if not self.df or math.isnan(self.value):
             why = "a value is missing" if self.df else "no cell has two values"
-            return Interval(None, None, None, self._n, confidence, method, UNDEFINED + why)
+            return Interval(None, None, None, n, method, UNDEFINED + why)
         if self.value == 0:
-            return Interval(0.0, None, None, self._n, confidence, method, f"{UNDEFINED}no spread within any cell")
-        low, high = describe.sd_factors(self.df + 1, confidence)
-        return Interval(self.value, self.value * low, self.value * high, self._n, confidence, method)
+            return Interval(0.0, None, None, n, method, f"{UNDEFINED}no spread within any cell")
+        low, high = describe.sd_factors(self.df + 1)
+        return Interval(self.value, self.value * low, self.value * high, n, method)
 
-    @property
-    def _n(self) -> int:
-        return math.floor(self.df) + 1
-
-    def ratio(self, other: PooledSd, confidence: float = 0.95) -> Interval:
+    def ratio(self, other: PooledSd) -> Interval:
         """This SD over another, independent one, with the interval of F at both degrees of freedom.
 
         >>> ratio = PooledSd(2.0, 10).ratio(PooledSd(1.0, 10))
@@ -166,10 +141,10 @@ class PooledSd:
         df, method = (self.df, other.df), "F"
         if not (all(df) and self.value > 0 and other.value > 0):
             why = self.interval().reason or other.interval().reason
-            return Interval(None, None, None, math.floor(sum(df)), confidence, method, why)
-        ratio, tail = self.value / other.value, (1 + confidence) / 2
+            return Interval(None, None, None, math.floor(sum(df)), method, why)
+        ratio, tail = self.value / other.value, (1 + CONFIDENCE) / 2
         low, high = (ratio / math.sqrt(float(special.fdtri(*df, share))) for share in (tail, 1 - tail))
-        return Interval(ratio, low, high, math.floor(sum(df)), confidence, method)
+        return Interval(ratio, low, high, math.floor(sum(df)), method)
 
 
 @dataclass(frozen=True)
@@ -202,9 +177,7 @@ def robust_spread(values: ArrayLike) -> RobustSpread:
     return RobustSpread(value, int((apart > 3 * value).sum()), array.size)
 
 
-def sd_bootstrap(
-    values: ArrayLike, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 4999
-) -> Interval:
+def sd_bootstrap(values: ArrayLike, rng: np.random.Generator, resamples: int = 4999) -> Interval:
     """Interval of the SD without normality: a studentized bootstrap (bootstrap-t) of log s^2.
 
     The percentile and BCa bootstraps of an SD do not hold their level for a few runs: measured on normal data they
@@ -225,7 +198,7 @@ def sd_bootstrap(
     value = None if fault(array, 2) else describe.sample_sd(array)
     reason = fault(array, BOOTSTRAP_LEAST, spread=True)
     if reason or value is None or value == 0:
-        return Interval(value, None, None, n, confidence, method, reason or _vanishing())
+        return Interval(value, None, None, n, method, reason or _VANISHING)
     if n <= ENUMERATED_UP_TO:
         counts, weights = _all_counts(n)
     else:
@@ -236,15 +209,15 @@ def sd_bootstrap(
     centers, errors = _log_variance(scaled, counts)
     # The resampled population has the variance with 1/n: that is the true value in the bootstrap world.
     truth = math.log(describe.population_sd(scaled) ** 2)
-    tail = float(special.ndtr(CALIBRATION * special.ndtri((1 - confidence) / 2)))
+    tail = float(special.ndtr(CALIBRATION * special.ndtri((1 - CONFIDENCE) / 2)))
     with np.errstate(divide="ignore", invalid="ignore"):
         roots = np.where(np.isfinite(centers), (centers - truth) / errors, -np.inf)
     below, above = (_quantile(roots, weights, share) for share in (tail, 1 - tail))
     if not np.isfinite(below):
         why = f"{UNDEFINED}too many resamples without spread (ties among {n} values)"
-        return Interval(value, None, None, n, confidence, method, why)
+        return Interval(value, None, None, n, method, why)
     low, high = (math.exp((center[0] - root * error[0]) / 2) for root in (above, below))
-    return Interval(value, value * low, value * high, n, confidence, method)
+    return Interval(value, value * low, value * high, n, method)
 
 
 @cache

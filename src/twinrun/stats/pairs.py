@@ -12,10 +12,9 @@ from scipy import special
 
 from twinrun.stats import describe
 from twinrun.stats.churn import class_counts, flip_shares, mean_churn
-from twinrun.stats.samples import UNDEFINED, Interval
+from twinrun.stats.samples import CONFIDENCE, UNDEFINED, Interval
 from twinrun.stats.weights import mean_relative_distance
 
-CONFIDENCE = 0.95
 METHOD = "t of the logarithm"
 LEAST_CELLS = 3  # for a variance over them
 
@@ -36,7 +35,7 @@ class PairMean:
     def ratio(self, other: PairMean) -> Interval:
         """This mean divided by another over the same test images, which vary in both alike."""
         if not (self.value > 0 and other.value > 0):
-            return Interval(None, None, None, 0, CONFIDENCE, METHOD, f"{UNDEFINED}a mean is 0 or missing")
+            return Interval(None, None, None, 0, METHOD, f"{UNDEFINED}a mean is 0 or missing")
         df = _satterthwaite([(self.over_runs, self.df), (other.over_runs, other.df)])
         return _interval(self.value / other.value, self.over_runs + other.over_runs, df, self.images - other.images)
 
@@ -48,14 +47,14 @@ def _interval(
     over_images = math.fsum(np.square(images)) / max(len(images) - 1, 1) / len(images) if len(images) else 0.0
     variance = over_runs + over_images
     if math.isnan(value):
-        return Interval(None, None, None, 0, CONFIDENCE, METHOD, f"{UNDEFINED}no cell has two runs")
+        return Interval(None, None, None, 0, METHOD, f"{UNDEFINED}no cell has two runs")
     if not (value > 0 and variance > 0 and math.isfinite(over_runs)):
         why = "three runs in each cell, or three cells, that differ are needed"
-        return Interval(value, None, None, 0, CONFIDENCE, METHOD, UNDEFINED + why)
+        return Interval(value, None, None, 0, METHOD, UNDEFINED + why)
     counts = over_runs if counted is None else counted
     degrees = _satterthwaite([(counts, df), (over_images, max(len(images) - 1, 1))], variance)
     half = min(float(special.stdtrit(degrees, (1 + CONFIDENCE) / 2)) * math.sqrt(variance), 700.0)
-    return Interval(value, value * math.exp(-half), value * math.exp(half), 0, CONFIDENCE, METHOD)
+    return Interval(value, value * math.exp(-half), value * math.exp(half), 0, METHOD)
 
 
 def _satterthwaite(parts: Sequence[tuple[float, float]], total: float | None = None) -> float:
@@ -158,7 +157,7 @@ def churn_over_seeds(
     other = 1 - int(agreeing.sum()) / (examples * pairs) if examples and pairs else math.nan
     if not (same > 0 and other > 0 and min(len(several), int((sized > 0).sum())) >= LEAST_CELLS):
         why = f"{UNDEFINED}three seeds with two runs that differ are needed"
-        nothing = (Interval(known if math.isfinite(known) else None, None, None, count, CONFIDENCE, METHOD, why)
+        nothing = (Interval(known if math.isfinite(known) else None, None, None, count, METHOD, why)
                    for known in (same, other, same / other if other > 0 else math.nan))  # fmt: skip
         return SeedChurn(*nothing)
     flipped = np.sum([flips[place] for place in several], axis=0)

@@ -13,6 +13,7 @@ from scipy import special
 
 from twinrun.stats import describe
 from twinrun.stats.intervals import PooledSd
+from twinrun.stats.samples import CONFIDENCE
 from twinrun.study.errors import InputError
 
 MOST = 1_000_000  # replicates: no one runs more
@@ -39,8 +40,8 @@ def replicates_for_sd(precision: float, confidence: float = 0.95) -> Needed:
     return smallest(lambda n: describe.sd_factors(n, confidence)[1] - 1 <= precision, 2)
 
 
-def replicates_for_mean(precision: float, sd: float, confidence: float = 0.95) -> Needed:
-    """Replicates so that Student's interval of their mean, t s / sqrt(n) either way, is at most `precision` for s = sd.
+def replicates_for_mean(precision: float, sd: float) -> Needed:
+    """Replicates so that the 95 % interval of their mean, t s / sqrt(n) either way, is at most `precision` for s = sd.
 
     >>> replicates_for_mean(0.5, 0.42).n
     6
@@ -49,7 +50,7 @@ def replicates_for_mean(precision: float, sd: float, confidence: float = 0.95) -
     positive("the SD", sd)
 
     def half(n: int) -> float:
-        return float(special.stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
+        return float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * sd / math.sqrt(n)
 
     return smallest(lambda n: half(n) <= precision, 2)
 
@@ -223,7 +224,7 @@ class Planned:
     needed_high: Needed
 
 
-def plan(pooled: PooledSd, kind: str, needed: Callable[[float], Needed], confidence: float = 0.95) -> Planned:
+def plan(pooled: PooledSd, kind: str, needed: Callable[[float], Needed]) -> Planned:
     """What `needed`, a function of an SD, gives for a pooled SD and at the ends of its interval.
 
     An SD of 0 has no plan, with the reason. Raises ValueError for another kind than "total" and "same-seed".
@@ -236,7 +237,7 @@ def plan(pooled: PooledSd, kind: str, needed: Callable[[float], Needed], confide
     """
     if kind not in ("total", "same-seed"):
         raise ValueError(f"an SD is total or same-seed, not {kind!r}")
-    interval = pooled.interval(confidence)
+    interval = pooled.interval()
     if interval.value is None or interval.value == 0:
         why = (
             f"the {kind} SD is 0, no two runs differ" if interval.value == 0 else f"the {kind} SD is {interval.reason}"

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 Sample = NDArray[np.float64]
 Progress = Callable[[int, int], None]  # is told after each step how many are done, and of how many
 UNDEFINED = "not defined: "
+CONFIDENCE = 0.95  # of an interval, where nothing else is said
 
 
 def silent(done: int, total: int) -> None:
@@ -33,9 +34,9 @@ class Interval:
     low: float | None
     high: float | None
     n: int
-    confidence: float
     method: str
     reason: str = ""
+    confidence: float = CONFIDENCE
 
 
 @dataclass(frozen=True)

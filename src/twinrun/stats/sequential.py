@@ -7,13 +7,13 @@ import math
 from numpy.typing import ArrayLike
 
 from twinrun.stats import describe
-from twinrun.stats.samples import UNDEFINED, Interval, fault, sample
+from twinrun.stats.samples import CONFIDENCE, UNDEFINED, Interval, fault, sample
 
 EFFECT = 1.0  # SD of the prior of the effect size, in SDs of a difference: the interval is finite from five pairs on
 LEAST = 5
 
 
-def confidence_sequence(differences: ArrayLike, confidence: float = 0.95, effect: float = EFFECT) -> Interval:
+def confidence_sequence(differences: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Interval of a mean of normal differences that holds at all numbers of pairs at once.
 
     The t statistic has a Bayes factor with a normal prior of the effect size, N(0, effect^2), whatever the SD:
@@ -37,12 +37,12 @@ def confidence_sequence(differences: ArrayLike, confidence: float = 0.95, effect
     value = describe.mean(array) if n and not fault(array, 1) else None
     reason = fault(array, 1) or fault(array, LEAST, spread=True, name="pairs")
     if reason or value is None:
-        return Interval(value, None, None, n, confidence, method, reason)
-    k = 1 + n * effect**2
+        return Interval(value, None, None, n, method, reason, confidence)
+    k = 1 + n * EFFECT**2
     growth = math.exp((math.log(k) - 2 * math.log(1 - confidence)) / n)
     if growth >= k:
         why = f"{UNDEFINED}{n} pairs bound nothing at {100 * confidence:g} %"
-        return Interval(value, None, None, n, confidence, method, why)
+        return Interval(value, None, None, n, method, why, confidence)
     t = math.sqrt((n - 1) * (growth - 1) / (1 - growth / k))
     half = t * describe.sample_sd(array) / math.sqrt(n)
-    return Interval(value, value - half, value + half, n, confidence, method)
+    return Interval(value, value - half, value + half, n, method, confidence=confidence)

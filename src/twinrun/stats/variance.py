@@ -12,7 +12,7 @@ from scipy import special
 
 from twinrun.stats import describe
 from twinrun.stats.intervals import PooledSd
-from twinrun.stats.samples import UNDEFINED, group_fault, sample
+from twinrun.stats.samples import CONFIDENCE, UNDEFINED, group_fault, sample
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Components:
     reason: str = ""
 
 
-def components(groups: Sequence[ArrayLike], confidence: float = 0.95) -> Components:
+def components(groups: Sequence[ArrayLike]) -> Components:
     """One-way random effects by the method of moments: within = MSW, between = (MSB - MSW) / n0.
 
     n0 = (N - sum n_i^2 / N) / (k - 1), the common size when all are equal. ICC(1) = between / (between + within). Its
-    interval is exact for equal sizes: with F = MSB / MSW, (F / F_u - 1) / (F / F_u + n0 - 1) to (F / F_l - 1) /
+    95 % interval is exact for equal sizes: with F = MSB / MSW, (F / F_u - 1) / (F / F_u + n0 - 1) to (F / F_l - 1) /
     (F / F_l + n0 - 1); with unequal sizes n0 makes it an approximation. Its ends may be negative, not below
     -1 / (n0 - 1). Sources: Searle, Casella & McCulloch, Variance Components (1992), ch. 3; Shrout & Fleiss (1979).
 
@@ -71,7 +71,7 @@ def components(groups: Sequence[ArrayLike], confidence: float = 0.95) -> Compone
             return Components(0.0, 0.0, raw, False, None, None, None, count, total, f"{UNDEFINED}all values are equal")
         return Components(kept, 0.0, raw, False, 1.0, None, None, count, total, why)
     df, f = (count - 1, total - count), msb / msw
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     ends = [f / float(special.fdtri(*df, share)) for share in (1 - tail, tail)]
     low, high = ((end - 1) / (end + n0 - 1) for end in ends)
     return Components(kept, msw, raw, raw < 0, kept / (kept + msw), low, high, count, total)

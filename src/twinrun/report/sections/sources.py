@@ -143,11 +143,11 @@ def _compared(arm: str, by_arm: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ratio(arm: str, reference: str, by_arm: dict[str, Any]) -> Interval:
-    undefined = Interval(None, None, None, 0, 0.95, "", f"{UNDEFINED}no {reference} arm")
+    undefined = Interval(None, None, None, 0, "", f"{UNDEFINED}no {reference} arm")
     if reference not in by_arm:
         return undefined
     if arm == reference:
-        return Interval(1.0, 1.0, 1.0, 0, 0.95, "") if (by_arm[arm].interval().value or 0) > 0 else undefined
+        return Interval(1.0, 1.0, 1.0, 0, "") if (by_arm[arm].interval().value or 0) > 0 else undefined
     ratio: Interval = by_arm[arm].ratio(by_arm[reference])
     return ratio
 

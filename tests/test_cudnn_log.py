@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,15 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import REPOSITORY
 from torch import nn
 from torch.nn import functional
 
 from twinrun.inspect.cudnn.devices import find_card
-from twinrun.inspect.cudnn.executed import against, executed, logging
 from twinrun.inspect.cudnn.forecast import Forecast, Setting, forecast
 from twinrun.inspect.cudnn.operations import Step, step_of
 from twinrun.study.pins import clean_environment
 
+spec = importlib.util.spec_from_file_location("cudnn_log", REPOSITORY / "benchmarks" / "cudnn_log.py")
+assert spec
+assert spec.loader
+cudnn_log = sys.modules["cudnn_log"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(cudnn_log)
 # Without a handle nothing is executed, but the call is logged as on a card.
 HAND_OVER = """import torch; import sys
 from twinrun.inspect.cudnn.backend import *
@@ -49,7 +55,7 @@ def logged(tmp_path: Path, calls: list[tuple[object, ...]]) -> list[str]:
     """The lines that cuDNN writes when the first engines for these calls are executed."""
     file = tmp_path / "cudnn.log"
     command = [sys.executable, "-c", HAND_OVER, repr(calls)]
-    environment = clean_environment() | logging(file) | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = clean_environment() | cudnn_log.logging(file) | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(command, env=environment, check=True)
     return file.read_text().splitlines()
 
@@ -63,26 +69,27 @@ def test_engines_that_were_executed_are_held_against_the_forecast(tmp_path: Path
     calls = [("forward", 1, bf16, last, 1), ("input gradient", 1, bf16, last, 1), ("weight gradient", 1, bf16, last, 1),
              ("forward", 2, bf16, last, 1), ("forward", 1, 0, False, 1)]  # fmt: skip
     lines = logged(tmp_path, calls)
-    seen = list(executed(lines))
+    seen = list(cudnn_log.executed(lines))
     assert [(item.problem.operation, item.problem.stride[0], item.data_type, item.channels_last) for item in seen] == [
         (operation, stride, data_type, channels_last) for operation, stride, data_type, channels_last, _ in calls
     ]
     assert seen[0].problem.x == (8, 64, 16, 16)
     assert seen[0].problem.w == (96, 64, 3, 3)
     result = bf16_nhwc(step)
-    rows = [row for row in against(result, seen, "free") if row["layers"] == ["1"]]
+    rows = [row for row in cudnn_log.against(result, seen, "free") if row["layers"] == ["1"]]
     assert [row["operation"] for row in rows] == ["forward", "input gradient", "weight gradient"]
     assert all(row["as_forecast"] and row["layout"] == ["NHWC"] for row in rows)
     other = [replace(item, engine=item.engine + 1000) for item in seen]
-    assert not any(row["as_forecast"] for row in against(result, other, "free"))
-    assert not any(row["executed"] for row in against(result, seen[4:], "free"))  # of another type: not these calls
+    assert not any(row["as_forecast"] for row in cudnn_log.against(result, other, "free"))
+    of_another_type = cudnn_log.against(result, seen[4:], "free")
+    assert not any(row["executed"] for row in of_another_type)
 
 
 def test_autotuning_executes_several_and_keeps_the_last(tmp_path: Path, step: Step) -> None:
-    tried = list(executed(logged(tmp_path, [("weight gradient", 1, 9, True, 10)])))
+    tried = list(cudnn_log.executed(logged(tmp_path, [("weight gradient", 1, 9, True, 10)])))
     assert len({item.engine for item in tried}) > 1
     seen = [*tried, tried[0], tried[0]]
-    [row] = [row for row in against(bf16_nhwc(step), seen, "free") if row["executed"]]
+    [row] = [row for row in cudnn_log.against(bf16_nhwc(step), seen, "free") if row["executed"]]
     assert sorted(row["executed"]) == sorted({item.engine for item in tried})
     assert row["executed"][-1] == tried[0].engine
     assert not row["as_forecast"]
