@@ -15,7 +15,7 @@ from twinrun.collect.study import Group, Study
 from twinrun.report.style import Drawn
 from twinrun.report.table import Table
 from twinrun.stats.agreement import Agreement, agreement
-from twinrun.stats.samples import Progress, silent
+from twinrun.stats.samples import Interval, Progress, silent
 from twinrun.study.files import digest
 
 
@@ -108,6 +108,11 @@ class Section:
 def generator(*names: object) -> np.random.Generator:
     """A generator that depends on the names alone, so that neither order nor number of cores changes a result."""
     return np.random.default_rng(int(digest([str(name) for name in names])[:16], 16))
+
+
+def with_interval(name: str, interval: Interval) -> dict[str, float | None]:
+    """A value and both ends of its interval, as columns of a row: `churn`, `churn_low` and `churn_high`."""
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def chosen(frame: pd.DataFrame, **values: object) -> pd.DataFrame:

@@ -10,8 +10,8 @@ from twinrun.collect.study import Study, remarks
 from twinrun.report.comparison import Compared, compare_runs, need_words
 from twinrun.report.evidence import runs_of
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS
-from twinrun.report.section import Answer, Draft, Row, Section, image
-from twinrun.report.table import METRIC, P_VALUE, REMARK, Column, Table
+from twinrun.report.section import Answer, Draft, Row, Section, image, with_interval
+from twinrun.report.table import METRIC, P_VALUE, REMARK, Column, Table, ends
 from twinrun.stats.compare import Comparison, Verdict
 from twinrun.stats.digits import with_ends
 from twinrun.study.errors import InputError, plural
@@ -29,8 +29,7 @@ COLUMNS = (
     Column("b", "B", "", "the second"),
     Column("verdict", "Verdict", "", "on B: better, worse, equivalent within the margin, or cannot tell"),
     Column("difference", "B - A", "+.2f", "in points of 100", factor=POINTS),
-    Column("difference_low", "From", "+.2f", "lower end of its 95 % interval", factor=POINTS),
-    Column("difference_high", "To", "+.2f", "upper end of its 95 % interval", factor=POINTS),
+    *ends("difference", "", "+.2f", "its 95 % interval", factor=POINTS),
     METRIC,
     Column("n_a", "n A", "d", "values of A: runs, or seeds with the mean of their runs"),
     Column("n_b", "n B", "d", "values of B"),
@@ -153,9 +152,7 @@ def _row(pair: Pair) -> dict[str, Any]:
         "n_b": item.n[1],
         "mean_a": item.means[0],
         "mean_b": item.means[1],
-        "difference": interval.value,
-        "difference_low": interval.low,
-        "difference_high": interval.high,
+        **with_interval("difference", interval),
         "p": item.test.p,
         "p_holm": pair.compared.corrected[pair.names],
         "verdict": str(pair.verdict),

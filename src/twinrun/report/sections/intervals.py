@@ -10,9 +10,9 @@ from scipy import special
 from twinrun.collect.study import Group, remarks
 from twinrun.report import style as drawing
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, TWO_FREE, nd_phrase
-from twinrun.report.section import Draft, Section, generator
+from twinrun.report.section import Draft, Section, generator, with_interval
 from twinrun.report.style import Drawn
-from twinrun.report.table import CELL, METRIC, P_VALUE, REMARK, TWO_DIGITS, Column, N, Table
+from twinrun.report.table import CELL, METRIC, P_VALUE, REMARK, TWO_DIGITS, Column, N, Table, ends
 from twinrun.stats import describe
 from twinrun.stats.coverage import coverage_words
 from twinrun.stats.intervals import mean_interval, sd_bootstrap, sd_chi_square
@@ -24,13 +24,10 @@ COLUMNS = (
     METRIC,
     N,
     Column("mean", "Mean", ".4f", "mean"),
-    Column("mean_low", "Mean from", ".4f", "lower end of the 95 % t interval of the mean"),
-    Column("mean_high", "Mean to", ".4f", "upper end of the 95 % t interval of the mean"),
+    *ends("mean", "Mean", ".4f", "the 95 % t interval of the mean"),
     Column("sd_sample", "SD 1/(n-1)", TWO_DIGITS, "sample SD"),
-    Column("sd_low", "95 % from", TWO_DIGITS, "lower end of the chi-square interval of the sample SD"),
-    Column("sd_high", "95 % to", TWO_DIGITS, "upper end of the chi-square interval of the sample SD"),
-    Column("boot_low", "Bootstrap from", TWO_DIGITS, "lower end of the 95 % studentized-bootstrap interval of the SD"),
-    Column("boot_high", "Bootstrap to", TWO_DIGITS, "upper end of the 95 % studentized-bootstrap interval of the SD"),
+    *ends("sd", "95 %", TWO_DIGITS, "the chi-square interval of the sample SD"),
+    *ends("boot", "Bootstrap", TWO_DIGITS, "the 95 % studentized-bootstrap interval of the SD"),
     Column("w_shapiro", "W", ".3f", "of the Shapiro-Wilk test; near 1 for normal values"),
     Column("p_shapiro", "p Shapiro", P_VALUE, "of the Shapiro-Wilk test"),
     REMARK,
@@ -71,9 +68,7 @@ def _row(group: Group, metric: str) -> dict[str, Any]:
         **group.identity,
         "metric": metric,
         "n": runs.size,
-        "mean": mean.value,
-        "mean_low": mean.low,
-        "mean_high": mean.high,
+        **with_interval("mean", mean),
         "sd_sample": describe.sample_sd(runs),
         "sd_low": chi_square.low,
         "sd_high": chi_square.high,

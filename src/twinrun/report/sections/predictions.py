@@ -21,9 +21,9 @@ from twinrun.report.names import (
     nd_phrase,
     same_seed,
 )
-from twinrun.report.section import Draft, Section, chosen
+from twinrun.report.section import Draft, Section, chosen, with_interval
 from twinrun.report.style import Drawn
-from twinrun.report.table import CELLS, COMPARISON, GROUP, PAIRS, REMARK, SETTING, Column, N, Table, counts, span
+from twinrun.report.table import CELLS, COMPARISON, GROUP, PAIRS, REMARK, SETTING, Column, N, Table, counts, ends, span
 from twinrun.stats import churn, describe
 from twinrun.stats.agreement import Agreement
 from twinrun.stats.coverage import coverage_words
@@ -38,8 +38,7 @@ CELL_COLUMNS = (
     N,
     PAIRS,
     CHURN,
-    Column("churn_low", "Churn from", ".4f", "lower end of the 95 % interval of churn, over images and runs"),
-    Column("churn_high", "Churn to", ".4f", "upper end of the 95 % interval of churn, over images and runs"),
+    *ends("churn", "Churn", ".4f", "the 95 % interval of churn, over images and runs"),
     ERROR,
     OVER_ERROR,
     REMARK,
@@ -50,8 +49,7 @@ ARM_COLUMNS = (
     CELLS,
     PAIRS,
     CHURN,
-    Column("churn_low", "Churn from", ".4f", "lower end of the 95 % interval of churn, over seeds and images"),
-    Column("churn_high", "Churn to", ".4f", "upper end of the 95 % interval of churn, over seeds and images"),
+    *ends("churn", "Churn", ".4f", "the 95 % interval of churn, over seeds and images"),
     ERROR,
     OVER_ERROR,
     Column(
@@ -62,20 +60,7 @@ ARM_COLUMNS = (
         digits_of="over_seeds",
         neutral=1,
     ),
-    Column(
-        "over_seeds_low",
-        "Ratio from",
-        ".2f",
-        "lower end of that ratio's 95 % interval, over seeds and images",
-        neutral=1,
-    ),
-    Column(
-        "over_seeds_high",
-        "Ratio to",
-        ".2f",
-        "upper end of that ratio's 95 % interval, over seeds and images",
-        neutral=1,
-    ),
+    *ends("over_seeds", "Ratio", ".2f", "that ratio's 95 % interval, over seeds and images", neutral=1),
     REMARK,
 )
 
@@ -121,9 +106,7 @@ def _cell_row(group: Group, agreement: Agreement) -> dict[str, Any]:
         **group.identity,
         "n": agreement.n,
         "pairs": group.pairs,
-        "churn": agreement.churn,
-        "churn_low": agreement.interval.low,
-        "churn_high": agreement.interval.high,
+        **with_interval("churn", agreement.interval),
         "error": agreement.error,
         "churn_over_error": agreement.churn_over_error,
         "remark": remarks(group.why(2), "no errors: no ratio" if agreement.error == 0 else "", interval),
@@ -149,25 +132,25 @@ def _arm_rows(draft: Draft, setting: Setting) -> Iterator[dict[str, Any]]:
         mean_churn, error = (
             describe.mean([getattr(agreement, name) for _, agreement in known]) for name in ("churn", "error")
         )
-        ends = churn_over_seeds(counts, sizes, [agreement.flips for _, agreement in of_arm])
+        over = churn_over_seeds(counts, sizes, [agreement.flips for _, agreement in of_arm])
         yield {
             **setting.identity,
             "comparison": same_seed(study, arm),
             "cells": len(known),
             "pairs": sum(pairs for pairs, _ in known),
             "churn": mean_churn,
-            "churn_low": ends.same.low,
-            "churn_high": ends.same.high,
+            "churn_low": over.same.low,
+            "churn_high": over.same.high,
             "error": error,
             "churn_over_error": churn.churn_ratio(mean_churn, error).value,
             "churn_over_seeds": churn.churn_ratio(mean_churn, control["churn"]).value,
-            "over_seeds_low": ends.ratio.low,
-            "over_seeds_high": ends.ratio.high,
+            "over_seeds_low": over.ratio.low,
+            "over_seeds_high": over.ratio.high,
             "remark": remarks(
                 "" if known else "no cell with two complete runs",
                 "no errors: no ratio" if error == 0 else "",
                 no_ratio,
-                f"interval {ends.ratio.reason}" if known and ends.ratio.reason else "",
+                f"interval {over.ratio.reason}" if known and over.ratio.reason else "",
             ),
         }
     if study.seeds == ["any"]:

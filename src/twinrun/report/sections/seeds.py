@@ -8,8 +8,8 @@ from typing import Any
 
 from twinrun.collect.study import Setting, remarks
 from twinrun.report.names import IDENTICAL, OPTIMIZER_LABELS, nd_phrase
-from twinrun.report.section import Draft, Section, generator
-from twinrun.report.table import METRIC, P_VALUE, REMARK, SETTING, TASK, TWO_DIGITS, Column, N, Table
+from twinrun.report.section import Draft, Section, generator, with_interval
+from twinrun.report.table import METRIC, P_VALUE, REMARK, SETTING, TASK, TWO_DIGITS, Column, N, Table, ends
 from twinrun.stats import describe, effects, hypothesis, permutation
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.samples import Sample
@@ -75,8 +75,7 @@ VARIANCE_COLUMNS = (
     Column("sd_seeds", "SD seeds", TWO_DIGITS, "between seeds, in points of 100", factor=100),
     Column("sd_noise", "SD noise", TWO_DIGITS, "within a seed: implementation noise, in points of 100", factor=100),
     Column("icc", "ICC(1)", ".3f", "share of the variance that the seeds make"),
-    Column("icc_low", "ICC from", "+.3f", "lower end of its 95 % interval"),
-    Column("icc_high", "ICC to", "+.3f", "upper end of its 95 % interval"),
+    *ends("icc", "ICC", "+.3f", "its 95 % interval"),
     Column("truncated", "Cut at 0", "", "whether the variance between seeds was estimated negative and set to 0"),
     REMARK,
 )
@@ -208,9 +207,7 @@ def _optimizers_row(first: Setting, second: Setting) -> dict[str, Any]:
         "p_permutation": permuted.p,
         "u": ranks.statistic,
         "p_u": ranks.p,
-        "superiority": above.value,
-        "superiority_low": above.low,
-        "superiority_high": above.high,
+        **with_interval("superiority", above),
         "hedges_g": welch.effect,
         "rank_biserial": permuted.effect,
         "sd_first": sd_first,

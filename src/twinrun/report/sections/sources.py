@@ -17,9 +17,9 @@ from matplotlib.lines import Line2D
 from twinrun.collect.study import Group, Setting, Study, remarks
 from twinrun.report import style as drawing
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, free_note
-from twinrun.report.section import Draft, Section, chosen
+from twinrun.report.section import Draft, Section, chosen, with_interval
 from twinrun.report.style import Drawn
-from twinrun.report.table import CELLS, REMARK, RUNS, SETTING, Column, Table, span
+from twinrun.report.table import CELLS, REMARK, RUNS, SETTING, Column, Table, ends, span
 from twinrun.stats.churn import predicted_classes
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.pairs import PairMean, churn_of_cells, distance_of_cells
@@ -39,14 +39,11 @@ COLUMNS = (
     CELLS,
     RUNS,
     Column("value", "Value", ".4f", "pooled over the cells (SD), or mean over pairs and cells"),
-    Column("value_low", "From", ".4f", "lower end of its 95 % interval"),
-    Column("value_high", "To", ".4f", "upper end of its 95 % interval"),
+    *ends("value", "", ".4f", "its 95 % interval"),
     Column("over_all", "/ all", ".2f", "divided by that of the arm all", neutral=1),
-    Column("over_all_low", "From", ".2f", "lower end of the 95 % interval of that ratio", neutral=1),
-    Column("over_all_high", "To", ".2f", "upper end of the 95 % interval of that ratio", neutral=1),
+    *ends("over_all", "", ".2f", "the 95 % interval of that ratio", neutral=1),
     Column("over_nd", "/ nd", ".2f", "divided by that of the arm nd", neutral=1),
-    Column("over_nd_low", "From", ".2f", "lower end of the 95 % interval of that ratio", neutral=1),
-    Column("over_nd_high", "To", ".2f", "upper end of the 95 % interval of that ratio", neutral=1),
+    *ends("over_nd", "", ".2f", "the 95 % interval of that ratio", neutral=1),
     REMARK,
 )
 LITERATURE_COLUMNS = (
@@ -136,8 +133,8 @@ def _compared(arm: str, by_arm: dict[str, Any]) -> dict[str, Any]:
     value: Interval = by_arm[arm].interval()
     ratios = {name: _ratio(arm, name, by_arm) for name in REFERENCES}
     return {
-        **_ends("value", value),
-        **{key: end for name, ratio in ratios.items() for key, end in _ends(f"over_{name}", ratio).items()},
+        **with_interval("value", value),
+        **{key: end for name, ratio in ratios.items() for key, end in with_interval(f"over_{name}", ratio).items()},
         "remark": _remark(value, ratios, by_arm),
     }
 
@@ -150,10 +147,6 @@ def _ratio(arm: str, reference: str, by_arm: dict[str, Any]) -> Interval:
         return Interval(1.0, 1.0, 1.0, 0, "") if (by_arm[arm].interval().value or 0) > 0 else undefined
     ratio: Interval = by_arm[arm].ratio(by_arm[reference])
     return ratio
-
-
-def _ends(name: str, interval: Interval) -> dict[str, float | None]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _remark(value: Interval, ratios: dict[str, Interval], by_arm: dict[str, Any]) -> str:

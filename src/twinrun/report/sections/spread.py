@@ -11,7 +11,7 @@ from twinrun.report import style as drawing
 from twinrun.report.names import METRIC_LABELS, TWO_FREE, free_note, free_runs, nd_phrase, said, thesis_name
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.style import Drawn
-from twinrun.report.table import GROUP, METRIC, REMARK, TWO_DIGITS, Column, N, Table, counts, span
+from twinrun.report.table import GROUP, METRIC, REMARK, TWO_DIGITS, Column, N, Table, counts, ends, span
 from twinrun.stats import describe
 from twinrun.stats.coverage import coverage_words
 from twinrun.stats.intervals import robust_spread, sd_chi_square
@@ -23,8 +23,7 @@ COLUMNS = (
     Column("mean", "Mean", ".4f", "mean", digits_of="sd_sample"),
     Column("sd_population", "SD 1/n", TWO_DIGITS, "population SD, as in the thesis's figures (eq. 5.1)"),
     Column("sd_sample", "SD 1/(n-1)", TWO_DIGITS, "sample SD"),
-    Column("sd_low", "95 % from", TWO_DIGITS, "lower end of the chi-square interval of the sample SD"),
-    Column("sd_high", "95 % to", TWO_DIGITS, "upper end of the chi-square interval of the sample SD"),
+    *ends("sd", "95 %", TWO_DIGITS, "the chi-square interval of the sample SD"),
     Column("spread_robust", "Robust", TWO_DIGITS, "1.4826 times the median absolute deviation from the median"),
     Column("beyond", "Beyond 3", "d", "runs that lie more than 3 robust spreads from the median"),
     REMARK,
