@@ -13,7 +13,7 @@ import time
 
 import psutil
 
-from twinrun.inspect.pairs import first_pairs
+from twinrun.inspect.first_difference import first_pairs
 from twinrun.study.layout import Layout
 from twinrun.study.params import read_params
 

@@ -39,11 +39,11 @@ from twinrun.data.readers.cifar10 import load_pickle
 from twinrun.data.tables import read_table
 from twinrun.export.crate import METADATA, check_crate
 from twinrun.fetch.download import _Part
+from twinrun.inspect.audit import step_of_audit
 from twinrun.inspect.cost import SCHEMA as COST_SCHEMA
 from twinrun.inspect.cost import Measure, bits, measure_blocks, times
 from twinrun.inspect.cudnn.devices import find_card, known_cards, sourced
 from twinrun.inspect.ladder import Ladder
-from twinrun.inspect.program_audit import step_of_audit
 from twinrun.launch.slurm import _site
 from twinrun.launch.verify import read_expected
 from twinrun.report.evidence import table_runs, twins_runs

@@ -14,9 +14,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from twinrun.collect.first_difference import FirstDifference
-from twinrun.inspect.first_difference import Search
+from twinrun.inspect.first_difference import Recorded, Search
 from twinrun.inspect.lockstep import Pair
-from twinrun.inspect.pairs import Recorded
 from twinrun.inspect.replay import Replay
 from twinrun.inspect.worker import serve
 from twinrun.study.layout import Layout

@@ -26,8 +26,8 @@ from twinrun.cli.locate import _locate_all, follow_run
 from twinrun.collect.first_difference import FirstDifference, described, read_first_difference, sentences
 from twinrun.inspect import lockstep
 from twinrun.inspect import replay as replaying
+from twinrun.inspect.first_difference import check_pair, differing_epoch, first_pairs, resolve
 from twinrun.inspect.lockstep import Pair, Processes, ProcessSide
-from twinrun.inspect.pairs import check_pair, differing_epoch, first_pairs, resolve
 from twinrun.inspect.replay import Replay
 from twinrun.inspect.trace import Tracer
 from twinrun.study import records

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tests.conftest import TINY
 
-from twinrun.launch import array_task
-from twinrun.launch.array_task import train_chunk
+from twinrun.launch import slurm
+from twinrun.launch.slurm import train_chunk
 from twinrun.launch.workers import Ended
 from twinrun.study.params import Params, read_params
 
@@ -40,7 +40,7 @@ class Played:
 
 @pytest.fixture
 def params(monkeypatch: pytest.MonkeyPatch) -> Params:
-    monkeypatch.setattr(array_task, "Workers", Played)
+    monkeypatch.setattr(slurm, "Workers", Played)
     monkeypatch.setattr(Played, "asked", [], raising=False)
     return read_params(TINY)
 
@@ -70,7 +70,7 @@ def test_a_task_that_began_again_waits_for_the_locks_of_a_dead_node(
     codes: list[int], pauses: int, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(array_task.time, "sleep", slept.append)
+    monkeypatch.setattr(slurm.time, "sleep", slept.append)
     assert call(params, [FIRST], list(codes), restarted=True) == codes[-1] % 5
     assert slept == [40] * pauses
     assert Played.modules == (), "one run alone has nothing to share"

@@ -12,7 +12,7 @@ import pytest
 from tests.warm.start import REAL
 
 from twinrun.cli.app import main
-from twinrun.launch import heartbeat
+from twinrun.launch import progress
 
 COUNTING = (
     "import sys; from twinrun.launch.progress import Progress\n"
@@ -67,23 +67,23 @@ def test_a_long_silence_is_broken(
             time.sleep(0.01)
             said.append(capfd.readouterr().err)
 
-    monkeypatch.setattr(heartbeat, "FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.001)
     monkeypatch.setattr("twinrun.cli.app.app", work)
     monkeypatch.setattr(sys, "argv", ["twinrun", command])
-    monkeypatch.setenv(heartbeat.PART, part)
+    monkeypatch.setenv(progress.PART, part)
     main()
     watched = not part and command == "audit"
     assert bool(re.match(r"twinrun audit: at work for 0 s\n", "".join(said))) == watched, said
 
 
 def test_a_moving_bar_is_sign_enough(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(heartbeat, "FIRST_SECONDS", 0.001)
-    beating = heartbeat.Heartbeat("twinrun twins")
-    heartbeat.moving(1)
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.001)
+    beating = progress.Heartbeat("twinrun twins")
+    progress.moving(1)
     with beating:
         time.sleep(0.05)
         assert capfd.readouterr().err == ""
-        heartbeat.moving(-1)
+        progress.moving(-1)
         while not (said := capfd.readouterr().err):
             time.sleep(0.01)
     assert said.startswith("twinrun twins: at work for 0 s\n")

@@ -17,8 +17,7 @@ from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
 from twinrun.launch.dvc import commit_stages, finish, only_one
 from twinrun.launch.processes import Finished, train_processes
-from twinrun.launch.progress import follow
-from twinrun.launch.status import states
+from twinrun.launch.status import follow, states
 from twinrun.study.errors import BusyError, IncompleteError
 from twinrun.study.layout import LOCK, Layout
 from twinrun.study.params import Params, read_params

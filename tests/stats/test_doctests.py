@@ -12,7 +12,7 @@ from twinrun import stats
 FILES = sorted(Path(stats.__file__).parent.glob("[a-z]*.py"))
 MODULES = (
     *(f"stats.{path.stem}" for path in FILES if ">>>" in path.read_text()),
-    "report.planning", "report.thesis.reported", "report.thesis.tables", "report.thesis.checks",
+    "report.planning", "report.thesis.tables", "report.thesis.checks",
     "report.thesis.reanalysis",
 )  # fmt: skip
 

@@ -14,10 +14,10 @@ import pytest
 from tests.twins.conftest import Twins
 
 from twinrun.study.errors import InputError
+from twinrun.twins.comparing import flip_lowest_bit, plant, swap_two
 from twinrun.twins.contents import read_contents
 from twinrun.twins.metrics import read_metric
 from twinrun.twins.nested import differences
-from twinrun.twins.planting import flip_lowest_bit, plant, swap_two
 from twinrun.twins.processes import CACHES
 from twinrun.twins.reporting import differing_below
 from twinrun.twins.running import Twin

@@ -11,7 +11,7 @@ import torch
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 from tests.warm.start import REAL
 
-from twinrun.inspect.program_audit import audit_calls, step_of_audit
+from twinrun.inspect.audit import audit_calls, step_of_audit
 from twinrun.inspect.same_draws import same_draws
 from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.files import write_json

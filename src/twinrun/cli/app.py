@@ -146,7 +146,7 @@ _WATCHED = {function for commands in DOORS.values() for function in commands} - 
 
 def _sign_of_life(words: list[str]) -> AbstractContextManager[object]:
     """A line now and then from a command that says nothing for long; not in a process that another command started."""
-    from twinrun.launch.heartbeat import PART, Heartbeat
+    from twinrun.launch.progress import PART, Heartbeat
 
     names = {"data", "reanalyze"} | {
         "import" if function is import_results else function.__name__ for function in _WATCHED

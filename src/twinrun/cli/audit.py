@@ -75,7 +75,7 @@ def audit(
 def _audit_program(
     command: list[str], steps: int, out: Path | None, seconds: float | None, link: list[str] | None
 ) -> None:
-    from twinrun.inspect.program_audit import audit_calls
+    from twinrun.inspect.audit import audit_calls
     from twinrun.study.files import write_json
     from twinrun.twins.tracing import Program, operations_of
 

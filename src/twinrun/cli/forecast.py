@@ -73,7 +73,7 @@ def _step(target: str, batch_size: int | None, image_size: int | None, params_fi
     from twinrun.study.schema_model import ModelSpec
 
     if target.endswith(".json"):
-        from twinrun.inspect.program_audit import step_of_audit
+        from twinrun.inspect.audit import step_of_audit
 
         if batch_size or image_size:
             raise InputError(f"{target} has its own shapes", "leave --batch-size and --image-size out")

@@ -64,8 +64,7 @@ def status(
 ) -> None:
     """Say what there is of each run and which are being trained; exit 3 when any is missing."""
     from twinrun.launch.dvc import SHOWN
-    from twinrun.launch.progress import follow
-    from twinrun.launch.status import Watch, count
+    from twinrun.launch.status import Watch, count, follow
     from twinrun.study.records import FINISHED
 
     looker = Watch(load_params(params_file), Layout())

@@ -60,7 +60,7 @@ def locate(
     if first and second and shutil.which(first) and Path(second).is_file():
         raise InputError(f"{first} is no run", f"a program comes after `--`: twinrun locate -- {first} {second}")
     from twinrun.inspect import first_difference as locating
-    from twinrun.inspect.pairs import first_pairs, resolve
+    from twinrun.inspect.first_difference import first_pairs, resolve
     from twinrun.launch.processes import usable_cores
 
     require_same_locating()

@@ -157,7 +157,7 @@ def train_chunk(
         except BusyError:
             print(f"{ids[0]} is left to the process that is training it")
         return
-    from twinrun.launch import array_task
+    from twinrun.launch import slurm
 
     params = load_params(DEFAULT_PARAMS)
     check_grid(params, expect_grid)
@@ -165,7 +165,7 @@ def train_chunk(
     options += ["--prepared", str(prepared)] if prepared else []
     options += ["--expect-grid", expect_grid] if expect_grid else []
     runs = [params.find(name) for name in ids]
-    raise typer.Exit(array_task.train_chunk(params, runs, Path(), options, restarted=restarted))
+    raise typer.Exit(slurm.train_chunk(params, runs, Path(), options, restarted=restarted))
 
 
 def _choose(

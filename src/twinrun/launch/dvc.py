@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from twinrun.launch.heartbeat import said as said_something
+from twinrun.launch.progress import said as said_something
 from twinrun.launch.status import Watch
 from twinrun.launch.up_to_date import is_up_to_date, look, note_up_to_date
 from twinrun.study.errors import BusyError, IncompleteError, InputError, TwinrunError

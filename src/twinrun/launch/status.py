@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -85,6 +87,31 @@ def count(states: Mapping[Run, str]) -> str:
     """`72 runs: 70 complete, 2 running`."""
     kinds = Counter(state.split(",")[0] for state in states.values())
     return f"{plural(len(states), 'run')}: " + ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+
+
+def follow(look: Callable[[], Mapping[Run, str]], seconds: float, finished: Collection[str]) -> None:
+    """Show what `look` returns every so many `seconds` until every run is in one of the states `finished`."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(highlight=False, markup=False)
+    with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
+        before: Mapping[Run, str] = {}
+        while True:
+            states = look()
+            going = [
+                f"{run.id}  {state}"
+                for run, state in states.items()
+                if state.split(",")[0] in ("running", "interrupted")
+            ]
+            if live:
+                live.update("\n".join([count(states), *going[: console.height - 2]]), refresh=True)
+            elif states != before:
+                print("; ".join([count(states), *going]), flush=True)
+            if all(state in finished for state in states.values()):
+                return
+            before = states
+            time.sleep(seconds)
 
 
 def _epochs_saved(checkpoint: Path) -> int | None:

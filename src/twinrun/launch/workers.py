@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from twinrun.launch.heartbeat import PART
+from twinrun.launch.progress import PART
 from twinrun.launch.worker_server import READY
 from twinrun.study.params import Params
 from twinrun.study.pins import CpuBits, clean_environment

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
 
+import numpy as np
+from numpy.typing import NDArray
+
+from twinrun.inspect.bits import Bits, bits_of
 from twinrun.study.errors import InputError
 from twinrun.study.files import sha256_file
-from twinrun.twins import planting
 from twinrun.twins.contents import read_contents, safetensors_metadata
 from twinrun.twins.nested import Difference, differences, leaves
 from twinrun.twins.parts import part_of
@@ -20,6 +23,8 @@ from twinrun.twins.running import Twin
 
 SAME, PACKAGING, DIFFERENT, ABSENT = "same bytes", "same contents", "different", "missing"
 PRINTED = "what it printed"
+Elements = NDArray[np.uint8]  # (elements, bytes of each), little-endian
+Change = Callable[[Elements], Elements | None]  # None: there is nothing to change
 _DIGITS = re.compile(r"\d+")
 _CLOCK_WORD = r"(time|date|timestamp|elapsed|duration|runtime|seconds|per_second|speed)s?"
 # Dates, times of day, the head of a log line (level, day, time, process), durations and speeds.
@@ -206,9 +211,60 @@ def self_test(twins: Sequence[Twin], results: Sequence[FileResult]) -> list[str]
         if result.name == PRINTED or not (twins[0].folder / result.name).is_file():
             continue
         content, _ = read_contents(twins[0].folder / result.name)
-        for what, change in zip(seen, (planting.flip_lowest_bit, planting.swap_two), strict=True):
-            planted = planting.plant(content, change)
+        for what, change in zip(seen, (flip_lowest_bit, swap_two), strict=True):
+            planted = plant(content, change)
             if planted is not None:
                 with suppress(TypeError, RecursionError):  # holds what has no bits, as when it is compared
                     seen[what].append(any(differences(content, planted)))
     return [f"self-test: {what} seen in {sum(outcomes)} of {len(outcomes)} files" for what, outcomes in seen.items()]
+
+
+def flip_lowest_bit(elements: Elements) -> Elements | None:
+    """The first element moved by its last bit: of a number, one unit in the last place."""
+    if not elements.size:
+        return None
+    changed = elements.copy()
+    changed[0, 0] ^= 1
+    return changed
+
+
+def swap_two(elements: Elements) -> Elements | None:
+    """The first element swapped with the first one that differs from it."""
+    different = np.flatnonzero((elements != elements[:1]).any(axis=1)) if elements.size else np.empty(0, np.intp)
+    if not different.size:
+        return None
+    changed = elements.copy()
+    changed[[0, different[0]]] = changed[[different[0], 0]]
+    return changed
+
+
+def plant(value: Any, change: Change) -> Any | None:
+    """A copy of nested contents with `change` made in the first place that takes it; None where none does."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            planted = plant(inner, change)
+            if planted is not None:
+                return {**value, key: planted}
+        return None
+    if isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            planted = plant(inner, change)
+            if planted is not None:
+                return type(value)([*value[:index], planted, *value[index + 1 :]])
+        return None
+    return _leaf(value, change)
+
+
+def _leaf(value: Any, change: Change) -> Any | None:
+    if isinstance(value, bytes):
+        changed = change(np.frombuffer(value, np.uint8)[:, None])
+        return None if changed is None else changed.tobytes()
+    if isinstance(value, float):
+        changed = change(np.array([value], np.float64).view(np.uint8).reshape(1, 8))
+        return None if changed is None else float(changed.view(np.float64)[0, 0])
+    array = bits_of(value)
+    if array is None:
+        return None
+    count = int(np.prod(array.shape))
+    changed = change(array.data.reshape(count, -1)) if count else None
+    return None if changed is None else Bits(array.dtype, array.shape, changed.reshape(-1))

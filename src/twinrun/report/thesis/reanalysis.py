@@ -10,8 +10,7 @@ import pandas as pd
 from scipy import special, stats
 
 from twinrun.collect.cells import write_csv
-from twinrun.report.thesis.checks import all_checks
-from twinrun.report.thesis.reported import Check
+from twinrun.report.thesis.checks import Check, all_checks
 from twinrun.report.thesis.tables import RUNS, TITLES, PublishedCell, published_cells
 from twinrun.stats.describe import sd_factors
 from twinrun.stats.hypothesis import paired_t, size_if_a_draw, two_sided_t

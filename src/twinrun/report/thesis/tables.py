@@ -1,4 +1,4 @@
-"""The thesis's published tables, read from the package with the digits that were printed."""
+"""The thesis's published tables, each number known to half a unit of its last printed digit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from io import StringIO
 import pandas as pd
 
 from twinrun.collect.study import Study
-from twinrun.report.thesis.reported import Reported, decimals, reported
 from twinrun.stats.footprint import carbon_kg
 
 TITLES = {"cifar10": "CIFAR-10", "sdnet2018": "SDNET2018", "cbis_ddsm": "CBIS-DDSM"}
@@ -20,6 +19,27 @@ DATA_SETS = {
     "cbis_ddsm": "CBIS-DDSM, ResNet fine-tuned from ImageNet weights",
 }
 RUNS = 5  # non-deterministic runs per cell, which the thesis states
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A printed number and the range that it was rounded from."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def half_unit(self) -> float:
+        """Half of the last printed digit."""
+        return (self.high - self.low) / 2
+
+    @property
+    def cut(self) -> Reported:
+        """The same number, had its further digits been cut off as well as rounded."""
+        if self.value < 0:
+            return Reported(self.value, self.value - 2 * self.half_unit, self.high)
+        return Reported(self.value, self.low, self.value + 2 * self.half_unit)
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,26 @@ def thesis_frame(name: str) -> pd.DataFrame:
     """
     text = (resources.files("twinrun.report") / "thesis" / "data" / f"{name}.csv").read_text(encoding="utf-8")
     return pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+
+
+def decimals(text: str) -> int:
+    """Printed digits after the point.
+
+    >>> decimals("0.0350")
+    4
+    """
+    return len(text.partition(".")[2])
+
+
+def reported(text: str, places: int | None = None) -> Reported:
+    """The number of a table, known to half a unit of its last digit (or of `places` digits after the point).
+
+    >>> result = reported("0.385")
+    >>> print(f"{result.low:.4f} {result.high:.4f}")
+    0.3845 0.3855
+    """
+    half = 0.5 * 10.0 ** -(decimals(text) if places is None else places)
+    return Reported(float(text), float(text) - half, float(text) + half)
 
 
 def column(frame: pd.DataFrame, name: str) -> list[Reported]:
