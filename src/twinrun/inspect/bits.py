@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -190,10 +190,6 @@ class Difference:
     ulps_max: int | None = None
     ulps_median: float | None = None
     first_index: int | None = None  # of the flattened tensor
-
-    def facts(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def difference(first: Any, second: Any) -> Difference | None:

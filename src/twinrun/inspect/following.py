@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -121,7 +121,7 @@ def _difference(facts: Message, first: Path, second: Path) -> dict[str, Any] | N
     if len(left) != len(right):
         return {"kind": "shape"}
     apart = difference(Bits(dtype, shape, left), Bits(dtype, shape, right))
-    return apart.facts() if apart else None
+    return apart and asdict(apart)
 
 
 class ProgramPair(Pair):

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save
 
 from twinrun.inspect.bits import Difference, array_bits, difference, unequal
-from twinrun.inspect.injected.twinrun_operations import DRAW, Event, Value
+from twinrun.inspect.injected.twinrun_operations import DRAW, Event, Kept, Value, name_of
+from twinrun.inspect.lockstep import Message
 from twinrun.inspect.replay import Replay
 from twinrun.inspect.trace import Tracer
 from twinrun.study.files import write_bytes
 from twinrun.training.randomness import StreamDropout
-
-Message = dict[str, Any]
 
 
 def serve(replay: Replay, receive: Callable[[], Message], send: Callable[[Message], None]) -> None:
@@ -58,7 +56,7 @@ class Pause:
 
     def __init__(self, replay: Replay, receive: Callable[[], Message], send: Callable[[Message], None]) -> None:
         self.replay, self.receive, self.send = replay, receive, send
-        self.kept: list[torch.Tensor] = []
+        self.kept = Kept()
         self.order: torch.Tensor | None = None  # the place in the first run's batch of each example of this one's
         self.types = {path: type(module).__name__ for path, module in replay.setup.model.named_modules()}
 
@@ -66,34 +64,16 @@ class Pause:
         """Do the step; returns what the tensors that were asked for have become, such as `gradient of fc.weight`."""
         self.names = {id(p): f"parameter {name}" for name, p in self.replay.setup.model.named_parameters()}
         self.names |= {id(b): f"buffer {name}" for name, b in self.replay.setup.model.named_buffers()}
-        ends: dict[int, str] = {}
-
-        def arrived(name: str, gradient: torch.Tensor) -> None:
-            # A gradient is named when it arrives: the operation that makes it does not know whose it will be.
-            ends.update((i, name) for i, kept in enumerate(self.kept) if kept.data_ptr() == gradient.data_ptr())
-
-        named = list(self.replay.setup.model.named_parameters())
-        hooks = [p.register_hook(partial(arrived, f"gradient of {n}")) for n, p in named if p.requires_grad]
+        for name, parameter in self.replay.setup.model.named_parameters():
+            self.kept.watch(parameter, name)
         self.replay.traced_step(self.report)
-        for hook in hooks:
-            hook.remove()
-        return [ends.get(index) for index in range(len(self.kept))]
+        return self.kept.names()
 
     def report(self, event: Event, tracer: Tracer) -> None:
         """Send the event, then obey until `go` or `stop`."""
-        self.send(
-            {
-                "phase": event.phase,
-                "operation": event.operation,
-                "module": event.module,
-                "module_type": self.types.get(event.module),
-                "opaque": event.opaque,
-                "inputs": [[value.label, value.digest, value.rows] for value in event.inputs],
-                "outputs": [[value.label, value.digest, value.rows] for value in event.outputs],
-            }
-        )
+        self.send(event.message(self.types))
         while (request := self.receive())["do"] not in ("go", "stop"):
-            value = (event.inputs if request["side"] == "input" else event.outputs)[request["index"]]
+            value = event.value(request)
             tensor = value.tensor.detach().cpu()
             answer: Message = {"name": self.name(value, event), "shape": list(tensor.shape), "dtype": str(tensor.dtype)}
             answer["bytes"] = tensor.numel() * tensor.element_size()
@@ -101,8 +81,8 @@ class Pause:
                 write_bytes(Path(request["path"]), save({"tensor": tensor.contiguous().clone()}))
             elif request["do"] == "compare":
                 apart = self.compare(load_file(request["path"])["tensor"], tensor, event.operation == DRAW)
-                answer["difference"] = apart and apart.facts()
-                self.kept.append(value.tensor)
+                answer["difference"] = apart and asdict(apart)
+                self.kept.tensors.append(value.tensor)
             self.send(answer)
         if request["do"] == "stop":
             tracer.stop()
@@ -125,12 +105,7 @@ class Pause:
             return "dropout mask"
         if id(value.tensor) in self.names:
             return self.names[id(value.tensor)]
-        pointer, size = value.tensor.data_ptr(), value.tensor.numel()
-        known = {**self.replay.state(), **self.replay.gradients()}
-        for name, tensor in known.items():
-            if size and tensor.data_ptr() == pointer and tensor.numel() == size:
-                return name
-        return value.label
+        return name_of(value, self.replay.state() | self.replay.gradients())
 
 
 def _bytes(replay: Replay) -> int:

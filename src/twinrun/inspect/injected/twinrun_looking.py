@@ -7,7 +7,6 @@ import json
 import sys
 from abc import abstractmethod
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,10 @@ from twinrun_operations import (
     STATE,
     UNINITIALIZED,
     Event,
+    Kept,
     Operations,
     Value,
+    name_of,
     named_arguments,
     tensors_in,
 )
@@ -121,18 +122,14 @@ class Lockstep(Tracing):
     def begin(self) -> None:
         """A step begins: the other twin must be there."""
         super().begin()
-        self.kept: list[torch.Tensor] = []
-        self.ends: dict[int, str] = {}
-        self.hooks: list[Any] = []
+        self.kept = Kept()
         self.program.send({"window": self.program.step})
         assert self.program.channel
         self.active = self.program.channel.receive()["do"] == "trace"
 
     def finish(self) -> None:
         """The step has ended: say what the tensors that differed have become, such as a parameter's gradient."""
-        for hook in self.hooks:
-            hook.remove()
-        self.program.send({"end": True, "names": [self.ends.get(index) for index in range(len(self.kept))]})
+        self.program.send({"end": True, "names": self.kept.names()})
 
     def start(self, module: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
         """What the step begins with: parameters and buffers, then the batch."""
@@ -143,15 +140,9 @@ class Lockstep(Tracing):
                 self.boundary(phase, STATE, "", {name: tensor})
             named = ((self.names.owners.get(id(p), ""), n, p) for n, p in module.named_parameters())
             for path, name, parameter in named:
-                if parameter.requires_grad:
-                    whole = ".".join(filter(None, (path, name.rpartition(".")[2])))
-                    self.hooks.append(parameter.register_hook(partial(self._arrived, f"gradient of {whole}")))
+                self.kept.watch(parameter, ".".join(filter(None, (path, name.rpartition(".")[2]))))
         for name, tensor in inputs.items():
             self.boundary(DATA, DRAW, "", {name: tensor} if tensor.grad_fn is None else {})
-
-    def _arrived(self, name: str, gradient: torch.Tensor) -> None:
-        # A gradient is named when it arrives: the operation that makes it does not know whose it will be.
-        self.ends.update((i, name) for i, kept in enumerate(self.kept) if kept.data_ptr() == gradient.data_ptr())
 
     def digest(self, tensor: torch.Tensor) -> str:
         """Computed where the tensor is; of what has no bytes to look at, nothing."""
@@ -175,40 +166,21 @@ class Lockstep(Tracing):
 
     def look(self, event: Event) -> None:
         """Send the event, then obey until `go` or `stop`."""
-        self.program.send(
-            {
-                "phase": event.phase,
-                "operation": event.operation,
-                "module": event.module,
-                "module_type": self.types.get(event.module),
-                "opaque": event.opaque,
-                "numbers": event.numbers,
-                "inputs": [[value.label, value.digest, None] for value in event.inputs],
-                "outputs": [[value.label, value.digest, None] for value in event.outputs],
-            }
-        )
+        self.program.send(event.message(self.types))
         assert self.program.channel
         while (request := self.program.channel.receive())["do"] not in ("go", "stop", "quit"):
-            value = (event.inputs if request["side"] == "input" else event.outputs)[request["index"]]
+            value = event.value(request)
             tensor = value.tensor.detach()
-            name, data = self._name(value), bytes_of(tensor)
+            name, data = name_of(value, self.names.tensors()), bytes_of(tensor)
             if request["do"] == "save":
                 Path(request["path"]).write_bytes(data)
-                self.kept.append(value.tensor)
+                self.kept.tensors.append(value.tensor)
             dtype = str(tensor.dtype).removeprefix("torch.")
             fresh = value.tensor.is_leaf and not value.tensor.requires_grad
             answer = {"name": name, "shape": list(tensor.shape), "dtype": dtype, "bytes": len(data)}
             self.program.send(answer | {"fresh": fresh and name == value.label})
         if request["do"] != "go":
             self.stop()
-
-    def _name(self, value: Value) -> str:
-        """Whose tensor it is: a parameter, buffer, gradient or optimizer state by name, else its label."""
-        size, pointer = value.tensor.numel(), value.tensor.data_ptr()
-        for name, tensor in self.names.tensors().items():
-            if size and tensor.data_ptr() == pointer and tensor.numel() == size:
-                return name
-        return value.label
 
     def region(self, call: Callable[[], Any], inputs: Any, what: str) -> Any:
         """One opaque operation."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,6 +52,59 @@ class Event:
     opaque: bool = False  # an operation that is not PyTorch's own: what it does inside is not seen
     node: str | None = None  # the autograd node that runs it
     numbers: dict[str, str] = field(default_factory=dict)  # arguments that are none of torch's, by their label
+
+    def message(self, types: Mapping[str, str]) -> dict[str, Any]:
+        """For JSON, without the tensors; `types` are those of the modules, by their path."""
+        inputs, outputs = (
+            [[value.label, value.digest, value.rows] for value in side] for side in (self.inputs, self.outputs)
+        )
+        return {
+            "phase": self.phase,
+            "operation": self.operation,
+            "module": self.module,
+            "module_type": types.get(self.module),
+            "opaque": self.opaque,
+            "numbers": self.numbers,
+            "inputs": inputs,
+            "outputs": outputs,
+        }
+
+    def value(self, request: Mapping[str, Any]) -> Value:
+        """The one that a request is about."""
+        return (self.inputs if request["side"] == "input" else self.outputs)[request["index"]]
+
+
+class Kept:
+    """The tensors of a step that were asked for, and which of them have become a parameter's gradient."""
+
+    def __init__(self) -> None:
+        self.tensors: list[torch.Tensor] = []
+        self.hooks: list[Any] = []
+        self.ends: dict[int, str] = {}
+
+    def watch(self, parameter: torch.Tensor, name: str) -> None:
+        """A gradient is named when it arrives: the operation that makes it does not know whose it will be."""
+        if parameter.requires_grad:
+            self.hooks.append(parameter.register_hook(partial(self._arrived, f"gradient of {name}")))
+
+    def _arrived(self, name: str, gradient: torch.Tensor) -> None:
+        places = (i for i, kept in enumerate(self.tensors) if kept.data_ptr() == gradient.data_ptr())
+        self.ends.update(dict.fromkeys(places, name))
+
+    def names(self) -> list[str | None]:
+        """At the end of the step: what the tensors have become, such as `gradient of fc.weight`."""
+        for hook in self.hooks:
+            hook.remove()
+        return [self.ends.get(index) for index in range(len(self.tensors))]
+
+
+def name_of(value: Value, known: Mapping[str, torch.Tensor]) -> str:
+    """Whose tensor it is: the one of the `known` ones that has its memory, else its label."""
+    size, pointer = value.tensor.numel(), value.tensor.data_ptr()
+    for name, tensor in known.items():
+        if size and tensor.data_ptr() == pointer and tensor.numel() == size:
+            return name
+    return value.label
 
 
 class Operations(TorchDispatchMode, ABC):
