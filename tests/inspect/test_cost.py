@@ -128,10 +128,10 @@ def test_whole_blocks_survive_a_fault_and_the_rest_goes_on(tmp_path: Path) -> No
 def test_a_served_process_answers_until_the_block_ends(tmp_path: Path) -> None:
     answering = "import sys; print('{}', flush=True); [print('{\"n\": 1}', flush=True) for _ in sys.stdin]"
     with Served("free", [sys.executable, "-c", answering], tmp_path, os.environ) as served:
-        assert served.answer() == {}
+        assert served.measured() == {}
         for _ in range(2):
-            served.ask()
-            assert served.answer() == {"n": 1}
+            served.ask("measure")
+            assert served.measured() == {"n": 1}
     assert served.process.returncode == 0
 
 
@@ -142,9 +142,9 @@ def test_a_served_process_that_ends_is_named_with_what_it_said(
     failing = f"import sys; print('twinrun: no such thing', file=sys.stderr); sys.exit({code})"
     with Served("fill", [sys.executable, "-c", failing], tmp_path, os.environ) as served:
         served.process.wait()
-        served.ask()
+        served.ask("measure")
         with pytest.raises(kind, match=f"measurement of fill ended with exit {code}: no such thing"):
-            served.answer()
+            served.measured()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -553,7 +554,7 @@ def test_a_fault_on_one_side_is_its_answer(
     line = capfd.readouterr().out
     assert said in json.loads(line)["error"]
     # The other end raises it again, by its own name.
-    side = ProcessSide([sys.executable, "-c", f"print({line!r})"], Path())
+    side = ProcessSide([sys.executable, "-c", f"print({line!r})"], Path(), os.environ)
     with pytest.raises(kind, match=said):
         side.receive()
     side.close()

@@ -130,6 +130,7 @@ def doctor() -> None:
         print(f"[{finding.level:4}] {finding.text}")
     bad = sum(finding.level == "bad" for finding in findings)
     if bad:
-        count = f"{bad} finding{'' if bad == 1 else 's'}"
-        raise InputError(f"{count} would make a study fail or differ here", "what is meant is marked [bad] above")
+        raise InputError(
+            f"{plural(bad, 'finding')} would make a study fail or differ here", "what is meant is marked [bad] above"
+        )
     print("this machine can run the study")

@@ -17,7 +17,7 @@ from twinrun.collect.pictures import write_pictures
 from twinrun.collect.schema import COLLECTED_SCHEMA
 from twinrun.collect.study_arrays import written_rows
 from twinrun.stats.samples import Progress, silent
-from twinrun.study.errors import MismatchError
+from twinrun.study.errors import MismatchError, plural
 from twinrun.study.files import sha256_file, write_json
 from twinrun.study.folders import replaced_folder
 from twinrun.study.layout import CURVE_COLUMNS, Layout
@@ -39,7 +39,7 @@ class CollectSummary:
     @property
     def sentence(self) -> str:
         """The summary for a person."""
-        text = f"{self.runs} run{'' if self.runs == 1 else 's'}, all there and of one kind"
+        text = f"{plural(self.runs, 'run')}, all there and of one kind"
         if self.diverged:
             text += f"; {len(self.diverged)} diverged: {', '.join(self.diverged)}"
         if self.resumed:

@@ -139,17 +139,17 @@ def one_row_a_run(frame: pd.DataFrame, runs: list[str], path: Path) -> pd.DataFr
     return frame.set_index("id").loc[runs].reset_index()
 
 
-def read_array(path: Path) -> NDArray[Any]:
-    """A memory-mapped array; InputError or MismatchError when it is missing or damaged."""
+def read_array(path: Path, again: str = AGAIN) -> NDArray[Any]:
+    """A memory-mapped array; InputError or MismatchError, with the hint `again`, when it is missing or damaged."""
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file", AGAIN) from error
+        raise InputError(f"{path}: no such file", again) from error
     except (OSError, *DAMAGED_ARRAY):
         # An empty array cannot be mapped; it can be read.
         try:
             array = np.load(path, allow_pickle=False)
         except (OSError, *DAMAGED_ARRAY) as error:
-            damaged = MismatchError(f"{path}: not a whole numpy array ({error})", AGAIN)
+            damaged = MismatchError(f"{path}: not a whole numpy array ({error})", again)
             raise unreadable(path, error, damaged) from error
     return array

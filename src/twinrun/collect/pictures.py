@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twinrun.collect.artifacts import unreadable
+from twinrun.collect.load import read_array
 from twinrun.stats import churn as predictions
-from twinrun.study.errors import InputError, MismatchError
-from twinrun.study.files import DAMAGED_ARRAY
+from twinrun.study.errors import MismatchError
 
 TOP_IMAGES = 10  # of each task
 LARGEST = 128  # pixels: larger images are made smaller by averaging whole blocks
@@ -52,12 +51,7 @@ def pictures(images: Path, first: int, places: list[int]) -> NDArray[np.uint8]:
     Raises InputError when the packed images are missing, MismatchError when they are damaged or too few.
     """
     again = "run `twinrun prepare` again"
-    try:
-        packed = np.load(images, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise InputError(f"{images}: no such file", again) from error
-    except (OSError, *DAMAGED_ARRAY) as error:
-        raise unreadable(images, error, MismatchError(f"{images}: not a whole numpy array ({error})", again)) from error
+    packed = read_array(images, again)
     if packed.ndim != 4 or packed.dtype != np.uint8 or len(packed) < first + max(places, default=-1) + 1:
         raise MismatchError(f"{images}: not the packed images of this task", again)
     chosen: NDArray[np.uint8] = np.array([packed[first + place] for place in places], np.uint8)

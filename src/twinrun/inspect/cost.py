@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import random
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from twinrun.inspect.answering import Answering
 from twinrun.inspect.ladder import Ladder, Rung
 from twinrun.study.documents import checked
 from twinrun.study.errors import IncompleteError, InputError, MismatchError, OutOfMemoryError
@@ -166,56 +164,37 @@ def served(
             for name, rung in ladder.rungs.items()
         }
         for process in processes.values():
-            process.answer()
+            process.measured()
         ready()
 
         def measure(rung: str) -> dict[str, Any]:
-            processes[rung].ask()
-            return processes[rung].answer()
+            processes[rung].ask("measure")
+            return processes[rung].measured()
 
         yield measure
 
 
-class Served:
+class Served(Answering):
     """A process that measures each time it is asked; it ends with the block, or when this process is gone."""
 
     def __init__(self, name: str, command: Sequence[str], root: Path, environment: Mapping[str, str]) -> None:
-        self.name, self.errors = name, tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed at the end
-        self.process = subprocess.Popen(
-            command, cwd=root, env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
-        )  # fmt: skip
+        super().__init__(command, root, environment)
+        self.name = name
 
     def __enter__(self) -> Served:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind:
             self.process.kill()
-        self.process.communicate()  # the end of what it is told is its end
-        self.errors.close()
+        self.close()
 
-    def ask(self) -> None:
-        """Have it measure; whether it can is seen in its answer."""
-        assert self.process.stdin
-        try:
-            self.process.stdin.write("measure\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass
-
-    def answer(self) -> dict[str, Any]:
+    def measured(self) -> dict[str, Any]:
         """Its next answer; IncompleteError when it has ended, or OutOfMemoryError."""
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        if line:
-            result: dict[str, Any] = json.loads(line)
-            return result
-        code = self.process.wait()
-        self.errors.seek(0)
-        raise _failed(self.name, code, self.errors.read())
+        answer = self.answer()
+        if answer is None:
+            raise _failed(self.name, *self.end())
+        return answer
 
 
 def _failed(name: str, code: int, errors: str) -> IncompleteError | OutOfMemoryError:

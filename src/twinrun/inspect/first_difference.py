@@ -182,7 +182,7 @@ class Search:
             return
         code = self.runs[0].record.code_digest
         own = [{"code": code, "fingerprints": side.record.fingerprints[:epochs]} for side in self.runs]
-        for side, answer in zip(self.runs, self.pair.ask_each("advance", *own), strict=True):
+        for side, answer in zip(self.runs, self.pair.ask("advance", *own), strict=True):
             start = answer["start"]
             # A checkpoint is there by chance: what is located must not tell of it.
             self.say(

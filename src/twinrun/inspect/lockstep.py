@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from twinrun.collect.first_difference import DifferingOperation
+from twinrun.inspect.answering import Answering
 from twinrun.study import errors
 from twinrun.study.errors import IncompleteError, InputError
 from twinrun.study.files import has_room
@@ -32,38 +29,19 @@ class Side(Protocol):
         """The next answer."""
 
 
-class ProcessSide:
-    """A run in a fresh process that speaks JSON, a line a message."""
-
-    def __init__(self, command: Sequence[str], root: Path, cpu_bits: CpuBits = "anywhere") -> None:
-        self.process = subprocess.Popen(
-            command,
-            cwd=root,
-            env=clean_environment(cpu_bits=cpu_bits),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        # Read all along: a process whose words nobody reads stops when the pipe is full.
-        self.words = ThreadPoolExecutor(1).submit(self.process.stderr.read)  # type: ignore[union-attr]
+class ProcessSide(Answering):
+    """A run in a fresh process."""
 
     def send(self, message: Message) -> None:
-        """Write one line; a process that has ended is noticed when its answer is read."""
-        assert self.process.stdin
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
+        """Ask; a process that has ended is noticed when its answer is read."""
+        self.ask(json.dumps(message))
 
     def receive(self) -> Message:
-        """One line; IncompleteError when the process has ended, its own TwinrunError when it sends one."""
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        if not line:
-            raise IncompleteError(
-                f"a run that was traced ended early (exit {self.process.wait()}): {self.words.result().strip()[-1500:]}"
-            )
-        message: Message = json.loads(line)
+        """Its answer; IncompleteError when the process has ended, its own TwinrunError when it sends one."""
+        message = self.answer()
+        if message is None:
+            code, said = self.end()
+            raise IncompleteError(f"a run that was traced ended early (exit {code}): {said[-1500:]}")
         if "error" in message:
             raise getattr(errors, message["kind"])(message["error"], message["hint"])
         return message
@@ -71,11 +49,7 @@ class ProcessSide:
     def close(self) -> None:
         """End the process."""
         self.process.terminate()
-        self.process.wait()
-        self.words.result()
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            with suppress(BrokenPipeError):
-                stream.close()  # type: ignore[union-attr]
+        super().close()
 
 
 @dataclass
@@ -98,16 +72,10 @@ class Pair:
         """The next answer of each."""
         return [side.receive() for side in self.sides]
 
-    def ask(self, do: str, **rest: Any) -> list[Message]:
-        """The answers of both to one request; they work at the same time."""
-        for side in self.sides:
+    def ask(self, do: str, *own: Message) -> list[Message]:
+        """The answers of both to one request, with something of its `own` for each; they work at the same time."""
+        for side, rest in zip(self.sides, own or ({}, {}), strict=True):
             side.send({"do": do, **rest})
-        return self.receive()
-
-    def ask_each(self, do: str, *rest: Message) -> list[Message]:
-        """As `ask`, with something for each."""
-        for side, own in zip(self.sides, rest, strict=True):
-            side.send({"do": do, **own})
         return self.receive()
 
     def only(self, which: int, do: str, **rest: Any) -> Message:
@@ -201,7 +169,8 @@ class Processes:
 
     def __enter__(self) -> list[ProcessSide]:
         for index in (0, 1):
-            self.sides.append(ProcessSide(self.command(index), self.root, self.cpu_bits))
+            environment = clean_environment(cpu_bits=self.cpu_bits)
+            self.sides.append(ProcessSide(self.command(index), self.root, environment))
         if self._stopped:
             self.stop()
         return self.sides
@@ -212,8 +181,6 @@ class Processes:
         for side in self.sides:
             side.process.terminate()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for side in self.sides:
             side.close()

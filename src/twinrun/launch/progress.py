@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 PART = "TWINRUN_PART"  # set in processes of a command that speaks for them
@@ -49,9 +48,7 @@ class Heartbeat:
             self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
 
     def _watch(self) -> None:
@@ -98,9 +95,7 @@ class Progress:
             self._task = self._bar.add_task(self.title, total=self.total)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.stop()
             moving(-1)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from twinrun.report import style as drawing
 from twinrun.report.comparison import Compared, compared_json, json_text, sentences
+from twinrun.report.page import svg_link, template
 from twinrun.report.style import Drawn
 from twinrun.study.files import write_text
 from twinrun.study.folders import replaced_folder
@@ -21,15 +20,11 @@ LONGEST = 28  # letters of a name; of a longer one the end is shown
 def write_page(compared: Compared, out: Path) -> Path:
     """Write index.html, compare.json, compare.svg and compare.png into `out`; returns the path of the page."""
     lines, drawn = sentences(compared), draw(compared)
-    environment = Environment(
-        loader=PackageLoader("twinrun.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
     with replaced_folder(out, FILES) as folder:
         drawing.save(drawn, folder)
-        source = "data:image/svg+xml;base64," + base64.b64encode((folder / "compare.svg").read_bytes()).decode()
+        source = svg_link(folder / "compare.svg")
         verdicts = lines[: lines.index("")]
-        page = environment.get_template("compare.html.j2").render(
+        page = template("compare.html.j2").render(
             verdicts=verdicts, lines="\n".join(lines[len(verdicts) + 1 :]), source=source, alt=drawn.alt,
             caption=drawn.caption,
         )  # fmt: skip

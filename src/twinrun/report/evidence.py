@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from twinrun.stats import churn
 from twinrun.stats.digits import two_digits
 from twinrun.stats.intervals import PooledSd
-from twinrun.study.errors import InputError
+from twinrun.study.errors import InputError, plural
 
 if TYPE_CHECKING:
     from twinrun.collect.study import Study
@@ -214,7 +214,7 @@ def in_order(runs: Runs) -> Runs:
     """The n-th run of each group made a pair; runs without a partner are left out, with a note."""
     shortest = min(map(len, runs.values.values()))
     left = sum(map(len, runs.values.values())) - shortest * len(runs.values)
-    note = f"{left} run{'' if left == 1 else 's'} left out: without a partner in order"
+    note = f"{plural(left, 'run')} left out: without a partner in order"
     order = "pairs are made in the order of the runs; --pair makes them by a column"
     notes = (*runs.notes, order, *((note,) if left else ()))
     return Runs({k: v[:shortest] for k, v in runs.values.items()}, runs.metric, True, "their order", notes=notes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from twinrun.collect.cells import EXACT, unquote
@@ -33,22 +33,13 @@ def write_report(analysis: Path, collected: Path, out: Path) -> Path:
     """
     study = load_study(collected)
     index = _read_index(analysis, study)
-    environment = Environment(
-        loader=PackageLoader("twinrun.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["marked"] = _marked
     shown = [entry for entry in index["tables"] if not entry["for_programs"]]
     frames = {entry["name"]: _read_table(analysis / entry["file"]) for entry in shown}
     tables = {entry["name"]: _table(entry, frames[entry["name"]], analysis) for entry in shown}
     figures = {entry["name"]: _figure(entry, analysis) for entry in index["figures"]}
     absent = {name for section in index["sections"] if section["filled_by"] for name in section["tables"]}
     last = sorted((entry for entry in (*tables.values(), *figures.values()) if _of_thesis(entry)), key=_thesis_order)
-    page = environment.get_template("report.html.j2").render(
+    page = template("report.html.j2").render(
         study=study.info["study"],
         identical="identical " if study.free_arm == "nd" else "",
         procedural=procedural_words(study),
@@ -61,6 +52,16 @@ def write_report(analysis: Path, collected: Path, out: Path) -> Path:
     write_text(out / "report.md", _markdown(study, index, frames))
     write_text(out / "index.html", page)
     return out / "index.html"
+
+
+def template(name: str) -> Template:
+    """A template of this package."""
+    environment = Environment(
+        loader=PackageLoader("twinrun.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters["marked"] = _marked
+    return environment.get_template(name)
 
 
 def _marked(text: str) -> Markup:
@@ -153,10 +154,13 @@ def _table(entry: dict[str, Any], frame: pd.DataFrame, analysis: Path) -> dict[s
 
 
 def _figure(entry: dict[str, Any], analysis: Path) -> dict[str, Any]:
-    path = analysis / next(name for name in entry["files"] if name.endswith(".svg"))
-    # As an image, not inline: element ids of two figures would clash on one page.
-    source = f"data:image/svg+xml;base64,{_base64(path)}"
+    source = svg_link(analysis / next(name for name in entry["files"] if name.endswith(".svg")))
     return {**entry, "downloads": _downloads(entry, analysis), "source": source}
+
+
+def svg_link(path: Path) -> str:
+    """A figure as an image, not inline: element ids of two figures would clash on one page."""
+    return f"data:image/svg+xml;base64,{_base64(path)}"
 
 
 def _answer_line(answer: dict[str, Any]) -> str:

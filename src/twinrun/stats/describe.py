@@ -11,14 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from twinrun.stats.samples import UNDEFINED, Estimate
-
-
-def _values(values: ArrayLike) -> NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1:
-        raise ValueError(f"one-dimensional values wanted, got shape {array.shape}")
-    return array
+from twinrun.stats.samples import UNDEFINED, Estimate, one_dimensional
 
 
 def mean(values: ArrayLike) -> float:
@@ -27,7 +20,7 @@ def mean(values: ArrayLike) -> float:
     >>> mean([0.25, 0.75])
     0.5
     """
-    array = _values(values)
+    array = one_dimensional(values)
     return _sum(array) / array.size if array.size else math.nan
 
 
@@ -37,7 +30,7 @@ def _sum(array: NDArray[np.float64]) -> float:
 
 
 def _sum_of_squares(values: ArrayLike) -> tuple[int, float]:
-    array = _values(values)
+    array = one_dimensional(values)
     # Equal values have no spread; without this, rounding of their mean would show as one.
     if array.size and np.all(array == array[0]):
         return array.size, 0.0

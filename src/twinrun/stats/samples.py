@@ -68,10 +68,15 @@ def sample(values: ArrayLike) -> Sample:
     >>> sample([3, 1, 2]).tolist()
     [1.0, 2.0, 3.0]
     """
+    return np.sort(one_dimensional(values))
+
+
+def one_dimensional(values: ArrayLike) -> Sample:
+    """The values as they come; ValueError when they are not one-dimensional."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"one-dimensional values wanted, got shape {array.shape}")
-    return np.sort(array)
+    return array
 
 
 def fault(array: Sample, least: int, *, spread: bool = False, name: str = "values") -> str:

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from twinrun.stats.coverage import coverage_words
 from twinrun.stats.digits import two_digits, with_ends
-from twinrun.study.errors import plain
+from twinrun.study.errors import plain, plural
 from twinrun.study.files import write_json, write_text
 from twinrun.twins import arms
 from twinrun.twins.comparing import ABSENT, DIFFERENT, SAME, FileResult
@@ -152,12 +152,11 @@ def _verdict_words(result: Result) -> str:
             )
         return f"{'the resume is not exact' if result.plan.interrupt else 'different'}, first in {result.first}"
     if result.plan.interrupt:
-        count, whole = len(result.interrupted), len(result.twins) - len(result.interrupted)
-        plural = "s" * (count != 1)
-        return f"the resume is exact: {count} interrupted twin{plural} left the same as {whole} uninterrupted ones"
+        count, whole = plural(len(result.interrupted), "interrupted twin"), len(result.twins) - len(result.interrupted)
+        return f"the resume is exact: {count} left the same as {whole} uninterrupted ones"
     if not result.files:
         return "identical in every metric; no output file was compared"
-    return f"identical: {len(result.files)} output{'s' * (len(result.files) != 1)} with the same contents in all"
+    return f"identical: {plural(len(result.files), 'output')} with the same contents in all"
 
 
 def _hidden_failures(result: Result) -> list[str]:
@@ -195,9 +194,8 @@ def _what_it_bears(result: Result) -> list[str]:
     if result.verdict != IDENTICAL or finished < 2:
         return []
     if result.plan.interrupt:
-        count = len(result.interrupted)
-        bound = f"{100 * differing_below(count + 1):.0f} %"
-        exact = f"{count} exact resume{'s' * (count != 1)}"
+        exact = plural(len(result.interrupted), "exact resume")
+        bound = f"{100 * differing_below(len(result.interrupted) + 1):.0f} %"
         return [f"{exact}: with 95 % confidence at most {bound} of such interrupts change the result"]
     share = (
         f"{finished} identical twins: with 95 % confidence "
@@ -260,16 +258,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "exit_code": result.exit_code,
         "first": result.first,
         "interrupt": None if result.plan.interrupt is None else asdict(result.plan.interrupt),
-        "twins": [
-            {
-                **asdict(twin),
-                "folder": twin.folder.name,
-                "written_outside": list(twin.written_outside),
-                "left_running": list(twin.left_running),
-                "listed_otherwise": list(twin.listed_otherwise),
-            }
-            for twin in result.twins
-        ],
+        "twins": [{**asdict(twin), "folder": twin.folder.name} for twin in result.twins],
         "files": [asdict(item) for item in result.files],
         "metrics": [{**asdict(item), "same": item.same} for item in result.metrics],
         "bad_input": list(result.bad),

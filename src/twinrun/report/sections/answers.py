@@ -59,7 +59,7 @@ def deterministic(study: Study) -> Answer:
     several = [group for group in groups if len(group.places) > 1]
     single = sum(len(group.places) == 1 for group in groups)
     apart = [group for group in several if group.runs["fingerprint"].nunique() > 1]
-    rest = f" {_cells(single)} had one deterministic run: not tested." if single and several else ""
+    rest = f" {plural(single, 'more cell')} had one deterministic run: not tested." if single and several else ""
     if not several and not single:
         value = "Not tested"
         words = "This study has no deterministic runs: add `det_1` and `det_2` to `runs` in `params.yaml`."
@@ -70,24 +70,17 @@ def deterministic(study: Study) -> Answer:
             "`twinrun verify` trains them again and compares; `det_2` in `runs` of `params.yaml` puts it on this page."
         )
     elif apart:
+        first, second = apart[0].runs["id"].iloc[0], apart[0].runs["label"].iloc[1]
         value = f"No: {len(apart)} of {plural(len(several), 'cell')} {'differs' if len(apart) == 1 else 'differ'}"
         words = (
             f"Deterministic runs end with different bits in {_listed(apart)}. Find the cause before you read on: "
-            f"`twinrun locate {_id(apart[0], 0)} {apart[0].runs['label'].iloc[1]}` names the first operation."
+            f"`twinrun locate {first} {second}` names the first operation."
         )
     else:
         value = f"Yes: {len(several)} of {plural(len(several), 'cell')}"
         runs = sum(len(group.places) for group in several)
         words = f"{plural(runs, 'deterministic run')}: within each cell all weights are equal to the last bit."
     return Answer("deterministic", question, value, words + rest, _cell_squares(study, groups))
-
-
-def _cells(count: int) -> str:
-    return f"{count} more cell{'' if count == 1 else 's'}"
-
-
-def _id(group: Group, place: int) -> str:
-    return str(group.runs["id"].iloc[place])
 
 
 def _listed(groups: Sequence[Group]) -> str:

@@ -202,7 +202,7 @@ def _procedural(study: Study, task: str) -> str:
 
 
 def _model(setting: Setting) -> str:
-    return f"{setting.task}, {OPTIMIZER_LABELS.get(setting.optimizer, setting.optimizer)}"
+    return f"{setting.task}, {OPTIMIZER_LABELS[setting.optimizer]}"
 
 
 SECTION = Section(
