@@ -27,26 +27,26 @@ def test_two_samples_are_as_in_cohens_tables(difference: float, n: int) -> None:
 def test_power_is_that_of_the_noncentral_t() -> None:
     shift, critical = 0.7 / math.sqrt(2 / 9), stats.t.isf(0.025, 16)
     expected = stats.nct.sf(critical, 16, shift) + stats.nct.cdf(-critical, 16, shift)
-    assert power.power_two_samples(9, 0.7, 1.0) == pytest.approx(expected, abs=1e-9)
-    assert power.power_two_samples(9, 0.0, 1.0) == pytest.approx(0.05)
-    assert power.power_against_one(6, 0.0, 1.0) == pytest.approx(0.05)
-    assert power.power_two_samples(500, 100.0, 1.0) == pytest.approx(1)
+    assert power.power_of_t(0.7, math.sqrt(2 / 9), 16) == pytest.approx(expected, abs=1e-9)
+    assert power.power_of_t(0.0, math.sqrt(2 / 9), 16) == pytest.approx(0.05)
+    assert power.power_of_t(100.0, math.sqrt(2 / 500), 998) == pytest.approx(1)
 
 
 def test_power_is_what_simulation_finds() -> None:
     rng = np.random.default_rng(0)
     times = 3000
     found = np.mean([prediction_test(rng.normal(size=6), rng.normal() + 4).p < 0.05 for _ in range(times)])
-    assert found == pytest.approx(power.power_against_one(6, 4.0, 1.0), abs=0.02)
+    assert found == pytest.approx(power.power_of_t(4.0, math.sqrt(1 + 1 / 6), 5), abs=0.02)
     found = np.mean([tost_welch(rng.normal(size=12), rng.normal(size=12), 1.2).p < 0.05 for _ in range(times)])
-    assert found == pytest.approx(power.power_equivalence(12, 1.2, 1.0), abs=0.02)
+    assert found == pytest.approx(power.power_of_tost(1.2, math.sqrt(2 / 12), 22), abs=0.02)
 
 
 def test_the_number_is_the_smallest_that_is_enough() -> None:
     for sd in (0.3, 1.0, 2.0):
         n = power.replicates_for_equivalence(1.0, sd).n
-        assert power.power_equivalence(n, 1.0, sd) >= 0.8
-        assert n == 2 or power.power_equivalence(n - 1, 1.0, sd) < 0.8
+        before, there = (power.power_of_tost(1.0, sd * math.sqrt(2 / m), 2 * m - 2) for m in (max(n - 1, 2), n))
+        assert there >= 0.8
+        assert n == 2 or before < 0.8
 
 
 def test_a_single_run_shows_only_large_differences() -> None:

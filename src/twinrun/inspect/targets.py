@@ -44,17 +44,20 @@ def audit_function(name: str, root: Path, repeats: int) -> Audit:
 
     The module is looked for in `root` first.
     """
+    return audit(*_made(name, root, "an audit"), repeats=repeats)
+
+
+def _made(name: str, root: Path, who: str) -> tuple[Any, Any, Any, tuple[Any, Any]]:
+    """What a user's function returns; InputError when it is not what `who` needs."""
     function = find_function(name, root)
     with blame(name, root):
         made = function()
     try:
-        model, loss, optimizer, batch = made
-        inputs, targets = batch
+        model, loss, optimizer, (inputs, targets) = made
     except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{name} does not return what an audit needs", "it is (model, loss, optimizer, (inputs, targets))"
-        ) from error
-    return audit(model, loss, optimizer, (inputs, targets), repeats=repeats)
+        hint = "it is (model, loss, optimizer, (inputs, targets))"
+        raise InputError(f"{name} does not return what {who} needs", hint) from error
+    return model, loss, optimizer, (inputs, targets)
 
 
 def find_function(name: str, root: Path) -> Callable[[], Any]:
@@ -116,16 +119,8 @@ def step_of_task(params: Params, task: str, layout: Layout, batch_size: int | No
 
 def step_of_function(name: str, root: Path) -> Step:
     """The step of what `package.module:function` or `file.py:function` returns, as for `twinrun audit`."""
-    function = find_function(name, root)
-    with blame(name, root):
-        made = function()
-    try:
-        model, loss, _, (inputs, targets) = made
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{name} does not return what a forecast needs", "it is (model, loss, optimizer, (inputs, targets))"
-        ) from error
-    return step_of(model, loss, (inputs, targets))
+    model, loss, _, batch = _made(name, root, "a forecast")
+    return step_of(model, loss, batch)
 
 
 def is_model(target: str) -> bool:

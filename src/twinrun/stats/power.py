@@ -58,10 +58,17 @@ def replicates_for_mean(precision: float, sd: float) -> Needed:
 def power_of_t(difference: float, standard_error: float, df: float, alpha: float = 0.05) -> float:
     """Power of any two-sided t-test: noncentral t with ncp = difference / standard error.
 
+    Source: Cohen, Statistical Power Analysis (1988), ch. 2.
+
     >>> round(power_of_t(3.0, 1.0, 10), 3)
     0.771
     """
-    return _noncentral(difference / standard_error, df, alpha)
+    shift, critical = difference / standard_error, float(special.stdtrit(df, 1 - alpha / 2))
+    below, above = special.nctdtr(df, shift, -critical), special.nctdtr(df, -shift, -critical)
+    # By symmetry P(T > c | shift) = P(T < -c | -shift); far out the library gives NaN, where the normal will do.
+    if math.isnan(below) or math.isnan(above):
+        below, above = special.ndtr(-critical - shift), special.ndtr(-critical + shift)
+    return float(below + above)
 
 
 def smallest_detectable(standard_error: float, df: float, alpha: float = 0.05, power: float = 0.8) -> float:
@@ -71,48 +78,19 @@ def smallest_detectable(standard_error: float, df: float, alpha: float = 0.05, p
     3.11
     """
     low, high = 0.0, 1.0
-    while _noncentral(high, df, alpha) < power:
+    while power_of_t(high, 1.0, df, alpha) < power:
         low, high = high, 2 * high
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if _noncentral(middle, df, alpha) >= power else (middle, high)
+        low, high = (low, middle) if power_of_t(middle, 1.0, df, alpha) >= power else (middle, high)
     return high * standard_error
 
 
-def power_two_samples(n: int, difference: float, sd: float, alpha: float = 0.05) -> float:
-    """Power of the two-sided t-test of two arms of n runs each: noncentral t, ncp = difference / (sd sqrt(2/n)).
-
-    Source: Cohen, Statistical Power Analysis (1988), ch. 2.
-
-    >>> round(power_two_samples(17, 1.0, 1.0), 3)
-    0.807
-    """
-    return _noncentral(difference / (sd * math.sqrt(2 / n)), 2 * n - 2, alpha)
-
-
-def power_against_one(n: int, difference: float, sd: float, alpha: float = 0.05) -> float:
-    """Power of the prediction-interval test of one new run against n: ncp = difference / (sd sqrt(1 + 1/n)), df n - 1.
-
-    >>> round(power_against_one(5, 4.0, 1.0), 3)
-    0.778
-    """
-    return _noncentral(difference / (sd * math.sqrt(1 + 1 / n)), n - 1, alpha)
-
-
-def power_equivalence(n: int, margin: float, sd: float, alpha: float = 0.05, difference: float = 0.0) -> float:
-    """Power of TOST of two arms of n runs each at a true difference: exact, by averaging over the sample SD.
-
-    Given s, the mean difference must lie within margin - t s sqrt(2/n) of 0, which is a normal probability; s^2 is
-    chi-square with 2n - 2 degrees of freedom. Source: Phillips (1990), J. Pharmacokinetics and Biopharmaceutics 18.
-
-    >>> round(power_equivalence(19, 1.0, 1.0), 2)
-    0.83
-    """
-    return power_of_tost(margin, sd * math.sqrt(2 / n), 2 * n - 2, alpha, difference)
-
-
 def power_of_tost(margin: float, error: float, df: int, alpha: float = 0.05, difference: float = 0.0) -> float:
-    """Power of TOST at a true difference, for an estimate with this true standard error and a t with `df`.
+    """Power of TOST at a true difference, for an estimate with this true standard error and a t with `df`: exact.
+
+    Given s, the estimate must lie within margin - t s of 0, which is a normal probability; it is averaged over s, whose
+    square is chi-square with `df`. Source: Phillips (1990), J. Pharmacokinetics and Biopharmaceutics 18.
 
     >>> round(power_of_tost(1.0, 0.3, 20), 2)
     0.88
@@ -130,15 +108,6 @@ def _chi(df: int) -> NDArray[np.float64]:
     return ratios
 
 
-def _noncentral(shift: float, df: float, alpha: float) -> float:
-    critical = float(special.stdtrit(df, 1 - alpha / 2))
-    below, above = special.nctdtr(df, shift, -critical), special.nctdtr(df, -shift, -critical)
-    # By symmetry P(T > c | shift) = P(T < -c | -shift); far out the library gives NaN, where the normal will do.
-    if math.isnan(below) or math.isnan(above):
-        below, above = special.ndtr(-critical - shift), special.ndtr(-critical + shift)
-    return float(below + above)
-
-
 def replicates_for_difference(difference: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> Needed:
     """Runs per arm so that the t-test of two arms finds a true difference with that power.
 
@@ -146,7 +115,7 @@ def replicates_for_difference(difference: float, sd: float, alpha: float = 0.05,
     17
     """
     _check(difference, sd, alpha, power)
-    return smallest(lambda n: power_two_samples(n, difference, sd, alpha) >= power, 2)
+    return smallest(lambda n: power_of_t(difference, sd * math.sqrt(2 / n), 2 * n - 2, alpha) >= power, 2)
 
 
 def replicates_against_one(difference: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> Needed:
@@ -163,7 +132,7 @@ def replicates_against_one(difference: float, sd: float, alpha: float = 0.05, po
     limit = float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
     if difference / sd <= limit:
         return Needed(None, f"no number suffices: a single new run shows only differences above {limit:.2f} SDs")
-    return smallest(lambda n: power_against_one(n, difference, sd, alpha) >= power, 2)
+    return smallest(lambda n: power_of_t(difference, sd * math.sqrt(1 + 1 / n), n - 1, alpha) >= power, 2)
 
 
 def replicates_for_equivalence(
@@ -177,7 +146,8 @@ def replicates_for_equivalence(
     _check(margin, sd, alpha, power)
     if abs(difference) >= margin:
         return Needed(None, f"no number suffices: the true difference {difference:g} is not within {margin:g}")
-    return smallest(lambda n: power_equivalence(n, margin, sd, alpha, abs(difference)) >= power, 2)
+    at = abs(difference)
+    return smallest(lambda n: power_of_tost(margin, sd * math.sqrt(2 / n), 2 * n - 2, alpha, at) >= power, 2)
 
 
 def replicates_of_pairs(difference: float, sd: float, alpha: float = 0.05, power: float = 0.8) -> Needed:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
 from twinrun.collect.study import Study, remarks
 from twinrun.report.names import network
 from twinrun.report.section import Draft, Section
 from twinrun.report.table import METRIC, OPTIMIZER, REMARK, SEED, TASK, Column, Table
-from twinrun.report.thesis.tables import DATA_SETS, thesis_frame
+from twinrun.report.thesis.tables import DATA_SETS, PublishedCell, published_cells
 from twinrun.stats.describe import difference_percent
 
 COLUMNS = (
@@ -28,31 +26,17 @@ COLUMNS = (
 )
 
 
-def published_performance() -> pd.DataFrame:
-    """Tables 5.1-5.3 as published: task (as a reader's name), metric, seed, optimizer, means; shares in [0, 1]."""
-    frame = thesis_frame("tables_5_1_to_5_3_and_5_5")
-    for name in ("nondeterministic_mean", "deterministic", "difference_percent", "seed"):
-        frame[name] = pd.to_numeric(frame[name])
-    percent = frame["metric"].str.endswith("_percent")
-    for name in ("nondeterministic_mean", "deterministic"):
-        # Rounded: 92.66 / 100 is not the number that 0.9266 reads as.
-        frame[name] = frame[name].where(~percent, (frame[name] / 100).round(6))
-    frame["metric"] = frame["metric"].str.removesuffix("_percent")
-    return frame
-
-
 def tables(draft: Draft) -> list[Table]:
     """The thesis's cells of every corresponding task beside the study's."""
-    published, rows, notes = published_performance(), [], []
+    published, rows, notes = published_cells(), [], []
     for task in draft.study.tasks:
         reader = draft.study.reader(task)
-        theirs = published[published["task"] == reader]
-        if len(theirs):
+        if theirs := [cell for cell in published if cell.task == reader]:
             notes.append(_note(draft.study, task, reader))
             ours: dict[Any, Any] = (
                 draft.frame(f"performance_{task}").set_index(["metric", "optimizer", "seed"]).to_dict("index")
             )
-            rows += [_row(task, row, ours) for row in theirs.to_dict("records")]
+            rows += [_row(task, cell, ours) for cell in theirs]
     if not rows:
         return []
     table = Table(
@@ -78,11 +62,12 @@ def _note(study: Study, task: str, reader: str) -> str:
     )
 
 
-def _row(task: str, theirs: dict[Any, Any], ours: dict[Any, Any]) -> dict[str, Any]:
-    metric, optimizer, seed = theirs["metric"], theirs["optimizer"], int(theirs["seed"])
-    nd, det, printed = (
-        float(theirs[name]) for name in ("nondeterministic_mean", "deterministic", "difference_percent")
-    )
+def _row(task: str, theirs: PublishedCell, ours: dict[Any, Any]) -> dict[str, Any]:
+    metric, optimizer, seed = theirs.metric.removesuffix("_percent"), theirs.optimizer, int(theirs.seed)
+    nd, det = theirs.free_mean.value, theirs.deterministic.value
+    if theirs.metric != metric:  # rounded: 92.66 / 100 is not the number that 0.9266 reads as
+        nd, det = round(nd / 100, 6), round(det / 100, 6)
+    printed = theirs.difference_percent.value
     own, recomputed = ours.get((metric, optimizer, seed)), difference_percent(det, nd).value
     return {
         "task": task,
