@@ -14,7 +14,7 @@ from twinrun.report.section import Draft
 from twinrun.report.sections import energy, runtime
 from twinrun.report.table import Table
 from twinrun.report.thesis.tables import footprint_notes, thesis_frame
-from twinrun.stats.footprint import Inputs, carbon_kg, formula_kwh
+from twinrun.stats import footprint
 from twinrun.study.errors import MismatchError
 
 
@@ -28,8 +28,8 @@ def runtime_table(study: Study) -> Table:
     return runtime.tables(Draft(study))[0]
 
 
-def footprint_table(study: Study, inputs: Inputs | None = None) -> Table:
-    return energy.tables(Draft(study), inputs)[0]
+def footprint_table(study: Study) -> Table:
+    return energy.tables(Draft(study))[0]
 
 
 def measure(study: Study, **values: object) -> None:
@@ -61,13 +61,14 @@ def test_resumed_and_shared_runs_are_set_aside_and_counted(study: Study) -> None
     assert any("16 runs shared" in note for note in table.notes)
 
 
-def rows(study: Study, inputs: Inputs | None = None) -> pd.DataFrame:
-    return footprint_table(study, inputs).frame.set_index(["task", "scope", "way"])
+def rows(study: Study) -> pd.DataFrame:
+    return footprint_table(study).frame.set_index(["task", "scope", "way"])
 
 
-def test_energy_is_summed_where_it_is_known(study: Study) -> None:
+def test_energy_is_summed_where_it_is_known(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     measure(study, energy_joules=3.6e5, attempts=[2, *[1] * 15], total_seconds=36.0, host__gpu="NVIDIA H200")
-    table = rows(study, Inputs(pue=1.5))
+    monkeypatch.setattr(footprint, "PUE", 1.5)
+    table = rows(study)
     measured = table.loc[("all tasks", "experiment", "measured")]
     assert measured["kwh"] == pytest.approx(16 * 0.1 * 1.5)
     assert measured["co2_kg"] == pytest.approx(16 * 0.1 * 1.5 * 0.385)
@@ -91,10 +92,12 @@ def test_a_part_is_never_shown_as_the_whole(study: Study) -> None:
 def test_table_6_1_of_the_thesis() -> None:
     printed = thesis_frame("table_6_1").set_index("runs")
     intensity = float(printed.loc["all", "carbon_intensity_kg_per_kwh"])
-    assert intensity == Inputs().kg_per_kwh
-    assert carbon_kg(float(printed.loc["experiment", "sum_kwh"]), intensity) == pytest.approx(29.91, abs=0.005)
-    assert carbon_kg(float(printed.loc["all", "sum_kwh"]), intensity) == pytest.approx(89.76, abs=0.005)
-    assert formula_kwh(300, 3600 * 1000, 1.0) == pytest.approx(300)
+    assert intensity == footprint.KG_PER_KWH
+    assert footprint.carbon_kg(float(printed.loc["experiment", "sum_kwh"]), intensity) == pytest.approx(
+        29.91, abs=0.005
+    )
+    assert footprint.carbon_kg(float(printed.loc["all", "sum_kwh"]), intensity) == pytest.approx(89.76, abs=0.005)
+    assert footprint.kwh(300 * 3600 * 1000) == pytest.approx(300)
     assert footprint_notes()[0].endswith("29.91 kg CO2 as printed.")
     assert footprint_notes()[1].endswith("89.86 kg CO2 as printed; 233.141 x 0.385 is 89.76 kg.")
 

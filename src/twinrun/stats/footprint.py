@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 JOULES_PER_KWH = 3.6e6
@@ -19,32 +19,26 @@ BOARD_POWER = {
     "Tesla V100-SXM2-32GB": 300.0,
     "Tesla T4": 70.0,
 }
+# What nobody measured either; stated beside each result.
+KG_PER_KWH = 0.385  # carbon intensity, as in the thesis's Table 6.1
+PUE = 1.0  # power usage effectiveness; the thesis's formula has none. Surveyed data centres: about 1.6
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What the formula takes and nobody measured; each is stated beside the result."""
-
-    kg_per_kwh: float = 0.385  # carbon intensity, as in the thesis's Table 6.1
-    pue: float = 1.0  # power usage effectiveness; the thesis's formula has none. Surveyed data centres: about 1.6
-    watts: Mapping[str, float] = field(default_factory=lambda: BOARD_POWER)  # by the name of the GPU
-
-    @property
-    def sentence(self) -> str:
-        """The inputs for a caption."""
-        return f"{self.kg_per_kwh:g} kg CO2 per kWh (as in the thesis), PUE {self.pue:g}"
+def inputs_words() -> str:
+    """These for a caption."""
+    return f"{KG_PER_KWH:g} kg CO2 per kWh (as in the thesis), PUE {PUE:g}"
 
 
-def formula_kwh(watts: float, seconds: float, pue: float) -> float:
-    """Energy by the ML CO2 Impact calculator's formula: power x time (Lacoste et al. 2019), times PUE.
+def kwh(joules: float) -> float:
+    """Energy of a whole data centre from that of the machine; power x time by the formula of Lacoste et al. (2019).
 
-    >>> formula_kwh(300, 3600, 1.0)
+    >>> kwh(300 * 3600)
     0.3
     """
-    return watts * seconds * pue / JOULES_PER_KWH
+    return joules * PUE / JOULES_PER_KWH
 
 
-def carbon_kg(kwh: float, kg_per_kwh: float) -> float:
+def carbon_kg(kwh: float, kg_per_kwh: float = KG_PER_KWH) -> float:
     """Carbon dioxide equivalent of an energy; 233.14 kWh at 0.385 are 89.76 kg, not the thesis's 89.86.
 
     >>> round(carbon_kg(233.14, 0.385), 2)
@@ -104,10 +98,10 @@ def study_lines(kinds: Mapping[str, tuple[RunEstimate, int]], device: str, model
     lines.append(f"one run after the other on this {device}: {total}; preparation and report are not counted")
     if models:
         lines.append(f"trained networks kept, of {len(models)} runs: {sum(models) / 1e6:.3g} MB")
-    inputs, known = Inputs(), [(run, count) for run, count in kinds.values() if run.watts is not None]
+    known = [(run, count) for run, count in kinds.values() if run.watts is not None]
     if len(known) == len(kinds):
-        kwh = sum(formula_kwh(run.watts or 0.0, count * run.seconds, inputs.pue) for run, count in known)
-        lines.append(f"energy: {kwh:.3g} kWh, {carbon_kg(kwh, inputs.kg_per_kwh):.3g} kg CO2 with {inputs.sentence}")
+        energy = sum(kwh((run.watts or 0.0) * (count * run.seconds)) for run, count in known)
+        lines.append(f"energy: {energy:.3g} kWh, {carbon_kg(energy):.3g} kg CO2 with {inputs_words()}")
     else:
         lines.append(f"energy: not known: the power of this {device} cannot be read")
     return lines

@@ -67,13 +67,11 @@ def published(
     *,
     both_right: float | None = None,
     sd: float | None = None,
-    runs: int = 1,
-    seed: int = 0,
 ) -> Published:
     """Compare two accuracies measured once on the same test set.
 
     Without `both_right` the models err independently, which makes images weigh most: twins agree more. `sd` is the
-    total SD over trainings of either model in the same unit as the accuracies, and each is a mean of `runs` trainings.
+    total SD over trainings of either model in the same unit as the accuracies, each that of one training.
     Raises InputError for numbers that no test set can have.
 
     >>> few = published(0.912, 0.921, 2000)
@@ -94,12 +92,12 @@ def published(
             f"both right on {shared:g} of the images", f"with {a:g} and {b:g} it lies between {least:.4g} and {most:g}"
         )
     alone_a, alone_b = max(a - shared, 0.0) * images, max(b - shared, 0.0) * images
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     cells = rng.dirichlet([alone_a + 1, alone_b + 1, images - alone_a - alone_b + 2], DRAWS)
     differences = cells[:, 1] - cells[:, 0]
     training = noisy = None
     if sd is not None:
-        error = sd * math.sqrt(2 / runs)
+        error = sd * math.sqrt(2)
         training = float(special.ndtr(-(b - a) / error)) if error else 0.5 if a == b else float(b < a)
         # The chance given a draw of the test set, averaged: less noise than drawing the trainings, too.
         noisy = float(special.ndtr(-differences / error).mean()) if error else float((differences < 0).mean())

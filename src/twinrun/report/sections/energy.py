@@ -14,7 +14,7 @@ from twinrun.collect.study import Study, remarks
 from twinrun.report.section import Draft, Section, chosen
 from twinrun.report.table import REMARK, RUNS, TASK, Column, Table
 from twinrun.report.thesis.tables import footprint_notes
-from twinrun.stats.footprint import JOULES_PER_KWH, Inputs, carbon_kg
+from twinrun.stats import footprint
 from twinrun.study.errors import plural
 
 COLUMNS = (
@@ -30,9 +30,9 @@ COLUMNS = (
 )
 
 
-def tables(draft: Draft, inputs: Inputs | None = None) -> list[Table]:
+def tables(draft: Draft) -> list[Table]:
     """Per task and in sum: kWh and kg CO2 of the experiment's runs and of all attempts."""
-    study, inputs = draft.study, inputs or Inputs()
+    study = draft.study
     measured = study.measured.assign(task=study.results["task"].to_numpy())
     left = unfinished(study)
     groups = [(task, chosen(measured, task=task), chosen(left, task=task)) for task in study.tasks]
@@ -46,14 +46,14 @@ def tables(draft: Draft, inputs: Inputs | None = None) -> list[Table]:
         caption=(
             "`measured`: joules read from the counters of the GPU or processor, times PUE. `formula`: board power x "
             "seconds of the whole run x PUE, as in the thesis; power from the manufacturer's data sheet. CO2 = kWh x "
-            f"carbon intensity: {inputs.sentence}. `experiment`: the runs of the grid; `all, at most`: every attempt "
+            f"carbon intensity: {footprint.inputs_words()}. `experiment`: the runs of the grid; `all, at most`: every attempt "
             "that was started, each counted as a whole run: those at the runs of the grid, and those left in work/ "
             "(interrupted, or of other grids), which are counted as mean runs of their task. The time and energy of "
             "an attempt that was killed is not recorded, so the truth lies between the two. Runs in other folders, "
             "preparation and analysis are in neither. Lost: attempts that left no record."
         ),
         columns=COLUMNS,
-        rows=[row for task, group, others in groups for row in _rows(task, group, others, inputs)],
+        rows=[row for task, group, others in groups for row in _rows(task, group, others)],
         thesis_name="Table 6.1",
         notes=(*footprint_notes(), *notes),
     )
@@ -70,9 +70,9 @@ def unfinished(study: Study) -> pd.DataFrame:
     return frame
 
 
-def _rows(task: str, group: pd.DataFrame, left: pd.DataFrame, inputs: Inputs) -> Iterator[dict[str, Any]]:
+def _rows(task: str, group: pd.DataFrame, left: pd.DataFrame) -> Iterator[dict[str, Any]]:
     attempts = pd.to_numeric(_column(group, "attempts")).fillna(1).clip(lower=1)
-    ways = {"measured": _measured(group, inputs), "formula": _formula(group, inputs)}
+    ways = {"measured": _measured(group), "formula": _formula(group)}
     for scope, times in (("experiment", attempts * 0 + 1), ("all, at most", attempts)):
         others = 0 if scope == "experiment" else int(left["attempts"].sum())
         for way, (kwh, why) in ways.items():
@@ -89,7 +89,7 @@ def _rows(task: str, group: pd.DataFrame, left: pd.DataFrame, inputs: Inputs) ->
                 "lost": int(times.sum()) - len(times) + others,
                 "known": int(times[known].sum()),
                 "kwh": total,
-                "co2_kg": carbon_kg(total, inputs.kg_per_kwh),
+                "co2_kg": footprint.carbon_kg(total),
                 "remark": "" if known.all() else remarks(why, f"known of {int(known.sum())} of {len(kwh)} runs"),
             }
 
@@ -98,18 +98,18 @@ def _column(group: pd.DataFrame, name: str) -> pd.Series:
     return group[name] if name in group else pd.Series(math.nan, index=group.index)
 
 
-def _measured(group: pd.DataFrame, inputs: Inputs) -> tuple[pd.Series, str]:
+def _measured(group: pd.DataFrame) -> tuple[pd.Series, str]:
     joules = pd.to_numeric(_column(group, "energy_joules"))
     notes = sorted(
         {str(note).removeprefix("not measured: ") for note in _column(group[joules.isna()], "energy_note").dropna()}
     )
-    return joules * inputs.pue / JOULES_PER_KWH, f"not available: {'; '.join(notes) or 'no counter was read'}"
+    return joules.map(footprint.kwh), f"not available: {'; '.join(notes) or 'no counter was read'}"
 
 
-def _formula(group: pd.DataFrame, inputs: Inputs) -> tuple[pd.Series, str]:
+def _formula(group: pd.DataFrame) -> tuple[pd.Series, str]:
     gpus, seconds = _column(group, "host.gpu"), pd.to_numeric(_column(group, "total_seconds"))
-    kwh = gpus.map(dict(inputs.watts)).astype(float) * seconds * inputs.pue / JOULES_PER_KWH
-    unknown = sorted({str(name) for name in gpus.dropna() if name not in inputs.watts})
+    kwh = (gpus.map(footprint.BOARD_POWER).astype(float) * seconds).map(footprint.kwh)
+    unknown = sorted({str(name) for name in gpus.dropna() if name not in footprint.BOARD_POWER})
     reasons = [
         f"the power of {', '.join(unknown)} is not known" if unknown else "",
         "runs without a GPU: a processor's power is not known" if gpus.isna().any() else "",
