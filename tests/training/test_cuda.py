@@ -124,7 +124,7 @@ def test_bits_differ_without_autotuning_where_the_forecast_says_so(
     step = step_of_task(params, "drawn", layout, None, None)
     precision, memory = params.execution.precision, "NHWC" if params.execution.channels_last else "NCHW"
     result = forecast(step, find_card("here"), Setting(precision, memory))
-    nondeterministic = result.calls("nondeterministic") + len(step.others)
+    nondeterministic = result.nondeterministic_calls() + len(step.others)
     different = len({fact["fingerprint"] for fact in facts})
     assert (different > 1) == (nondeterministic > 0), f"{different} of 3 differ; {verdict(step, result)}"
 

@@ -14,17 +14,14 @@ import typer.core
 
 from twinrun import __version__
 from twinrun.cli.audit import audit, repeat_calls
-from twinrun.cli.compare import compare
 from twinrun.cli.cost import cost, probe
 from twinrun.cli.data import data_app, prepare
-from twinrun.cli.export import export
 from twinrun.cli.forecast import forecast
-from twinrun.cli.imports import import_results
 from twinrun.cli.launch import doctor, finish, slurm, status, sweep
 from twinrun.cli.locate import follow_run, locate
 from twinrun.cli.options import TakesProgram
-from twinrun.cli.report import analyze, collect, report
-from twinrun.cli.statistics import power, reanalyze_app
+from twinrun.cli.report import analyze, collect, export, report
+from twinrun.cli.results import compare, import_results, power, reanalyze_app
 from twinrun.cli.train import plan, train, train_chunk, verify
 from twinrun.cli.twins import twins
 from twinrun.study.errors import InputError, OutOfMemoryError, TwinrunError

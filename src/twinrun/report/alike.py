@@ -31,8 +31,7 @@ def _arms(draft: Draft, task: str) -> Iterator[str]:
         cells = f"the {arm} runs of each of {plural(len(groups), 'cell')}"
         if study.records("weights") and all(len(set(_fingerprints(group))) == 1 for group in groups):
             yield f"{who} nothing: {cells} have one fingerprint. {ADVICE}"
-        elif study.records("predictions") and all(not measured.flips.any() for group, measured in draft.agreements
-                 if group.arm == arm and group.cell.task == task and measured.n > 1):  # fmt: skip
+        elif study.records("predictions") and not any(agreement.flips.any() for agreement in draft.agreed(task, arm)):
             yield (
                 f"{who} no prediction: {cells} name the same class for each of "
                 f"{plural(len(study.labels(task)), 'test image')}"

@@ -145,10 +145,9 @@ def _answers(source: Source, wanted: Wanted) -> list[str]:
             answer, ends = needed(source.sd.pooled.value), ""
         else:
             planned = power.plan(source.sd.pooled, source.sd.kind, needed)
-            answer, low, high = planned.needed, planned.needed_low.n, planned.needed_high.n
-            ends = f" ({low:,} to {high:,} at the ends of the SD's interval)" if low and high else ""
+            answer, ends = planned.needed, planned.at_the_ends
         if answer.n is not None:
-            lines.append(f"{source.title}: {what}: {answer.n:,} {unit}{ends}.")
+            lines.append(f"{source.title}: {what}: {answer.n:,} {' '.join(filter(None, (unit, ends)))}.")
     return lines
 
 

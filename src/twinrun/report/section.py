@@ -43,6 +43,14 @@ class Draft:
             self.progress(len(measured), len(groups))
         return measured
 
+    def agreed(self, task: str, arm: str, optimizer: str | None = None) -> list[Agreement]:
+        """Those of one task and arm, and of one optimizer or all, that are of two runs or more."""
+        cells = ((group.cell, group.arm, agreement) for group, agreement in self.agreements)
+        return [
+            agreement for cell, of, agreement in cells
+            if (cell.task, of) == (task, arm) and optimizer in (None, cell.optimizer) and agreement.n > 1
+        ]  # fmt: skip
+
 
 class Row(NamedTuple):
     """One line of a small picture: its label, the numbers in words, and an SVG without text."""

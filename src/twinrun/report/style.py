@@ -154,6 +154,11 @@ def grouped_positions(groups: int, members: int) -> tuple[list[list[float]], flo
     return [[group + offset for group in range(groups)] for offset in offsets], width
 
 
+def every(line: pd.DataFrame) -> int:
+    """A marker at about eight points of a line: more would hide it."""
+    return max(1, len(line) // 8)
+
+
 def finite_max(values: Sequence[float]) -> float:
     """The largest finite value, or 0."""
     return max((float(value) for value in values if math.isfinite(value)), default=0.0)

@@ -193,6 +193,12 @@ class Planned:
     needed_low: Needed
     needed_high: Needed
 
+    @property
+    def at_the_ends(self) -> str:
+        """`(9 to 50 at the ends of the SD's interval)`; empty where it has none."""
+        low, high = self.needed_low.n, self.needed_high.n
+        return f"({low:,} to {high:,} at the ends of the SD's interval)" if low and high else ""
+
 
 def plan(pooled: PooledSd, kind: str, needed: Callable[[float], Needed]) -> Planned:
     """What `needed`, a function of an SD, gives for a pooled SD and at the ends of its interval.

@@ -117,6 +117,17 @@ def busy_cores() -> Iterator[None]:
             process.wait()
 
 
+def how_it_ended(code: int) -> str:
+    """`exit code 1`, or `ended by signal SIGKILL`."""
+    return f"ended by signal {signal_name(-code)}" if code < 0 else f"exit code {code}"
+
+
+def with_ports(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment with a port of this twin's own for those that meet at one, unless it names one."""
+    port = str(free_port())
+    return dict.fromkeys(PORTS, port) | dict(environment)
+
+
 def signal_name(number: int) -> str:
     """SIGTERM for 15; most real-time signals have no name and stay numbers."""
     try:

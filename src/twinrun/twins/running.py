@@ -167,9 +167,8 @@ def _run(
 ) -> Twin:
     # All twins see the same path, for programs write their own path into what they leave.
     running, folder, log = plan.out / "running", plan.out / f"twin_{number}", plan.out / f"twin_{number}.log"
-    mark, caches, port = processes.new_mark(number), plan.out.resolve() / "caches", str(processes.free_port())
-    environment = {**environment, processes.MARK: mark, "PWD": str(running.resolve())}
-    environment |= {name: port for name in processes.PORTS if name not in environment}
+    mark, caches = processes.new_mark(number), plan.out.resolve() / "caches"
+    environment = {**processes.with_ports(environment), processes.MARK: mark, "PWD": str(running.resolve())}
     if not plan.share_caches:
         environment |= {name: str(caches / name.lower()) for name in processes.CACHES}
     # Many file systems list files as they were created: every second twin's are created the other way round.
@@ -246,7 +245,7 @@ def _problem(code: int | None, plan: Plan, log: Path, written: Sequence[str], wo
     if code is None:
         why = f"stopped after the limit of {plan.limit_seconds:g} seconds, with all of its processes"
     elif code:
-        why = f"ended by signal {processes.signal_name(-code)}" if code < 0 else f"exit code {code}"
+        why = processes.how_it_ended(code)
     elif written:
         shown = ", ".join(written[:5]) + (f" and {len(written) - 5} more" if len(written) > 5 else "")
         return f"wrote outside of its folder, into {plan.root.resolve()}: {shown}"

@@ -170,7 +170,8 @@ def _run(
             left = [processes.end_marked(mark) for mark in marks]
         heard = follower.finish()
         named = [f"twin {twin + 1}" for twin in range(twins)] if twins > 1 else ["the program"]
-        problems = [_problem(named[twin], code, logs[twin]) for twin, code in enumerate(codes) if code]
+        problems = [with_last_words(f"{who}: {processes.how_it_ended(code)}", log)
+                    for who, code, log in zip(named, codes, logs, strict=True) if code]  # fmt: skip
         if heard.faults and not problems:
             raise heard.faults[0]
         outlived = [name for code, names in zip(codes, left, strict=True) if code is not None for name in names]
@@ -183,18 +184,10 @@ def _run(
 
 
 def _environment(program: Program, place: Path, mark: str) -> dict[str, str]:
-    environment = arms.environment("nd", program.seed, os.environ)
-    port = str(processes.free_port())
-    environment |= {name: port for name in processes.PORTS if name not in environment}
-    environment |= dict(program.variables)
+    environment = processes.with_ports(arms.environment("nd", program.seed, os.environ)) | dict(program.variables)
     environment |= {name: str(place.with_name(f"{place.name}_{name.lower()}")) for name in processes.CACHES}
     path = [str(INJECTED), *filter(None, [environment.get("PYTHONPATH")])]
     return environment | {processes.MARK: mark, "PWD": str(place), "PYTHONPATH": os.pathsep.join(path)}
-
-
-def _problem(who: str, code: int, log: Path) -> str:
-    why = f"ended by signal {processes.signal_name(-code)}" if code < 0 else f"exit code {code}"
-    return with_last_words(f"{who}: {why}", log)
 
 
 def _parting(attempt: Attempt) -> Parting | None:

@@ -104,7 +104,7 @@ def test_preactresnet18_by_card_and_setting(card: str, preactresnet18: Step) -> 
     assert verdict(preactresnet18, results[2]) == FREE_OF_ATOMICS
     pooled = OtherCall("backward", "max_pool3d", "", Hazard("adds in any order", "another one"))
     assert verdict(replace(preactresnet18, others=[pooled]), results[2]) == "1 operation by atomics"
-    calls = results[0].calls("nondeterministic")
+    calls = results[0].nondeterministic_calls()
     assert verdict(preactresnet18, results[0]) == f"{calls} operations by atomics"
     assert calls > results[0].count("nondeterministic")  # layers of one shape share a choice
     lines = advice(preactresnet18, results)

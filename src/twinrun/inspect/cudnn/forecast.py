@@ -91,6 +91,11 @@ class Answer:
         """Whether free mode without autotuning takes a nondeterministic engine."""
         return self.free is not None and self.free.nondeterministic
 
+    @property
+    def refused(self) -> bool:
+        """Whether cuDNN does not take it."""
+        return self.kernel == REFUSED
+
 
 @dataclass(frozen=True)
 class Row:
@@ -112,11 +117,11 @@ class Forecast:
 
     def count(self, kind: str) -> int:
         """Distinct convolutions that are `nondeterministic`, `autotuned` or `refused`."""
-        return sum(_is(row, kind) for row in self.rows)
+        return sum(getattr(row.answer, kind) for row in self.rows)
 
-    def calls(self, kind: str) -> int:
-        """Calls of such convolutions in a step."""
-        return sum(len(row.layers) for row in self.rows if _is(row, kind))
+    def nondeterministic_calls(self) -> int:
+        """Calls of nondeterministic convolutions in a step."""
+        return sum(len(row.layers) for row in self.rows if row.answer.nondeterministic)
 
     def workspace_bytes(self, mode: str) -> int:
         """The largest workspace of any convolution; `mode` is free or deterministic."""
@@ -133,7 +138,7 @@ class Forecast:
             "card": self.card, "precision": self.setting.precision, "layout": self.setting.layout,
             "unsupported": self.unsupported, "convolutions": len(self.rows),
             "nondeterministic": self.count("nondeterministic"),
-            "calls_nondeterministic": self.calls("nondeterministic"),
+            "calls_nondeterministic": self.nondeterministic_calls(),
             "autotuned": self.count("autotuned"), "refused": self.count("refused"),
             "without_deterministic_engine": self.without_deterministic_engine(),
             "workspace_bytes": {mode: self.workspace_bytes(mode) for mode in ("free", "deterministic")},
@@ -146,14 +151,6 @@ class Forecast:
                 } for row in self.rows
             ],
         }  # fmt: skip
-
-
-def _is(row: Row, kind: str) -> bool:
-    return {
-        "nondeterministic": row.answer.nondeterministic,
-        "autotuned": row.answer.autotuned,
-        "refused": row.answer.kernel == REFUSED,
-    }[kind]
 
 
 def forecast(step: Step, card: Card, setting: Setting) -> Forecast:
@@ -270,7 +267,7 @@ def verdict(step: Step, result: Forecast) -> str:
     refused = (
         f"; {plural(result.count('refused'), 'convolution')} that cuDNN refuses" if result.count("refused") else ""
     )
-    operations = result.calls("nondeterministic") + len(step.others)
+    operations = result.nondeterministic_calls() + len(step.others)
     return (f"{plural(operations, 'operation')} by atomics" if operations else FREE_OF_ATOMICS) + refused
 
 

@@ -170,12 +170,9 @@ def _deviations(study: Study, task: str) -> Sample:
 
 
 def _churn_and_error(draft: Draft, task: str) -> tuple[float, float] | None:
-    pairs = [
-        (agreement.churn, agreement.error)
-        for group, agreement in draft.agreements
-        if group.cell.task == task and group.arm == draft.study.free_arm and agreement.churn is not None
-    ]
-    return (100 * float(np.mean([c for c, _ in pairs])), 100 * float(np.mean([e for _, e in pairs]))) if pairs else None
+    known = [item for item in draft.agreed(task, draft.study.free_arm) if item.churn is not None]
+    churn, error = ([getattr(item, name) for item in known] for name in ("churn", "error"))
+    return (100 * float(np.mean(churn)), 100 * float(np.mean(error))) if known else None
 
 
 def _churn_words(draft: Draft, task: str) -> str:
@@ -258,8 +255,7 @@ def _count(needed: Needed) -> str:
 
 
 def _point_words(planned: Planned) -> str:
-    low, high = planned.needed_low.n, planned.needed_high.n
-    ends = f" ({low:,} to {high:,} at the ends of the SD's interval)" if low and high else ""
+    ends = f" {planned.at_the_ends}" if planned.at_the_ends else ""
     return f"To see 1 point it takes {_count(planned.needed)} of each model{ends}, with a power of 80 %."
 
 

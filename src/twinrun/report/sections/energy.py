@@ -46,10 +46,10 @@ def tables(draft: Draft) -> list[Table]:
         caption=(
             "`measured`: joules read from the counters of the GPU or processor, times PUE. `formula`: board power x "
             "seconds of the whole run x PUE, as in the thesis; power from the manufacturer's data sheet. CO2 = kWh x "
-            f"carbon intensity: {footprint.inputs_words()}. `experiment`: the runs of the grid; `all, at most`: every attempt "
-            "that was started, each counted as a whole run: those at the runs of the grid, and those left in work/ "
-            "(interrupted, or of other grids), which are counted as mean runs of their task. The time and energy of "
-            "an attempt that was killed is not recorded, so the truth lies between the two. Runs in other folders, "
+            f"carbon intensity: {footprint.inputs_words()}. `experiment`: the runs of the grid; `all, at most`: every "
+            "attempt that was started, each counted as a whole run: those at the runs of the grid, and those left in "
+            "work/ (interrupted, or of other grids), which are counted as mean runs of their task. The time and energy "
+            "of an attempt that was killed is not recorded, so the truth lies between the two. Runs in other folders, "
             "preparation and analysis are in neither. Lost: attempts that left no record."
         ),
         columns=COLUMNS,

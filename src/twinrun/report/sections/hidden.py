@@ -108,14 +108,14 @@ def share_table(draft: Draft) -> Table:
     study, rows = draft.study, []
     for task in study.tasks:
         for arm in study.paired_arms:
-            cells = [agreement for group, agreement in draft.agreements if (group.cell.task, group.arm) == (task, arm)]
+            cells = draft.agreed(task, arm)
             share = finite_test_share(agreement.test_set for agreement in cells)
             shown = share.low is not None
             rows.append(
                 {
                     "task": task,
                     "arm": arm,
-                    "cells": sum(agreement.n > 1 for agreement in cells),
+                    "cells": len(cells),
                     "df": share.n,
                     "share": share.value if shown else None,
                     "share_low": share.low,
@@ -181,9 +181,7 @@ def _flips_table(draft: Draft) -> Table:
     """The images of each task on which twins disagree most."""
     study, rows, notes = draft.study, list[dict[str, Any]](), []
     for task in study.tasks:
-        twins = [
-            a for group, a in draft.agreements if group.cell.task == task and group.arm == study.free_arm and a.n > 1
-        ]
+        twins = draft.agreed(task, study.free_arm)
         labels, names, ids = study.labels(task), study.classes(task), study.image_ids(task)
         if not twins or not len(labels):
             notes.append(f"{study.title(task)}: not available, no cell has two complete {free_runs(study)}.")

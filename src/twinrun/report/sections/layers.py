@@ -18,7 +18,7 @@ from twinrun.collect.study import Setting, Study, remarks
 from twinrun.report import style as drawing
 from twinrun.report.names import OPTIMIZER_LABELS, TWO_FREE, free_note, left_out, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
-from twinrun.report.style import Drawn
+from twinrun.report.style import Drawn, every
 from twinrun.report.table import ARM, CELLS, EPOCH, PAIRS, REMARK, SETTING, TWO_DIGITS, Column, Table, span
 from twinrun.stats.weights import PARTS, Measures, measures, sampling_error
 from twinrun.study.errors import plural
@@ -320,7 +320,7 @@ def _panel(axes: Axes, lines: pd.DataFrame) -> None:
         line = chosen(lines, depth=depth)
         axes.plot(line["epoch"], line["seeds_distance"], color=colour, linestyle="--", linewidth=1.0)
         axes.plot(line["epoch"], line["layer_distance"], color=colour, marker="o", markersize=2.5,
-                  markevery=max(1, len(line) // 8))  # fmt: skip
+                  markevery=every(line))  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 

@@ -134,8 +134,7 @@ def _robustness(draft: Draft, task: str) -> Iterator[str]:
             yield f"SD of {metric} over {what}: {_said(sd)}."
     if why := inverted(study, task, study.main_metric(task), "the second"):
         yield why
-    agreements = [a for group, a in draft.agreements if group.cell.task == task and group.arm == "nd" and a.n > 1]
-    if agreements:
+    if agreements := draft.agreed(task, "nd"):
         churn, error = (100 * describe.mean([getattr(a, name) for a in agreements]) for name in ("churn", "error"))
         yield (
             f"Two trainings that differ in that noise alone predict another class for {churn:.1f} % of the "
@@ -178,11 +177,8 @@ def _sample_size(study: Study, task: str) -> Iterator[str]:
         f"By the total SD of {metric}, {_said(total)}, {n} independent trainings of each of two models show a "
         f"difference of {in_points(gap)} points with a power of 80 % at a level of 5 % (two-sided t-test)."
     )
-    if planned.needed.n and planned.needed_low.n and planned.needed_high.n:
-        yield (
-            f"A difference of {100 * margin:g} points would take {planned.needed.n:,} of each "
-            f"({planned.needed_low.n:,} to {planned.needed_high.n:,} at the ends of the SD's interval)."
-        )
+    if planned.needed.n and planned.at_the_ends:
+        yield f"A difference of {100 * margin:g} points would take {planned.needed.n:,} of each {planned.at_the_ends}."
 
 
 def _said(sd: StudySd) -> str:

@@ -14,7 +14,7 @@ from twinrun.collect.study import Group, Setting, Study, remarks
 from twinrun.report import style as drawing
 from twinrun.report.names import COSINE_FIGURE, OPTIMIZER_LABELS, TWO_FREE, free_note, left_out, nd_phrase
 from twinrun.report.section import Draft, Section, chosen
-from twinrun.report.style import Drawn
+from twinrun.report.style import Drawn, every
 from twinrun.report.table import (
     CELLS,
     COMPARISON,
@@ -196,7 +196,7 @@ def _head_sd_figure(study: Study, data: pd.DataFrame) -> Drawn:
                         color=colour,
                         marker=marker,
                         markersize=3,
-                        markevery=_every(line),
+                        markevery=every(line),
                     )
                 axes.set_ylim(0, top)
                 axes.yaxis.set_major_formatter(FormatStrFormatter("%.3g"))
@@ -226,11 +226,6 @@ def _head_sd_figure(study: Study, data: pd.DataFrame) -> Drawn:
     )
 
 
-def _every(line: pd.DataFrame) -> int:
-    """A marker at about eight checkpoints: more would hide the line."""
-    return max(1, len(line) // 8)
-
-
 def _cosine_figure(study: Study, optimizer: str, data: pd.DataFrame) -> Drawn:
     """Figure 5.11 (Adam) or 5.12 (SGD): a row per seed, a column per task, mean line in a min-max band."""
     tasks, seeds, name = study.tasks, study.seeds, OPTIMIZER_LABELS[optimizer]
@@ -254,7 +249,7 @@ def _cosine_figure(study: Study, optimizer: str, data: pd.DataFrame) -> Drawn:
                 axes.fill_between(line["epoch"], line["cosine_min"], line["cosine_max"], color=colour, alpha=0.25, lw=0)
                 axes.plot(line["epoch"], line["cosine_min"], color=colour, linewidth=0.7, linestyle=":")
                 axes.plot(
-                    line["epoch"], line["cosine_mean"], color=colour, marker="o", markersize=2.5, markevery=_every(line)
+                    line["epoch"], line["cosine_mean"], color=colour, marker="o", markersize=2.5, markevery=every(line)
                 )
         figure.supxlabel("epoch", fontsize=9)
         figure.supylabel("cosine similarity", fontsize=9)
