@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 
 from twinrun.inspect.bits import bits_digest
+from twinrun.inspect.injected.twinrun_names import Names
 from twinrun.inspect.injected.twinrun_operations import AUGMENTATION, BATCH, DRAW, STATE, Event
 from twinrun.inspect.trace import Tracer
 from twinrun.study.grid import Run
@@ -39,6 +39,9 @@ class Replay:
         conditions = set_conditions(params, run, layout, device)
         self.device, self.flags = conditions.device, conditions.flags
         self.setup = assemble(conditions, noise.entropy)
+        self._names = Names()
+        self._names.add_root(self.setup.model)
+        self._names.add_optimizer(self.setup.optimizer)
         self.epochs, self.epoch, self.step = params.tasks[run.task].recipe.epochs, 0, 0  # done, and of the epoch
         self.steps = len(
             batch_bounds(conditions.packed.n_train, params.tasks[run.task].recipe.batch_size)
@@ -95,7 +98,7 @@ class Replay:
         """After a step: digests of what was drawn, of the loss, and of every tensor that goes on to the next."""
         drawn = self._redrawn().table
         return {"draw": bits_digest(drawn), "loss": bits_digest(self._loss)} | {
-            name: bits_digest(tensor) for name, tensor in chain(self.state().items(), self.gradients().items())
+            name: bits_digest(tensor) for name, tensor in self.tensors().items()
         }
 
     def rewind(self) -> None:
@@ -127,30 +130,17 @@ class Replay:
                 draw.table.shape[1],
                 lambda event: report(event, tracer),
             )
-            for name, tensor in self.state().items():
-                tracer.boundary(STATE, STATE, "", {name: tensor})
-            tracer.boundary(BATCH, DRAW, "", {"order of the examples": draw.table[0]})
-            tracer.boundary(AUGMENTATION, DRAW, "", dict(zip(_DRAWN, draw.table[1:], strict=True)))
+            for name, tensor in self.tensors().items():
+                tracer.boundary(STATE, STATE, {name: tensor})
+            tracer.boundary(BATCH, DRAW, {"order of the examples": draw.table[0]})
+            tracer.boundary(AUGMENTATION, DRAW, dict(zip(_DRAWN, draw.table[1:], strict=True)))
             with tracer:
                 batch: Batch = self.setup.batches.make(draw)
                 self._loss = train_step(self.setup, batch)
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Parameters, buffers and optimizer state by name, such as `exp_avg of conv1.weight`."""
-        model = self.setup.model
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
-        tensors = {f"parameter {name}": parameter.detach() for name, parameter in model.named_parameters()}
-        tensors |= {f"buffer {name}": buffer for name, buffer in model.named_buffers()}
-        for parameter, state in self.setup.optimizer.state.items():
-            for key, value in state.items():
-                if isinstance(value, torch.Tensor):
-                    tensors[f"{key} of {names[id(parameter)]}"] = value
-        return tensors
-
-    def gradients(self) -> dict[str, torch.Tensor]:
-        """The gradients as the last step left them."""
-        named = self.setup.model.named_parameters()
-        return {f"gradient of {name}": p.grad for name, p in named if p.grad is not None}
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Parameters, buffers, gradients and optimizer state by name, such as `exp_avg of conv1.weight`."""
+        return self._names.tensors()
 
     def fingerprint(self) -> str:
         """That of the model as it is now."""

@@ -62,8 +62,6 @@ class Pause:
 
     def run(self) -> list[str | None]:
         """Do the step; returns what the tensors that were asked for have become, such as `gradient of fc.weight`."""
-        self.names = {id(p): f"parameter {name}" for name, p in self.replay.setup.model.named_parameters()}
-        self.names |= {id(b): f"buffer {name}" for name, b in self.replay.setup.model.named_buffers()}
         for name, parameter in self.replay.setup.model.named_parameters():
             self.kept.watch(parameter, name)
         self.replay.traced_step(self.report)
@@ -103,9 +101,7 @@ class Pause:
         """Whose tensor it is: a parameter, buffer, gradient or optimizer state by name, else its label."""
         if value.tensor.dtype == torch.bool and self.types.get(event.module) == StreamDropout.__name__:
             return "dropout mask"
-        if id(value.tensor) in self.names:
-            return self.names[id(value.tensor)]
-        return name_of(value, self.replay.state() | self.replay.gradients())
+        return name_of(value, self.replay.tensors())
 
 
 def _bytes(replay: Replay) -> int:

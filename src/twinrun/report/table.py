@@ -86,6 +86,11 @@ N = Column("n", "n", "d", "runs")
 N_ND = Column("n_nd", "n nd", "d", "complete nd runs")
 N_DET = Column("n_det", "n det", "d", "complete deterministic runs")
 REMARK = Column("remark", "Remark", "", "why a value is not available")
+SETTING = (TASK, OPTIMIZER)
+CELL = (TASK, OPTIMIZER, SEED)
+GROUP = (TASK, OPTIMIZER, SEED, ARM)
+COMMAND = "twinrun analyze"  # makes every table and figure
+FORMS = ("csv", "tex", "md")
 
 
 def ends(name: str, label: str, form: str, of: str, **rest: Any) -> tuple[Column, Column]:
@@ -95,15 +100,6 @@ def ends(name: str, label: str, form: str, of: str, **rest: Any) -> tuple[Column
         Column(f"{name}_low", heads[0], form, f"lower end of {of}", **rest),
         Column(f"{name}_high", heads[1], form, f"upper end of {of}", **rest),
     )
-
-
-SETTING = (TASK, OPTIMIZER)
-CELL = (TASK, OPTIMIZER, SEED)
-GROUP = (TASK, OPTIMIZER, SEED, ARM)
-
-
-COMMAND = "twinrun analyze"  # makes every table and figure
-FORMS = ("csv", "tex", "md")
 
 
 @dataclass(frozen=True)

@@ -137,12 +137,12 @@ class Lockstep(Tracing):
             self.seen.add(id(module))
             phase = INITIALIZATION if self.program.step == 1 else BETWEEN
             for name, tensor in self.names.state(module).items():
-                self.boundary(phase, STATE, "", {name: tensor})
+                self.boundary(phase, STATE, {name: tensor})
             named = ((self.names.owners.get(id(p), ""), n, p) for n, p in module.named_parameters())
             for path, name, parameter in named:
                 self.kept.watch(parameter, ".".join(filter(None, (path, name.rpartition(".")[2]))))
         for name, tensor in inputs.items():
-            self.boundary(DATA, DRAW, "", {name: tensor} if tensor.grad_fn is None else {})
+            self.boundary(DATA, DRAW, {name: tensor} if tensor.grad_fn is None else {})
 
     def digest(self, tensor: torch.Tensor) -> str:
         """Computed where the tensor is; of what has no bytes to look at, nothing."""

@@ -173,10 +173,10 @@ class Operations(TorchDispatchMode, ABC):
         with _disable_current_modes():
             self.report(event)
 
-    def boundary(self, phase: str, operation: str, module: str, labelled: dict[str, Any]) -> None:
+    def boundary(self, phase: str, operation: str, labelled: dict[str, Any]) -> None:
         """Report tensors that no operation made: the state before the step, or what was drawn for it."""
         if self.active and (outputs := self.values(labelled)):
-            self.tell(Event(phase, operation, module, [], outputs))
+            self.tell(Event(phase, operation, "", [], outputs))
 
     def leave(self, path: str, output: Any) -> None:
         """A module's forward pass has ended: what no operation shows, such as a kernel called past PyTorch, shows."""
