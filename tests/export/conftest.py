@@ -31,7 +31,7 @@ def analyzed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Params, Path]:
 @pytest.fixture
 def finished(analyzed: tuple[Params, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Params, Layout]:
     """A copy of that study to write into, whose code is the present one."""
-    monkeypatch.setattr("twinrun.export.finished.current_code_digest", lambda: "c" * 64)
+    monkeypatch.setattr("twinrun.export.exporting.current_code_digest", lambda: "c" * 64)
     params, root = analyzed
     shutil.copytree(root, tmp_path / "study")
     return params, Layout(tmp_path / "study")

@@ -18,8 +18,7 @@ from tests.warm.start import REAL
 from twinrun.cli.app import main
 from twinrun.export import exporting
 from twinrun.export.crate import METADATA, check_crate
-from twinrun.export.exporting import TARGETS, TRACKERS, Summary, export, pack
-from twinrun.export.finished import finished_runs
+from twinrun.export.exporting import TARGETS, TRACKERS, Summary, export, finished_runs, pack
 from twinrun.study.errors import IncompleteError, InputError, MismatchError, ResourceError
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
@@ -303,11 +302,11 @@ def test_a_record_of_other_params_is_left_out(finished: Finished, tmp_path: Path
 
 def test_a_record_of_other_code_or_data_is_left_out(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     params, layout = finished
-    monkeypatch.setattr("twinrun.export.finished.current_code_digest", lambda: "d" * 64)
+    monkeypatch.setattr("twinrun.export.exporting.current_code_digest", lambda: "d" * 64)
     with pytest.raises(IncompleteError, match="made with other code"):
         finished_runs(params, layout)
     monkeypatch.undo()
-    monkeypatch.setattr("twinrun.export.finished.current_code_digest", lambda: "c" * 64)
+    monkeypatch.setattr("twinrun.export.exporting.current_code_digest", lambda: "c" * 64)
     manifest = layout.prepared("digits") / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"digest": "e" * 64}))
     with pytest.raises(IncompleteError, match="made with other data"):

@@ -9,7 +9,7 @@ from rocrate.model import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from twinrun.export.crate import METADATA
-from twinrun.export.finished import FinishedRun
+from twinrun.export.exporting import FinishedRun
 from twinrun.study.files import sha256_file, write_json
 from twinrun.study.folders import replaced_folder
 from twinrun.study.layout import RECORD, Layout

@@ -14,7 +14,7 @@ import sqlalchemy  # noqa: F401
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from twinrun.export.finished import Analysis, FinishedRun
+from twinrun.export.exporting import Analysis, FinishedRun
 
 MOST_METRICS = 1000  # of one call
 

@@ -14,7 +14,7 @@ from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from twinrun.export.finished import Analysis, FinishedRun, Shown
+from twinrun.export.exporting import Analysis, FinishedRun, Shown
 from twinrun.study.folders import replaced_folder
 
 

@@ -13,7 +13,7 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read when the package
 import pandas as pd
 import wandb
 
-from twinrun.export.finished import Analysis, FinishedRun
+from twinrun.export.exporting import Analysis, FinishedRun
 
 PROJECT = "twinrun"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ class Draft:
     study: Study
     progress: Progress = silent
     tables: dict[str, Table] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)  # what several functions of a section need
 
     def frame(self, name: str) -> pd.DataFrame:
         """The frame of a table of this section or of one before it."""

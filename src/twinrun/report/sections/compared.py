@@ -113,9 +113,15 @@ class Pairs:
                 yield from (Pair(family, compared, names) for names in compared.comparisons)
 
 
+def _pairs(draft: Draft) -> Pairs:
+    """Made once: each comparison is thousands of permutations."""
+    pairs: Pairs = draft.kept.setdefault("compared", Pairs(draft.study))
+    return pairs
+
+
 def tables(draft: Draft) -> list[Table]:
     """A row a pair."""
-    pairs = Pairs(draft.study)
+    pairs = _pairs(draft)
     margin = draft.study.assumptions.equivalence_margin_points
     every = (
         "Every pair of tasks on the same data (models), with each optimizer, and of optimizers (recipes), on each task"
@@ -167,7 +173,7 @@ def _absent(family: Family, why: str) -> dict[str, Any]:
 
 def answers(draft: Draft) -> list[Answer]:
     """A card a pair: who is better, by how much, and the interval beside 0."""
-    pairs = list(Pairs(draft.study))[:MOST_CARDS]
+    pairs = list(_pairs(draft))[:MOST_CARDS]
     ends = [abs(end) for pair in pairs for end in (pair.item.interval.low, pair.item.interval.high) if end is not None]
     limit = 1.1 * max(ends, default=0.0) or 1.0
     return [_card(pair, limit, place) for place, pair in enumerate(pairs)]
@@ -212,7 +218,7 @@ def _interval(low: float, high: float, limit: float) -> str:
 
 def sentences(draft: Draft) -> list[str]:
     """How many pairs are beyond the cards."""
-    count = len(list(Pairs(draft.study)))
+    count = len(list(_pairs(draft)))
     more = count - MOST_CARDS
     return [f"{plural(more, 'more pair')} {'is' if more == 1 else 'are'} in the table."] if more > 0 else []
 
