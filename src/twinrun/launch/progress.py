@@ -21,16 +21,6 @@ def said() -> None:
     _state["said"] = time.monotonic()
 
 
-def silent_seconds() -> float:
-    """For how long nothing was said."""
-    return time.monotonic() - _state["said"]
-
-
-def moving(change: int) -> None:
-    """Note that a bar began (1) or ended (-1) to move, which is a sign of life itself."""
-    _state["shown"] += change
-
-
 class Heartbeat:
     """While this is entered, a line on stderr when nothing was said for a while: `twinrun audit: at work for 5 s`.
 
@@ -91,14 +81,14 @@ class Progress:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Bar(*columns, console=Console(stderr=True))
             self._bar.start()
-            moving(1)
+            _state["shown"] += 1  # which is a sign of life itself
             self._task = self._bar.add_task(self.title, total=self.total)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.stop()
-            moving(-1)
+            _state["shown"] -= 1
 
     def advance(self, message: str) -> None:
         """Note that a step is done; `message` says which, or how it went."""
@@ -113,5 +103,5 @@ class Progress:
         self.done, self.total = done, total
         if self._bar:
             self._bar.update(self._task, completed=done, total=total)
-        elif done == total or silent_seconds() > FIRST_SECONDS:
+        elif done == total or time.monotonic() - _state["said"] > FIRST_SECONDS:
             say(f"{self.title} {done}/{total}")
