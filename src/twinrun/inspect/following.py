@@ -120,7 +120,7 @@ def _difference(facts: Message, first: Path, second: Path) -> dict[str, Any] | N
     if len(left) != len(right):
         return {"kind": "shape"}
     apart = difference(Bits(dtype, shape, left), Bits(dtype, shape, right))
-    return apart and asdict(apart)
+    return asdict(apart) if apart else None
 
 
 class ProgramPair(Pair):
