@@ -9,7 +9,7 @@ from scipy import stats
 from tests.collect.synthetic import snapshot
 
 from twinrun.report.thesis import checks as thesis_checks
-from twinrun.report.thesis import reanalysis, reported
+from twinrun.report.thesis import reanalysis
 from twinrun.report.thesis import tables as thesis_tables
 from twinrun.study.errors import InputError
 
@@ -122,12 +122,13 @@ def test_the_checks_find_mistakes_that_are_not_there_yet(monkeypatch: pytest.Mon
 
 
 def test_printed_numbers_are_known_to_half_a_digit() -> None:
-    number = reported.reported("0.10")
+    reported, recompute = thesis_tables.reported, thesis_checks.recompute
+    number = reported("0.10")
     assert (number.low, number.high) == pytest.approx((0.095, 0.105))
-    double = [reported.reported("2.0"), lambda x: 2 * x]
-    assert reported.recompute("k", "w", "x", reported.reported("4.1"), double[1], double[0]).verdict == "pass"
-    assert reported.recompute("k", "w", "x", reported.reported("4.2"), double[1], double[0]).verdict == "cut off"
-    assert reported.recompute("k", "w", "x", reported.reported("4.5"), double[1], double[0]).verdict == "FAIL"
+    double = [reported("2.0"), lambda x: 2 * x]
+    assert recompute("k", "w", "x", reported("4.1"), double[1], double[0]).verdict == "pass"
+    assert recompute("k", "w", "x", reported("4.2"), double[1], double[0]).verdict == "cut off"
+    assert recompute("k", "w", "x", reported("4.5"), double[1], double[0]).verdict == "FAIL"
 
 
 def test_files_are_the_same_each_time(tmp_path: Path) -> None:
