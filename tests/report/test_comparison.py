@@ -132,6 +132,13 @@ def test_runs_without_spread_cannot_be_told_apart(tmp_path: Path) -> None:
     assert (pair["verdict"], pair["equivalence"]["p"], pair["equivalence"]["df"]) == ("cannot tell", None, None)
 
 
+def test_a_model_that_is_compared_with_itself_is_asked_about(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("model,seed,f1\n" + "".join(f"{m},{n},0.9{n}\n" for m in "AB" for n in (1, 2, 3)))
+    text = said(str(tmp_path / "r.csv"), *BY, "--pair", "seed")
+    assert text.startswith("cannot tell A and B apart: their numbers are the same; are they different models?")
+    assert "pairing made the interval" not in text
+
+
 def test_expect_sets_the_exit_code(table: str) -> None:
     def code(*words: str) -> int:
         found = CliRunner().invoke(app, ["compare", table, *words, *BY])
@@ -141,6 +148,10 @@ def test_expect_sets_the_exit_code(table: str) -> None:
     assert code("adam", "sgd", "--expect", "better") == 4
     assert code("adam", "lion", "--expect", "equivalent", "--margin", "0.05") == 0
     assert code("adam", "lion", "--expect", "equivalent", "--margin", "0.001") == 4
+    assert code("sgd", "adam", "--expect", "equivalent", "--margin", "0.1") == 0  # better, by less than the margin
+    published = ["compare", "0.90", "0.95", "--images", "5000", "--expect", "equivalent", "--margin"]
+    codes = [CliRunner().invoke(app, [*published, margin]).exception for margin in ("0.1", "0.01")]
+    assert [getattr(found, "exit_code", 0) for found in codes] == [0, 4]
     assert code("adam", "sgd", "--expect", "not-worse", "--margin", "0.01") == 4
     assert code("sgd", "adam", "--expect", "not-worse") == 0
 
@@ -263,11 +274,36 @@ def test_options_that_would_be_ignored_are_refused(words: list[str], message: st
     [
         ("model,seed,f1\nA,1,0,512\nB,1,0,912\n", "line 2: more cells than the 3 columns of the first line"),
         ("model,f1,f1\nA,1,2\nB,3,4\n", "two columns are called 'f1'"),
+        ("# mine\nmodel,f1\nA,1\n", "its first line is a comment"),
+        ("model,f1\nA,90.5 %\nA,1\nB,1\n", "line 2: f1 is '90.5 %', no number\n  leave the percent sign out"),
+        ("model,f1\nA,1\nA,1\nB,0.9 ± 0.1\n", "line 4: f1 is '0.9 ± 0.1', no number\n  each row is one run"),
+        ("model,f1\nA,0.9\nB,0.8\n", "with means alone: twinrun compare 0.912 0.921 --images N"),
+        ("model,seed,f1\nA,1,0.9\nA,2,0.8\nA,mean,0.85\nB,1,0.7\n", "line 4: seed is 'mean'"),
+        ("model,f1\nA,0.9\nA,0.8\nB,91\nB,92\n", "A has a mean of 0.85, B one of 91.5: a share and percent?"),
     ],
 )
 def test_tables_that_would_be_misread_are_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text(text)
     assert message in refused(str(tmp_path / "results.csv"), *BY)
+
+
+def test_seeds_are_the_same_however_they_are_written(tmp_path: Path) -> None:
+    header, rows = " model , seed", ("A, 01 ,0.1", "A,2.0,0.2", "A,3,0.4", "B,1,0.2", "B,02,0.3", "B,3,0.5")
+    (tmp_path / "r.csv").write_text("\n".join([f"{header}, f1", *rows]))
+    pair = json.loads(said(str(tmp_path / "r.csv"), *BY, "--pair", "seed", "--json"))["pairs"][0]
+    assert pair["n"] == [3, 3]
+    (tmp_path / "r.csv").write_text("model,seed,f1\nA,x1,1\nA,x2,2\nB,y1,1\nB,y2,2\n")
+    assert "A has x1, x2; B has y1, y2: name what belongs together alike" in refused(
+        str(tmp_path / "r.csv"), *BY, "--pair", "seed"
+    )
+
+
+def test_rows_that_share_a_seed_are_not_taken_for_runs_in_silence(tmp_path: Path) -> None:
+    rows = [f"{model},{seed},{epoch},0.{seed}{epoch}" for model in "AB" for seed in (1, 2, 3) for epoch in (1, 2)]
+    (tmp_path / "r.csv").write_text("\n".join(["model,Random Seed,epoch,f1", *rows]))
+    text = said(str(tmp_path / "r.csv"), *BY)
+    assert "note: A has 6 rows of 3 values of Random Seed, which differ in epoch: rows that share a seed" in text
+    assert "differ in epoch: keep those of one value" in refused(str(tmp_path / "r.csv"), *BY, "--pair", "Random Seed")
 
 
 def test_what_cannot_be_expected_is_refused(table: str, tmp_path: Path) -> None:

@@ -135,7 +135,8 @@ def test_twins_of_one_seed_say_nothing_of_two_models(tmp_path: Path) -> None:
         *((["--sd", "0.4", "--difference", "1", "--alpha", alpha], "--alpha is") for alpha in ("0", "0.5", "nan")),
         (["--sd", "1", "--margin", "1", "--true-difference", "nan"], "--true-difference is nan"),
         (["--sd", "1", "--margin", "1", "--metric", "f1"], "--metric f1 without a folder of twins"),
-        (["no_folder"], "no_folder is no folder of `twinrun twins`"),
+        (["no_folder"], "no_folder is no folder of `twinrun twins`\n  it holds no twins.json"),
+        ([__file__], "`twinrun compare` tells the SD of a table's runs: give it as --sd"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(arguments: list[str], words: str) -> None:

@@ -70,6 +70,7 @@ def test_the_interval_of_the_test_set_covers() -> None:
         ({"a": 0.9, "b": math.nan, "images": 10}, "nan is no share"),
         ({"a": 0.9, "b": 0.9, "images": 1}, "1 test images"),
         ({"a": 0.9, "b": 0.9, "images": 10, "sd": -1.0}, "a training SD of -1"),
+        ({"a": 0.912, "b": 0.921, "images": 10, "sd": 0.4}, "0.4 points are 0.004"),
         ({"a": 0.9, "b": 0.8, "images": 10, "both_right": 0.85}, "lies between 0.7 and 0.8"),
     ],
 )

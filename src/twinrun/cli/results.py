@@ -135,8 +135,12 @@ def compare(
         if len(pairs) > 1:
             raise InputError(f"--expect with {len(runs.values)} groups", "it is about two: name them")
         item, verdict = compared.comparisons[pairs[0]], compared.verdict(pairs[0])
-        met = item.not_worse if expect is Expected.NOT_WORSE else str(verdict) == expect.value
-        _require(expect, str(verdict), met=met)
+        met = {
+            Expected.BETTER: verdict.value == "better",
+            Expected.EQUIVALENT: item.within_margin,  # one may be better by less than the margin
+            Expected.NOT_WORSE: item.not_worse,
+        }
+        _require(expect, str(verdict), met=met[expect])
 
 
 def _as_number(word: str) -> float | None:
@@ -170,8 +174,12 @@ def _published(
     else:
         print("\n".join(comparison.published_words(item, margin)))
     if expect is not None:
-        met = item.low > -(margin or 0.0) if expect is Expected.NOT_WORSE else str(verdict) == expect.value
-        _require(expect, str(verdict), met=met)
+        met = {
+            Expected.BETTER: verdict.value == "better",
+            Expected.EQUIVALENT: margin is not None and max(-item.low, item.high) < margin,
+            Expected.NOT_WORSE: item.low > -(margin or 0.0),
+        }
+        _require(expect, str(verdict), met=met[expect])
 
 
 def _require(expect: Expected, verdict: str, *, met: bool) -> None:

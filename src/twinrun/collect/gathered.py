@@ -131,7 +131,7 @@ def require_each_once(key: Key, places: Codes, examples: Names) -> None:
             first = list(examples.codes)[int(np.flatnonzero(wrong)[0])]
             more = f", as for {int(wrong.sum()) - 1:,} others" if wrong.sum() > 1 else ""
             hint = (
-                "runs are told apart by a column run, or by model, seed and arm"
+                "runs are told apart by a column run, or by model, seed and arm; tables of one run each need it, too"
                 if words != "no row"
                 else "every run needs every example of its test set; test sets are told apart by a column task"
             )

@@ -230,7 +230,10 @@ def npz_pieces(path: Path, wanted: Mapping[str, tuple[str, ...]]) -> tuple[Colum
     made = next((name for name in ("probabilities", "predictions") if name in arrays), None)
     if made is None or "labels" not in arrays:
         lacking = "labels" if made else "probabilities, and no predictions"
-        raise InputError(f"{path}: no array {lacking}", f"arrays: {', '.join(arrays)}")
+        raise InputError(
+            f"{path}: no array {lacking}",
+            f"arrays: {', '.join(arrays)}; name them so: np.savez(file, predictions=y_pred, labels=y_true)",
+        )
     values, labels, inner = arrays[made], arrays["labels"], 2 if made == "probabilities" else 1
     if labels.ndim != 1 or values.ndim not in (inner, inner + 1) or values.shape[-inner] != len(labels):
         shapes = f"{made} have the shape {values.shape}, labels {labels.shape}"

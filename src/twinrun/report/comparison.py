@@ -103,13 +103,12 @@ def verdict_words(compared: Compared, pair: tuple[str, str]) -> str:
     (a, b), item, verdict = pair, compared.comparisons[pair], compared.verdict(pair)
     if verdict in (Verdict.BETTER, Verdict.WORSE):
         better, other = (b, a) if verdict is Verdict.BETTER else (a, b)
-        tost = None if item.sequential else item.equivalence
-        within = tost is not None and tost.p is not None and tost.p < 0.05
-        return (
-            f"{better} is better than {other}{', by less than the margin' if within else ''}: {_difference(item, pair)}"
-        )
+        within = ", by less than the margin" if item.within_margin else ""
+        return f"{better} is better than {other}{within}: {_difference(item, pair)}"
     if verdict is Verdict.EQUIVALENT and item.equivalence is not None:
         return f"equivalent within the margin of {item.equivalence.margin:g}: {_difference(item, pair)}"
+    if item.interval.low is None and item.interval.value == 0:
+        return f"cannot tell {a} and {b} apart: their numbers are the same; are they different models?"
     if item.interval.low is None:
         return f"cannot tell {a} and {b} apart: {item.interval.reason}"
     return f"cannot tell {a} and {b} apart: {need_words(item, pair)} ({_difference(item, pair)})"
@@ -182,7 +181,7 @@ def pair_words(compared: Compared, pair: tuple[str, str]) -> list[str]:
         )
     if item.detectable is not None:
         lines.append(f"smallest true difference that {sizes} show with a power of 80 %: {two_digits(item.detectable)}")
-    if item.paired and item.correlation is not None and item.width_unpaired:
+    if item.paired and item.correlation is not None and item.width_unpaired and item.interval.low is not None:
         ratio = ((item.interval.high or 0.0) - (item.interval.low or 0.0)) / item.width_unpaired
         gained = f"shorter by {100 * (1 - ratio):.0f} %" if ratio < 1 else f"longer by {100 * (ratio - 1):.0f} %"
         by = compared.runs.pair_name

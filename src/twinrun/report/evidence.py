@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from twinrun.collect.study import Study
 
 MOST_GROUPS = 10  # all pairs of more are a flood
+MEANS_ALONE = "with means alone: twinrun compare 0.912 0.921 --images N --sd SD, for accuracies"
+SUMMARIES = {"mean", "avg", "average", "std", "sd", "median", "min", "max"}  # in place of a seed
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def with_published(runs: Runs, numbers: Sequence[str]) -> Runs:
         "a mean of several would be known better"
     )
     values = {**runs.values, f"published {numbers[0]}": [float(numbers[0])]}
+    same_unit(values, runs.metric)
     return replace(runs, values=values, notes=(*runs.notes, note))
 
 
@@ -136,7 +139,8 @@ def table_runs(path: Path, names: Sequence[str], *, metric: str | None, by: str 
         if len(cells) > 1 and max(map(len, cells.values())) == 1 and pair is None:
             raise InputError(
                 f"{path}: {by} has another value in each row: {len(cells)} groups of one run each",
-                f"name the column that several runs share, such as the model; columns: {', '.join(columns)}",
+                f"name the column that several runs share, such as the model; {MEANS_ALONE}; "
+                f"columns: {', '.join(columns)}",
             )
     if len(cells) > MOST_GROUPS:
         raise InputError(f"{path}: {len(cells)} groups make {math.comb(len(cells), 2):,} pairs",
@@ -168,18 +172,86 @@ def _of_cells(
 ) -> Runs:
     """The values of each group, in pairs where the column `pair` is named."""
     values = {name: [_number(path, row, column) for row, column in group] for name, (path, group) in cells.items()}
+    same_unit(values, metric)
+    seed = pair or next((key for _, group in cells.values() for row, _ in group for key in row
+                         if key.lower().endswith("seed")), None)  # fmt: skip
+    for path, group in cells.values():
+        for row, _ in group:
+            if seed in row and row[seed].lower() in SUMMARIES:
+                raise InputError(f"{path}, line {row['']}: {seed} is {row[seed]!r}", "a row is one run: leave this out")
     if pair is None:
-        return Runs(values, metric)
+        return Runs(values, metric, notes=_repeated(cells, metric, seed))
     keyed: dict[str, dict[str, float]] = {}
     for name, (path, group) in cells.items():
         keyed[name] = {}
         for (row, _), value in zip(group, values[name], strict=True):
-            if row[pair] in keyed[name]:
+            if (key := _key(row[pair])) in keyed[name]:
+                apart = ", ".join(_differing([row for row, _ in group], metric, pair))
                 raise InputError(
-                    f"{path}: {name} has two rows with {pair} {row[pair]!r}", "a pair has one run of each group"
+                    f"{path}: {name} has two rows with {pair} {row[pair]!r}",
+                    "a pair has one run of each group"
+                    + (f"; such rows differ in {apart}: keep those of one value" if apart else ""),
                 )
-            keyed[name][row[pair]] = value
+            keyed[name][key] = value
     return paired_runs(keyed, metric, pair)
+
+
+def same_unit(values: Mapping[str, Sequence[float]], metric: str) -> None:
+    """Raises InputError where one group has shares and another has about a hundred times as much: percent.
+
+    >>> same_unit({"a": [0.9], "b": [0.91]}, "acc"), same_unit({"a": [0.05], "b": [4.0]}, "loss")
+    (None, None)
+    """
+    if Runs(values, metric).lower_is_better:
+        return
+    shares = [name for name, group in values.items() if all(0 < value <= 1 for value in group)]
+    percent = [name for name, group in values.items() if all(1 < value <= 100 for value in group)]
+    for a, b in ((a, b) for a in shares for b in percent):
+        share, other = float(np.mean(values[a])), float(np.mean(values[b]))
+        if 50 < other / share < 200:
+            raise InputError(
+                f"{a} has a mean of {share:.3g}, {b} one of {other:.3g}: a share and percent?", "give both in one unit"
+            )
+
+
+def _key(text: str) -> str:
+    """What pairs go by: a whole number, however it is written, or the text.
+
+    >>> [_key(text) for text in ("7", "07", "7.0", "7.5", "seed_7")]
+    ['7', '7', '7', '7.5', 'seed_7']
+    """
+    return str(int(float(text))) if re.fullmatch(r"\d{1,15}(\.0*)?", text) else text
+
+
+def _differing(rows: Sequence[Mapping[str, str]], metric: str, seed: str) -> list[str]:
+    """The columns with few values in which rows of one seed differ, such as the data set or the epoch."""
+    found = []
+    for column in rows[0]:
+        several = len({row[column] for row in rows}) <= len(rows) / 2
+        if column not in ("", metric, seed) and several:
+            by_seed: dict[str, set[str]] = {}
+            for row in rows:
+                by_seed.setdefault(_key(row[seed]), set()).add(row[column])
+            if max(map(len, by_seed.values())) > 1:
+                found.append(column)
+    return found
+
+
+def _repeated(
+    cells: Mapping[str, tuple[Path, list[tuple[dict[str, str], str]]]], metric: str, seed: str | None
+) -> tuple[str, ...]:
+    """A note where a group has several rows of one seed: those are no independent runs."""
+    for name, (_, group) in cells.items():
+        rows = [row for row, _ in group if seed in row]
+        if seed is None or not rows or len(keys := {_key(row[seed]) for row in rows}) == len(rows):
+            continue
+        apart = _differing(rows, metric, seed)
+        return (
+            f"{name} has {len(rows)} rows of {len(keys)} values of {seed}"
+            f"{', which differ in ' + ', '.join(apart) if apart else ''}: rows that share a seed are no independent "
+            "runs, and the interval is not to be trusted; keep one row of each seed, or their mean",
+        )
+    return ()
 
 
 def _filled(rows: Sequence[dict[str, str]], column: str, *, anywhere: bool) -> list[dict[str, str]]:
@@ -202,7 +274,11 @@ def paired_runs(keyed: Mapping[str, Mapping[str, float]], metric: str, pair: str
     for a, b in combinations(keyed, 2):
         common, either = len(keyed[a].keys() & keyed[b].keys()), len(keyed[a].keys() | keyed[b].keys())
         if not common:
-            raise InputError(f"no {pair} is in both {a} and {b}, so they make no pairs", f"leave --pair {pair} out")
+            raise InputError(
+                f"no {pair} is in both {a} and {b}, so they make no pairs",
+                f"{a} has {_few(list(keyed[a]))}; {b} has {_few(list(keyed[b]))}: name what belongs together alike, "
+                f"or leave --pair {pair} out",
+            )
         if common < either:
             shared.append(f"{a} and {b} share {common} of {either}")
     notes = (f"pairs are of the values of {pair} that both groups have: {', '.join(shared)}",) if shared else ()
@@ -228,8 +304,12 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restval="")
-            rows, columns = [{**row, "": str(reader.line_num)} for row in reader], list(reader.fieldnames or ())
-            twice = [name for name, count in Counter(columns).items() if count > 1]
+            columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            if columns and columns[0].startswith("#"):
+                raise InputError(f"{path}: its first line is a comment", "let it name the columns")
+            rows = [{**{key: value.strip() if key else value for key, value in row.items()},
+                     "": str(reader.line_num)} for row in reader]  # fmt: skip
+            twice = [name for name, count in Counter(columns).items() if count > 1 and name]
             if twice:
                 raise InputError(f"{path}: two columns are called {twice[0]!r}", "give each column a name of its own")
             longer = next((row for row in rows if None in row), None)
@@ -239,12 +319,14 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
                     "write decimals with a point, and quote a text that holds a comma",
                 )
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: no CSV table in UTF-8 ({error})") from error
+        raise InputError(f"{path}: no CSV table in UTF-8 ({error})", "save it as CSV in UTF-8") from error
     parted = next((mark for mark in (";", "\t") if len(columns) == 1 and mark in columns[0]), None)
     if parted:
+        decimal = ", decimal=','" if parted == ";" else ""
         raise InputError(
             f"{path}: its columns are parted by {'semicolons' if parted == ';' else 'tabs'}",
-            "save it with commas between the columns and points in the decimals",
+            "save it with commas between the columns and points in the decimals; by pandas: "
+            f"pd.read_csv({path.name!r}, sep={parted!r}{decimal}).to_csv('commas.csv', index=False)",
         )
     if not rows:
         raise InputError(f"{path}: no rows", "the first line names the columns, one row a run follows")
@@ -263,11 +345,23 @@ def _number(path: Path, row: Mapping[str, str], column: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(
-            f"{path}, line {row['']}: {column} is {row[column]!r}, no number",
-            "a run that failed is a result, too: give it its number, or leave its row out and say so",
-        )
+        raise InputError(f"{path}, line {row['']}: {column} is {row[column]!r}, no number", _instead_of(row[column]))
     return value
+
+
+def _instead_of(cell: str) -> str:
+    """What to do about a cell that is no number.
+
+    >>> _instead_of("90.35 %"), _instead_of("0,9035")
+    ('leave the percent sign out', 'write decimals with a point, and thousands without a mark')
+    """
+    if re.fullmatch(r"[-+]?[\d.,]+ *%", cell):
+        return "leave the percent sign out"
+    if re.fullmatch(r"[-+]?[\d.]*,[\d.,]+", cell):
+        return "write decimals with a point, and thousands without a mark"
+    if "±" in cell or "+-" in cell or "+/-" in cell:
+        return f"each row is one run, not their mean; {MEANS_ALONE}"
+    return "a run that failed is a result, too: give it its number, or leave its row out and say so"
 
 
 def study_runs(folder: Path, names: Sequence[str], metric: str | None) -> tuple[Runs, list[str]]:

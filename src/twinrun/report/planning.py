@@ -83,7 +83,12 @@ def study_wanted(study: Study) -> Wanted:
 def twins_sources(folder: Path, metric: str | None) -> list[Source]:
     """The SD of one metric over the twins of `twinrun twins`, in the metric's own unit; total if their arm is all."""
     if not (folder / "twins.json").is_file():
-        raise InputError(f"{folder} is no folder of `twinrun twins`", "it holds no twins.json")
+        hint = (
+            "`twinrun compare` tells the SD of a table's runs: give it as --sd"
+            if folder.is_file()
+            else "it holds no twins.json"
+        )
+        raise InputError(f"{folder} is no folder of `twinrun twins`", hint)
     runs = twins_runs([folder], metric)
     (values,) = runs.values.values()
     arm = read_twins(folder).arm

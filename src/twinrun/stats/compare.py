@@ -71,6 +71,11 @@ class Comparison:
     sequential: bool
 
     @property
+    def within_margin(self) -> bool:
+        """Whether the difference is shown to be smaller than the margin, whether or not one is better."""
+        return _within(self.interval, self.equivalence, sequential=self.sequential)
+
+    @property
     def not_worse(self) -> bool:
         """Whether B is no worse than A by the margin or, without one, at all: by the same interval, one-sided 2.5 %."""
         if self.interval.low is None or self.interval.high is None:
@@ -206,13 +211,15 @@ def judge(
         return Verdict.CANNOT_TELL
     if interval.low > 0 or interval.high < 0:
         return Verdict.BETTER if (interval.low > 0) == higher_is_better else Verdict.WORSE
-    if equivalence is None:
-        return Verdict.CANNOT_TELL
+    return Verdict.EQUIVALENT if _within(interval, equivalence, sequential=sequential) else Verdict.CANNOT_TELL
+
+
+def _within(interval: Interval, equivalence: Equivalence | None, *, sequential: bool) -> bool:
+    if equivalence is None or interval.low is None or interval.high is None:
+        return False
     if sequential:
-        within = max(-interval.low, interval.high) < equivalence.margin
-    else:
-        within = equivalence.p is not None and equivalence.p < 1 - interval.confidence
-    return Verdict.EQUIVALENT if within else Verdict.CANNOT_TELL
+        return max(-interval.low, interval.high) < equivalence.margin
+    return equivalence.p is not None and equivalence.p < 1 - interval.confidence
 
 
 def more_runs(

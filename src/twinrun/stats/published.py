@@ -85,6 +85,11 @@ def published(
         raise InputError(f"{images} test images", "give the number of images of the test set, two or more")
     if sd is not None and not (math.isfinite(sd) and sd >= 0):
         raise InputError(f"a training SD of {sd:g}", "give the SD over runs in the unit of the accuracies, 0 or more")
+    if sd is not None and sd > max(math.sqrt(share * (1 - share)) for share in (a, b)):
+        raise InputError(
+            f"a training SD of {sd:g} is more than a share of {a:g} or {b:g} can have",
+            f"give it in the unit of the accuracies: {sd:g} points are {sd / 100:g}",
+        )
     least, most = agreement_range(a, b)
     shared = a * b if both_right is None else both_right
     if not least - 1e-9 <= shared <= most + 1e-9:
