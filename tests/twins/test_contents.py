@@ -58,6 +58,10 @@ WRITERS: dict[str, tuple[Callable[[Path, Any], None], Any, Any, str]] = {
     ),
     "w.pt": (lambda path, value: torch.save({"w": torch.tensor(value)}, path), [1.0], [2.0], "['w']: 1 of 1 elements"),
     "w.zip": (zipped, (b"abc", 0), (b"abd", 0), "['a.txt']: 3 bytes; 1 differ, the first at offset 2"),
+    "w.pdf": (lambda path, value: path.write_bytes(value), b"(D:1)", b"(D:2)", "1 differ, the first at offset 3"),
+    "w.svg": (
+        lambda path, value: path.write_bytes(b'<a id="p%s"/>' % value), b"0123456789/", b"0123456780/", "differ"
+    ),
     "w.log": (lambda path, value: path.write_bytes(value), b"abc", b"abx", "3 bytes; 1 differ, the first at offset 2"),
 }  # fmt: skip
 
@@ -82,6 +86,13 @@ def test_packaging_alone_is_no_difference(tmp_path: Path) -> None:
         "a.csv": (lambda path, text: path.write_text(text), "x\n0.50\n", "x\n0.5\n", "they are written"),
         "a.safetensors": (
             lambda path, text: save_file({"a": np.zeros(1)}, path, {"when": text}), "now", "then", "metadata: when"
+        ),
+        "a.pdf": (
+            lambda path, day: path.write_bytes(b"/CreationDate (D:202611%sZ) (D:1)" % day), b"28", b"29", "written"
+        ),
+        "a.svg": (
+            lambda path, name: path.write_text(f'<dc:date>{name}</dc:date><a id="m{name}"/><use href="#m{name}"/>'),
+            "0123456789", "9876543210", "written",
         ),
         "a.gz": (
             lambda path, mtime: path.write_bytes(gzip.compress(b"x", mtime=mtime)), 1, 2, "they are written"
@@ -207,7 +218,7 @@ def test_metrics_that_cannot_be_read_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "long.json").write_text("1" * 5000)
     for wanted, words in {
         "m.json:big": "a whole number that no float64 holds",
-        "m.csv:acc": "m.csv is no text in UTF-8",
+        "m.csv:acc": "JSON, JSON lines or CSV, or in what is printed",
         "wide.csv:loss": "columns: epoch, acc",
         "deep.json:a": "deep.json is neither JSON nor JSON lines",
         "long.json:a": "long.json is neither JSON nor JSON lines",

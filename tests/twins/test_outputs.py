@@ -101,6 +101,10 @@ def test_a_seed_that_changes_nothing_is_a_finding(twins: Twins) -> None:
     assert code == 4
     assert "verdict: the seed changes nothing" in said
     assert "does the program use it?" in said
+    code, said = twins("import os; print(os.environ['TWINRUN_SEED'], 'acc 0.9')", "--arm all --metric log:acc --out b")
+    assert code == 4
+    assert "verdict: every metric is the same in spite of different seeds, which may be chance" in said
+    assert "the seed changes nothing" not in said
 
 
 def test_what_identical_twins_can_bear() -> None:

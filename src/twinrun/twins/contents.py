@@ -26,6 +26,9 @@ _SAFETENSORS = {
 }  # fmt: skip
 # What trainers keep beside tensors: numpy's generator state and arrays, and their own arguments. None of it runs code.
 _HARMLESS = (np.ndarray, np.empty(0).__reduce__()[0], argparse.Namespace)
+_PDF_DATES = re.compile(rb"(/(?:CreationDate|ModDate) *)\((?:D:)?[0-9][^)]{0,40}\)")
+_SVG_DATE = re.compile(rb"<dc:date>[^<]*</dc:date>")
+_SVG_NAMES = re.compile(rb'(?<=["#])[a-zA-Z_]{1,8}[0-9a-f]{10}(?=[")])')
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,999}")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|-?inf")
 
@@ -116,6 +119,17 @@ def _gzip(path: Path) -> bytes:
         return stream.read()
 
 
+def _pdf(path: Path) -> bytes:
+    return _PDF_DATES.sub(rb"\1", path.read_bytes())
+
+
+def _svg(path: Path) -> bytes:
+    """Without the date, and with the names that matplotlib draws at random numbered as they appear."""
+    numbers: dict[bytes, bytes] = {}
+    text = _SVG_DATE.sub(b"", path.read_bytes())
+    return _SVG_NAMES.sub(lambda found: numbers.setdefault(found[0], b"%d" % len(numbers)), text)
+
+
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     ".safetensors": ("safetensors", _safetensors),
     ".npz": ("npz", _npz),
@@ -126,5 +140,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     ".tsv": ("TSV", _table),
     ".zip": ("zip", _zip),
     ".gz": ("gzip", _gzip),
+    ".pdf": ("PDF", _pdf),
+    ".svg": ("SVG", _svg),
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), ("torch file (weights_only=True)", _torch)),
 }

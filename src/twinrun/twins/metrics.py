@@ -92,7 +92,10 @@ def read_metric(twin: Twin, wanted: str) -> float:
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace" if path == twin.log else "strict")
     except UnicodeDecodeError as error:
-        raise InputError(f"--metric {wanted!r}: {path.name} is no text in UTF-8 ({error})") from error
+        raise InputError(
+            f"--metric {wanted!r}: {path.name} is no text in UTF-8 ({error})",
+            "a metric stands in JSON, JSON lines or CSV, or in what is printed (log:WORD)",
+        ) from error
     except OSError as error:
         raise explain_os_error(error, path) from error
     if path == twin.log:

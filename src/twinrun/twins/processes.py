@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -53,7 +54,9 @@ def started(
                 start_new_session=True,  # a group of its own, so that its children end with it
             )
         except OSError as error:
-            raise InputError(f"{command[0]}: cannot be started ({error.strerror})", "check the command") from error
+            shell = len(command) == 1 and " " in command[0]
+            hint = f"a line for a shell is: -- bash -c {shlex.quote(command[0])}" if shell else "check the command"
+            raise InputError(f"{command[0]}: cannot be started ({error.strerror})", hint) from error
     try:
         yield process
     finally:

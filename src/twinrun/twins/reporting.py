@@ -142,6 +142,11 @@ def _verdict_words(result: Result) -> str:
         return "bad input: the twins cannot be judged until what is named above is mended"
     if result.verdict == UNFINISHED:
         return f"incomplete: {finished} of {len(result.twins)} twins count; what they left was compared all the same"
+    if result.verdict == NO_EFFECT and not result.files:
+        return (
+            "every metric is the same in spite of different seeds, which may be chance where few values are possible; "
+            "without --metric the files and what is printed are compared"
+        )
     if result.verdict == NO_EFFECT:
         return "the seed changes nothing: twins with different seeds left the same results"
     if result.verdict == DIFFERS:

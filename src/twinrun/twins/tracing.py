@@ -207,7 +207,10 @@ def _require_traced(program: Program, attempt: Attempt) -> None:
         hint = "have it wait for what it starts: no daemon, no `&` without `wait`"
     elif not attempt.attached:
         why = "no process of it imported torch with the tracer in it"
-        hint = "PYTHONPATH must reach it: python without -I, -E and -S, and no launcher that clears the environment"
+        hint = (
+            "if it has no PyTorch, `twinrun twins` compares what it writes; else PYTHONPATH must reach it: python "
+            "without -I, -E and -S, and no launcher that clears the environment"
+        )
     else:
         why, hint = "it imported torch, and no torch.optim optimizer made a step", "is it a training script?"
     raise IncompleteError(f"{command}: nothing was traced: {why}", hint)
