@@ -74,6 +74,12 @@ def test_seed_and_arm_come_from_twins(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
     with pytest.raises(InputError, match="seed -1"), twinrun.controlled(-1):
         pass
+    wrong: Any
+    for wrong in ("3", 1.5):
+        with pytest.raises(InputError, match=f"seed {wrong!r} is not a whole number"), twinrun.controlled(wrong):
+            pass
+    with twinrun.controlled(np.int64(3)) as control:  # type: ignore[arg-type]
+        assert control.seed == 3
 
 
 def test_variables_that_come_too_late_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

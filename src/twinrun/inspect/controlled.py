@@ -44,8 +44,10 @@ def controlled(seed: int | None = None, *, deterministic: bool | None = None) ->
     deterministic mode when CUDA was started without CUBLAS_WORKSPACE_CONFIG, which cannot be made good.
     """
     chosen = _seed() if seed is None else seed
-    if not 0 <= chosen < 2**32:
-        raise InputError(f"controlled: seed {chosen} is not in [0, 2^32)", "numpy's generator takes no other")
+    if not isinstance(chosen, int | np.integer) or not 0 <= chosen < 2**32:
+        hint = "numpy's generator takes no other"
+        raise InputError(f"controlled: seed {chosen!r} is not a whole number in [0, 2^32)", hint)
+    chosen = int(chosen)
     fixed = os.environ.get(ARM) not in ("nd", "all") if deterministic is None else deterministic
     missing = _missing() if fixed else ()
     if fixed and torch.cuda.is_initialized() and os.environ.get(CUBLAS) not in (CUBLAS_DETERMINISTIC, ":16:8"):
