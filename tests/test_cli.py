@@ -171,6 +171,29 @@ def test_mistakes_exit_2_with_one_sentence(arguments: list[str], words: list[str
         assert word in err
 
 
+@pytest.mark.parametrize("name", ["params.yaml", "pipe", "."])
+def test_json_takes_the_place_of_nothing_else(name: str, cli: Cli, study: Layout) -> None:
+    os.mkfifo(study.root / "pipe")
+    before = (study.root / "params.yaml").read_bytes()
+    for command in (["audit", "shapes"], ["forecast", "shapes"]):
+        code, _, err = cli(*command, "--json", name)
+        assert (code, "nothing was changed" in err) == (2, True)
+    assert (study.root / "pipe").is_fifo()
+    assert (study.root / "params.yaml").read_bytes() == before
+
+
+def test_an_error_that_nobody_can_be_told_has_its_code_all_the_same(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "twinrun", "plan"]
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run(command, cwd=tmp_path, stderr=full, check=False).returncode == 2
+
+
+def test_a_name_of_thousands_of_letters_does_not_hide_the_sentence(cli: Cli, study: Layout) -> None:
+    code, _, err = cli("plan", "--params", "x" * 5000)
+    assert (code, err.startswith(f"twinrun: {100 * 'x'}... (5001 characters) ")) == (2, True)
+    assert len(err) < 300
+
+
 def test_bad_params_stop_everything_before_it_runs(cli: Cli, study: Layout) -> None:
     file = study.root / "params.yaml"
     file.write_text(file.read_text().replace("momentum: 0.9", "momentums: 0.9"))
@@ -328,8 +351,23 @@ def test_a_limit_that_pytorch_does_not_fit_into_is_want_of_memory(study: Layout)
     assert re.fullmatch(r"twinrun: out of memory: libtorch\w*\.so: .*\n  raise the limit .*\n", done.stderr)
 
 
+def test_a_limit_in_which_a_library_would_ask_for_memory_for_ever_is_want_of_memory(tmp_path: Path) -> None:
+    command = [REAL, "-m", "twinrun", "power", "--sd", "0.01", "--difference", "0.02"]
+    limited = ["bash", "-c", 'ulimit -v 330000; exec "$@"', "bash", *command]
+    done = subprocess.run(limited, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 6
+    assert re.fullmatch(r"twinrun: out of memory: scipy needs \d+ MiB of address space\n  raise .*\n", done.stderr)
+
+
 @pytest.mark.parametrize(
-    ("error", "code"), [(MemoryError(), 6), (ImportError("x.so: cannot map zero-fill pages"), 6), (ImportError("x"), 0)]
+    ("error", "code"),
+    [
+        (MemoryError(), 6),
+        (ImportError("x.so: cannot map zero-fill pages"), 6),
+        (ImportError("x"), 0),
+        (RuntimeError("can't start new thread"), 6),
+        (RuntimeError("x"), 0),
+    ],
 )
 def test_of_errors_without_a_name_only_want_of_memory_has_one(
     error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -342,6 +380,16 @@ def test_of_errors_without_a_name_only_want_of_memory_has_one(
         app.main()
     assert getattr(caught.value, "code", 0) == code
     assert capsys.readouterr().err.startswith("twinrun: out of memory") == bool(code)
+
+
+def test_a_name_that_a_library_cannot_write_is_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(app, "app", lambda: "a\udcff".encode())
+    with pytest.raises(SystemExit) as caught:
+        app.main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("twinrun: 'a\\udcff': a name that is not UTF-8\n  ")
 
 
 @pytest.mark.parametrize("command", ["import", "compare"])

@@ -352,7 +352,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     (root / "out.jsonl").write_text('{"a": 1}\n{"a": 2.5, "b": [1]}\n')
     (root / "out.csv").write_text("epoch,acc\n1,.5\n2,.75\n")
     analyzed = {"name": "t", "thesis_name": "", "title": "T", "caption": "c", "command": "x"}
-    write_json(root / "analysis.json", {
+    index = {
         "schema": ANALYSIS_SCHEMA, "study_digest": sha,
         "sections": [{"name": "s", "title": "S", "about": "", "filled_by": "", "folded": False, "sentences": ["x"],
                       "answers": [Answer("n", "q", "v", "w", (Row("l", "n", ""),))._asdict()],
@@ -361,7 +361,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
                     "filled_by": "", "file": "tables/t.csv", "files": ["tables/t.csv"], "main": True,
                     "for_programs": False}],
         "figures": [{**analyzed, "alt": "", "files": ["figures/t.svg", "figures/t.png"]}],
-    })  # fmt: skip
+        "digests": dict.fromkeys(("tables/t.csv", "figures/t.svg", "figures/t.png"), sha),
+    }  # fmt: skip
+    write_json(root / "analysis.json", index | {"seal": seal(index)})
     return root
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -80,7 +82,7 @@ def test_wrong_content_without_a_digest(content: bytes, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*"))
 
 
-def test_local_file(tmp_path: Path) -> None:
+def test_local_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.zip").write_bytes(ARCHIVE)
     (tmp_path / "page.zip").write_bytes(b"<!doctype html>Please log in")
     remote = Remote("https://invalid.invalid/x", "tiles.zip")
@@ -91,7 +93,15 @@ def test_local_file(tmp_path: Path) -> None:
         fetch_file(remote, tmp_path / "other", str(tmp_path / "page.zip"))
     with pytest.raises(MismatchError, match="its MD5 is"):
         fetch("cifar10", tmp_path / "other", str(tmp_path / "mine.zip"))
+    monkeypatch.setattr(shutil, "copyfile", _half_a_copy)
+    with pytest.raises(InputError, match="the disk is full"):
+        fetch_file(remote, tmp_path / "other", str(tmp_path / "mine.zip"))
     assert list((tmp_path / "other").iterdir()) == []
+
+
+def _half_a_copy(source: Path, target: Path) -> None:
+    target.write_bytes(b"half")
+    raise OSError(errno.ENOSPC, "full")
 
 
 def test_several_files_from_a_mirror(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

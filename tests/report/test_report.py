@@ -1,6 +1,7 @@
 """From synthetic runs to the page: complete, byte-stable, and defined for degenerate studies."""
 
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -17,7 +18,7 @@ from twinrun.collect.study import load_study
 from twinrun.report import style as drawing
 from twinrun.report.build import analyze, build_tables
 from twinrun.report.page import write_report
-from twinrun.study.errors import TwinrunError
+from twinrun.study.errors import InputError, MismatchError, TwinrunError
 from twinrun.study.layout import Layout
 
 # A layout that collapsed, a deprecated call or a mean of nothing would show as a warning only.
@@ -180,6 +181,25 @@ def test_same_bytes_again_whatever_the_order_of_rows(reported: Layout, copy: Lay
     assert snapshot(copy.analysis) == snapshot(reported.analysis)
     write_report(copy.analysis, copy.collected, copy.report)
     assert snapshot(copy.report) == snapshot(reported.report)
+
+
+def test_a_file_that_is_not_the_one_of_the_analysis_is_refused(reported: Layout, copy: Layout) -> None:
+    shutil.copytree(reported.analysis, copy.analysis)
+    index = copy.analysis / "analysis.json"
+    content = index.read_text()
+    index.write_text(content.replace("identical", "different"))
+    with pytest.raises(MismatchError, match=r"analysis.json: was changed after it was written"):
+        write_report(copy.analysis, copy.collected, copy.report)
+    index.write_text(content)
+    name = "tables/churn.csv"
+    path = copy.analysis / name
+    path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(MismatchError, match=rf"{name}: missing, or not the file"):
+        write_report(copy.analysis, copy.collected, copy.report)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=rf"{name}: a pipe"):
+        write_report(copy.analysis, copy.collected, copy.report)
 
 
 def test_numbers_are_those_of_the_runs(reported: Layout) -> None:

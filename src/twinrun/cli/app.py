@@ -24,6 +24,7 @@ from twinrun.cli.report import analyze, collect, export, report
 from twinrun.cli.results import compare, import_results, power, reanalyze_app
 from twinrun.cli.train import plan, train, train_chunk, verify
 from twinrun.cli.twins import twins
+from twinrun.launch.room import make_sure_of_room
 from twinrun.study.errors import InputError, OutOfMemoryError, TwinrunError
 from twinrun.twins import interrupts
 
@@ -83,6 +84,7 @@ def show_version(
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and an exit code, not in a traceback."""
     _open_what_is_closed()
+    make_sure_of_room()
     interrupts.take()  # children are stopped, files are put back
     try:
         try:
@@ -98,7 +100,9 @@ def main() -> None:
         if (package := _STUDY_PACKAGES.get(error.name or "")) is None:
             raise
         _fail(InputError(f"this command needs {package}, which is not installed here", _INSTALL))
-    except (ImportError, MemoryError) as error:
+    except UnicodeEncodeError as error:  # of a library that a name is handed to
+        _fail(InputError(f"{error.object!r}: a name that is not UTF-8", "rename it, or name another one"))
+    except (ImportError, MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or _NO_ROOM.search(str(error))):
             raise
         what = f": {error}" if str(error) else ""
@@ -153,8 +157,10 @@ def _sign_of_life(words: list[str]) -> AbstractContextManager[object]:
     return Heartbeat(f"twinrun {words[0]}")
 
 
-# What the loader says of a shared library that it has no memory for.
-_NO_ROOM = re.compile("failed to map segment|annot allocate|cannot map|cannot create shared object|out of memory")
+# What Python says of a thread, and the loader of a shared library, that there is no memory for.
+_NO_ROOM = re.compile(
+    "can't start new thread|failed to map segment|annot allocate|cannot map|cannot create shared object|out of memory"
+)
 
 # What the core leaves out, by the name that is imported.
 _STUDY_PACKAGES = {
@@ -177,6 +183,11 @@ def _goes_on(words: list[str]) -> bool:
     )  # fmt: skip
 
 
+_ENDLESS = re.compile(r"\S{1000,}")  # from a file or a command line, which hides the sentence around it
+
+
 def _fail(error: TwinrunError) -> None:
-    print(f"twinrun: {error}", file=sys.stderr)
+    said = _ENDLESS.sub(lambda word: f"{word[0][:100]}... ({len(word[0])} characters)", str(error))
+    with suppress(OSError):  # nobody can be told
+        print(f"twinrun: {said}", file=sys.stderr, flush=True)
     sys.exit(error.exit_code)

@@ -15,6 +15,7 @@ from twinrun.cli.options import (
     ParamsFile,
     Seconds,
     enter_clean_environment,
+    json_target,
     load_params,
     program_command,
 )
@@ -29,7 +30,9 @@ def audit(
     context: typer.Context,
     subject: Annotated[str | None, typer.Argument(help="A task, or module:function or file.py:function.")] = None,
     repeats: Annotated[int, typer.Option(min=2, help="How often each operation is done.")] = 5,
-    out: Annotated[Path | None, typer.Option("--json", help="Also write the findings to this file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--json", callback=json_target, help="Also write the findings to this file.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Of a program: optimizer steps that are looked at.")] = 2,
     seconds: Seconds = None,
     link: Link = None,

@@ -19,6 +19,7 @@ from twinrun.cli.options import (
     Link,
     ParamsFile,
     enter_clean_environment,
+    json_target,
     load_params,
     program_command,
 )
@@ -45,7 +46,9 @@ def cost(
     blocks: Annotated[int, typer.Option(min=1, help="Blocks; a 95 % interval needs six.")] = 6,
     seconds: Seconds = 1.0,
     warmup: Warmup = 1.0,
-    out: Annotated[Path | None, typer.Option("--json", help="Of a program: keep what is measured here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--json", callback=json_target, help="Of a program: keep what is measured here.")
+    ] = None,
     link: Link = None,
     params_file: ParamsFile = DEFAULT_PARAMS,
     device: Device = None,

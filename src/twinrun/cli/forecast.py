@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from twinrun.cli.options import DEFAULT_PARAMS, ParamsFile, load_params
+from twinrun.cli.options import DEFAULT_PARAMS, ParamsFile, json_target, load_params
 from twinrun.study.errors import InputError, plural
 from twinrun.study.layout import Layout
 
@@ -29,8 +29,13 @@ def forecast(
         int | None, typer.Option(min=1, help="Images in a batch; default: the task's, else 128.")
     ] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Pixels a side; default: the task's, else 32.")] = None,
-    out: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the description of the one card to this .json file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--json", callback=json_target, help="Also write everything to this file.")
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(callback=json_target, help="Write the description of the one card to this .json file."),
+    ] = None,
     params_file: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Ask cuDNN which operations of a training step are nondeterministic on a card that need not be here.

@@ -20,6 +20,7 @@ from twinrun.cli.options import (
     Link,
     ParamsFile,
     Seconds,
+    json_target,
     load_params,
     program_command,
     require_same_locating,
@@ -42,7 +43,9 @@ def locate(
         bool, typer.Option("--all", help="One pair for each task, into located/, for the report.")
     ] = False,
     follow: Annotated[int, typer.Option(min=0, help="Steps to follow the difference after it is found.")] = FOLLOW,
-    out: Annotated[Path | None, typer.Option("--json", help="Also write a program's answer to this file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--json", callback=json_target, help="Also write a program's answer to this file.")
+    ] = None,
     seconds: Seconds = None,
     link: Link = None,
     params_file: ParamsFile = DEFAULT_PARAMS,
@@ -62,6 +65,7 @@ def locate(
     from twinrun.inspect import first_difference as locating
     from twinrun.inspect.first_difference import first_pairs, resolve
     from twinrun.launch.processes import usable_cores
+    from twinrun.launch.progress import say
 
     require_same_locating()
     params, layout = load_params(params_file), Layout()
@@ -76,7 +80,7 @@ def locate(
             *chosen,
             params_file=params_file,
             follow=follow,
-            say=lambda text: print(f"{names}: {text}", file=sys.stderr, flush=True),
+            say=lambda text: say(f"{names}: {text}"),
             begun=begun,
         )
 
@@ -95,11 +99,12 @@ def locate(
 def _locate_program(command: list[str], out: Path | None, seconds: float | None, link: list[str] | None) -> None:
     from dataclasses import asdict
 
+    from twinrun.launch.progress import say
     from twinrun.study.files import write_json
     from twinrun.twins.tracing import Program, locate_program
 
     program = Program(tuple(command), Path(), tuple(link or ()), seconds)
-    located = locate_program(program, lambda text: print(f"locate: {text}", file=sys.stderr, flush=True))
+    located = locate_program(program, lambda text: say(f"locate: {text}"))
     print("\n".join(located.sentences()))
     if out:
         facts = asdict(located)
@@ -119,6 +124,7 @@ def _locate_all(
 ) -> None:
     """Write the answer of each pair into located/; `at_once` pairs are at work at a time."""
     from twinrun.collect.first_difference import sentences, write_first_difference
+    from twinrun.launch.progress import say
     from twinrun.study.folders import replaced_folder
 
     with replaced_folder(layout.located, ("*.json", "*.csv")) as folder, ThreadPoolExecutor(at_once) as pool:
@@ -132,7 +138,7 @@ def _locate_all(
                     difference = answers[task].result()
                 except DeviceError as error:
                     # A job that finishes a study need not have the GPU: the report is made all the same, and says so.
-                    print(f"{task}: not located: {error.message}; `dvc repro -sf locate` where it is", file=sys.stderr)
+                    say(f"{task}: not located: {error.message}; `dvc repro -sf locate` where it is")
                     continue
                 write_first_difference(folder / f"{task}.json", difference)
                 print(sentences(difference)[0], flush=True)  # the rest is in the file and in the report

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperCommand
 
-from twinrun.study.errors import InputError, MismatchError, TwinrunError
+from twinrun.study.errors import InputError, MismatchError, ResourceError, TwinrunError
 from twinrun.study.layout import Layout
 
 if TYPE_CHECKING:  # heavy to import
@@ -31,6 +31,27 @@ Link = Annotated[
     list[str] | None, typer.Option(help="Folder or file that a program only reads: linked, not copied. Repeatable.")
 ]
 DEFAULT_PARAMS = Path("params.yaml")
+
+
+def json_target(path: Path | None) -> Path | None:
+    """A file that a command is to write, before it works for hours: nothing else than JSON is overwritten."""
+    if path is None or not (path.is_symlink() or path.exists()):
+        return path
+    from twinrun.study.files import read_json
+
+    hint = "nothing was changed; move it away, or name another file"
+    if not path.is_file():
+        raise InputError(f"{path}: a folder, a link to nothing, a pipe or a device", hint)
+    try:
+        if path.stat().st_size:
+            read_json(path)
+    except ResourceError:
+        raise
+    except InputError as error:
+        raise InputError(f"{path}: is there, and it is no JSON that could be replaced", hint) from error
+    return path
+
+
 _PROGRAM = "twinrun.program"
 
 
@@ -93,6 +114,7 @@ def note_other_study() -> None:
     collected = layout.collected / "study.json"
     if not (DEFAULT_PARAMS.is_file() and collected.is_file()):
         return
+    from twinrun.launch.progress import say
     from twinrun.study.files import read_json
 
     try:
@@ -105,7 +127,7 @@ def note_other_study() -> None:
             why = f"{layout.collected}/ holds the study {theirs!r}, and {DEFAULT_PARAMS} describes the study {ours!r}"
         else:
             why = f"{DEFAULT_PARAMS} no longer has the params that {layout.collected}/ was collected with"
-        print(f"twinrun: {why}: this shows what was collected; `twinrun collect` collects anew", file=sys.stderr)
+        say(f"twinrun: {why}: this shows what was collected; `twinrun collect` collects anew")
 
 
 def require_same_analysis() -> None:

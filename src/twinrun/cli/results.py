@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 from enum import StrEnum
 from itertools import combinations
@@ -126,10 +125,11 @@ def compare(
         else "\n".join(comparison.sentences(compared))
     )
     if out is not None:
+        from twinrun.launch.progress import say
         from twinrun.report.compare_page import write_page
 
         page = write_page(compared, out)
-        print(page, file=sys.stderr if as_json else sys.stdout)
+        say(str(page)) if as_json else print(page)
     if expect is not None:
         pairs = list(compared.comparisons)
         if len(pairs) > 1:

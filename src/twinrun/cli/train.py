@@ -208,15 +208,15 @@ def verify(
     In an unpacked RO-Crate every file is checked first.
     """
     import shlex
-    import sys
 
     from twinrun.export.crate import check_crate
     from twinrun.launch import verify as verifying
     from twinrun.launch.processes import places
+    from twinrun.launch.progress import say
     from twinrun.launch.status import require_prepared
 
     if files := check_crate(Path()):
-        print(f"{files} files of the crate are as they were packed", file=sys.stderr)
+        say(f"{files} files of the crate are as they were packed")
     try:
         before = shlex.split(prefix)
     except ValueError as error:

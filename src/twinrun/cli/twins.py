@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,7 +113,9 @@ def _says_what_is_left(out: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if any(path.is_dir() for path in out.glob("twin_*")):
-            print(f"twinrun: the twins so far are in {out}", file=sys.stderr)
+            from twinrun.launch.progress import say
+
+            say(f"twinrun: the twins so far are in {out}")
         raise
 
 

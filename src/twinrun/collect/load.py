@@ -15,7 +15,7 @@ from twinrun.collect.cells import EXACT, unquote
 from twinrun.collect.schema import COLLECTED_SCHEMA, METRICS, StudyInfo
 from twinrun.study.documents import checked
 from twinrun.study.errors import InputError, MismatchError, ResourceError
-from twinrun.study.files import DAMAGED_ARRAY, read_json
+from twinrun.study.files import DAMAGED_ARRAY, read_json, refuse_pipe
 
 AGAIN = "it is damaged or not complete: run `twinrun collect` (or `twinrun import`) again"
 RESULT_COLUMNS = (
@@ -49,6 +49,7 @@ def read_results(path: Path, info: dict[str, Any]) -> pd.DataFrame:
 
 def read_frame(path: Path, text: tuple[str, ...], needed: tuple[str, ...]) -> pd.DataFrame:
     """A CSV with the columns `needed`, those of `text` as text; InputError or MismatchError names what is wrong."""
+    refuse_pipe(path, AGAIN)
     try:
         # Only an empty cell is a missing value: a task may well be called `nan`.
         frame = pd.read_csv(
@@ -141,6 +142,7 @@ def one_row_a_run(frame: pd.DataFrame, runs: list[str], path: Path) -> pd.DataFr
 
 def read_array(path: Path, again: str = AGAIN) -> NDArray[Any]:
     """A memory-mapped array; InputError or MismatchError, with the hint `again`, when it is missing or damaged."""
+    refuse_pipe(path, again)
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, Field
 
 from twinrun.collect.checks import read_run
-from twinrun.report.index import AGAIN, read_index
+from twinrun.report.index import read_index, require_whole
 from twinrun.study.documents import read_document
 from twinrun.study.errors import IncompleteError, InputError, MismatchError, ResourceError, TwinrunError
 from twinrun.study.files import sha256_file, write_json
@@ -250,6 +250,7 @@ def read_analysis(layout: Layout) -> Analysis:
     if not index_path.is_file():
         return Analysis("")
     index = read_index(index_path)
+    require_whole(layout.analysis, index)
     tables, figures = (
         tuple(
             Shown(
@@ -262,7 +263,4 @@ def read_analysis(layout: Layout) -> Analysis:
         )
         for kind, suffix in (("tables", ".csv"), ("figures", ".png"))
     )
-    absent = [entry.path for entry in (*tables, *figures) if not entry.path.is_file()]
-    if absent:
-        raise MismatchError(f"{absent[0]}: no such file", AGAIN)
     return Analysis(sha256_file(index_path), tables, figures)

@@ -107,6 +107,7 @@ def _copy(source: Path, target: Path, digest: Digest | None, check: Callable[[Pa
         shutil.copyfile(source, part)
         check_and_rename(part, target, digest, check)
     except OSError as error:
+        part.unlink(missing_ok=True)
         raise explain_os_error(error, target) from error
 
 

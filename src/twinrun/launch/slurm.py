@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from twinrun.launch.progress import say
 from twinrun.launch.status import missing_runs
 from twinrun.launch.workers import Workers, modules_of
 from twinrun.study.errors import BusyError, InputError, MismatchError, plural
-from twinrun.study.files import explain_os_error, write_text
+from twinrun.study.files import explain_os_error, refuse_pipe, write_text
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
@@ -184,6 +185,7 @@ def submit(layout: Layout) -> None:
 
 
 def _site(path: Path) -> tuple[str, ...]:
+    refuse_pipe(path)
     try:
         return site_lines(path, path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -215,7 +217,7 @@ def train_chunk(params: Params, runs: Sequence[Run], root: Path, options: Sequen
                 print(f"{run.id} is left to the process that is training it", flush=True)
             elif ended:
                 code = ended
-                print(f"twinrun: {run.id} failed with exit code {code}", file=sys.stderr, flush=True)
+                say(f"twinrun: {run.id} failed with exit code {code}")
             if ended == OTHER_GRID:
                 break
     return code

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from twinrun.launch.dvc import only_one, record_finished
 from twinrun.launch.processes import Finished, train_processes
-from twinrun.launch.progress import Progress
+from twinrun.launch.progress import Progress, say
 from twinrun.launch.status import missing_runs, states
 from twinrun.launch.workers import modules_of
 from twinrun.study.errors import BusyError, IncompleteError, InputError, OutOfMemoryError
@@ -45,7 +44,7 @@ def sweep(
         missing = missing_runs(params, layout)
         for run, state in missing.items():
             if state != "missing":
-                print(f"{run.id}: its record is trained again ({state})", file=sys.stderr)
+                say(f"{run.id}: its record is trained again ({state})")
         failed: list[Finished] = []
         try:
             failed = _train(params, missing, root, params_file=params_file, jobs=jobs, device=device, gpus=gpus)
@@ -53,7 +52,7 @@ def sweep(
             while jobs > least and (short := [item.run for item in failed if item.code in SHORT_OF_MEMORY]):
                 jobs = max(least, jobs // 2)
                 what = "1 run: it is" if len(short) == 1 else f"{len(short)} runs: they are"
-                print(f"memory ran out in {what} tried again, {jobs} at a time", file=sys.stderr)
+                say(f"memory ran out in {what} tried again, {jobs} at a time")
                 failed = [item for item in failed if item.code not in SHORT_OF_MEMORY]
                 failed += _train(params, short, root, params_file=params_file, jobs=jobs, device=device, gpus=gpus)
         finally:

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from twinrun.study.errors import TwinrunError
-from twinrun.study.files import digest, write_text
+from twinrun.study.files import digest, refuse_pipe, write_text
 
 State = tuple[int, int, int, int]  # inode, bytes, nanoseconds of the content's time and of that of the last change
 LOCK, NOTE = "dvc.lock", ".dvc/tmp/up_to_date"
@@ -39,8 +39,9 @@ class Look:
 def is_up_to_date(root: Path) -> bool:
     """Whether every file that the pipeline reads or writes is the one that DVC found up to date."""
     try:
+        refuse_pipe(root / NOTE)
         noted = (root / NOTE).read_text()
-    except (OSError, ValueError):
+    except (OSError, ValueError, TwinrunError):
         return False
     return noted == digest(look(root).states)
 
@@ -83,13 +84,14 @@ def look(root: Path) -> Look:
 def _stages(root: Path) -> dict[str, Any]:
     """The stages of DVC's lock; none where it cannot be read."""
     try:
+        refuse_pipe(root / LOCK)
         content: Any = yaml.load((root / LOCK).read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         stages = {str(name): dict(stage) for name, stage in content["stages"].items()}
         for stage in stages.values():
             dict(stage.get("params", {}))
             for entry in (*stage.get("deps", ()), *stage.get("outs", ())):
                 str(entry["path"])
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError):
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError, TwinrunError):
         return {}
     return stages
 

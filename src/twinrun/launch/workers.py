@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from twinrun.launch.progress import PART
+from twinrun.launch.progress import PART, say
 from twinrun.launch.worker_server import READY
 from twinrun.study.params import Params
 from twinrun.study.pins import CpuBits, clean_environment
@@ -121,7 +121,7 @@ class Workers:
 
 
 def _say_without(reason: str) -> None:
-    print(f"no worker server ({reason}): each run starts as a fresh process, with the same results", file=sys.stderr)
+    say(f"no worker server ({reason}): each run starts as a fresh process, with the same results")
 
 
 class _Server:

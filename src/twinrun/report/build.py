@@ -40,8 +40,9 @@ from twinrun.report.sections import (
 from twinrun.report.style import Drawn, save
 from twinrun.report.table import COMMAND, Column, Table, missing, write_table
 from twinrun.stats.samples import Progress, silent
-from twinrun.study.files import write_json
+from twinrun.study.files import sha256_file, write_json
 from twinrun.study.folders import replaced_folder
+from twinrun.study.records import seal
 
 # The order of the page. The tables of a section may use those of the sections before it; all else may use every table.
 SECTIONS: tuple[Section, ...] = (
@@ -111,7 +112,9 @@ def analyze(collected: Path, out: Path, progress: Progress = silent) -> None:
             )
             progress(groups + place, steps)
         write_json(folder / "statistics.json", key_numbers(draft))
-        write_json(folder / "analysis.json", index)
+        named = [name for kind in ("tables", "figures") for entry in index[kind] for name in entry["files"]]
+        index["digests"] = {name: sha256_file(folder / name) for name in named}
+        write_json(folder / "analysis.json", index | {"seal": seal(index)})
 
 
 def build_tables(study: Study) -> dict[str, Table]:

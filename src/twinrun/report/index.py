@@ -10,9 +10,11 @@ from pydantic import BaseModel, Field, model_validator
 from twinrun.report.section import Answer
 from twinrun.report.table import Column
 from twinrun.study.documents import checked
-from twinrun.study.files import read_json
+from twinrun.study.errors import MismatchError
+from twinrun.study.files import read_json, refuse_pipe, sha256_file
+from twinrun.study.records import Sha256, seal
 
-ANALYSIS_SCHEMA = 4
+ANALYSIS_SCHEMA = 5
 AGAIN = "run `twinrun analyze` again"
 File = Annotated[str, Field(pattern=r"^(tables|figures)/[\w-]+\.\w+$")]
 
@@ -58,11 +60,13 @@ class _Section(BaseModel):
 class Index(BaseModel):
     """What the analysis holds, section by section."""
 
-    schema_version: Literal[4] = Field(alias="schema")
+    schema_version: Literal[5] = Field(alias="schema")
     study_digest: str
     sections: list[_Section]
     tables: list[_Table]
     figures: list[_Figure]
+    digests: dict[File, Sha256]  # of every file that the entries name
+    seal: Sha256
 
     @model_validator(mode="after")
     def _names(self) -> Index:
@@ -76,6 +80,8 @@ class Index(BaseModel):
         for figure in self.figures:
             if not figure.has(".svg", ".png"):
                 raise ValueError(f"{figure.name} has no SVG and PNG file")
+        if other := {name for entry in (*self.tables, *self.figures) for name in entry.files} ^ self.digests.keys():
+            raise ValueError(f"{min(other)} is among the files or the digests, and not among both")
         return self
 
 
@@ -83,4 +89,15 @@ def read_index(path: Path) -> dict[str, Any]:
     """The checked content of analysis.json; InputError or MismatchError names what is wrong with it."""
     content = read_json(path)
     checked(content, path, Index, "an analysis of this version", AGAIN)
+    if content["seal"] != seal(content):
+        raise MismatchError(f"{path}: was changed after it was written (its seal does not fit)", AGAIN)
     return dict(content)
+
+
+def require_whole(analysis: Path, index: dict[str, Any]) -> None:
+    """MismatchError for a table or figure that is not the one that `twinrun analyze` wrote."""
+    for name, sha256 in index["digests"].items():
+        path = analysis / name
+        refuse_pipe(path, AGAIN)
+        if not path.is_file() or sha256_file(path) != sha256:
+            raise MismatchError(f"{path}: missing, or not the file that was made of the study", AGAIN)

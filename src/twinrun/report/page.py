@@ -14,11 +14,11 @@ from markupsafe import Markup, escape
 
 from twinrun.collect.cells import EXACT, unquote
 from twinrun.collect.study import Study, load_study
-from twinrun.report.index import AGAIN, read_index
+from twinrun.report.index import AGAIN, read_index, require_whole
 from twinrun.report.names import procedural_words
 from twinrun.report.table import Column, cells, columns_shown, markdown_prose, markdown_table, missing
 from twinrun.study.errors import InputError, MismatchError, plural
-from twinrun.study.files import explain_os_error, write_text
+from twinrun.study.files import explain_os_error, refuse_pipe, write_text
 
 _CODE, _BOLD = re.compile(r"`([^`]+)`"), re.compile(r"\*\*(.+?)\*\*")
 _LONG = 40  # rows; a longer table is folded
@@ -74,10 +74,12 @@ def _read_index(analysis: Path, study: Study) -> dict[str, Any]:
     index = read_index(path)
     if index["study_digest"] != study.digest:
         raise MismatchError(f"{path}: made from another study than {study.folder}", AGAIN)
+    require_whole(analysis, index)
     return index
 
 
 def _read_table(path: Path) -> pd.DataFrame:
+    refuse_pipe(path, AGAIN)
     try:
         return unquote(pd.read_csv(path, keep_default_na=False, na_values=[""], **EXACT))
     except FileNotFoundError as error:
@@ -122,6 +124,7 @@ def _downloads(entry: dict[str, Any], analysis: Path) -> list[dict[str, str]]:
 
 
 def _base64(path: Path) -> str:
+    refuse_pipe(path, AGAIN)
     try:
         return base64.b64encode(path.read_bytes()).decode()
     except OSError as error:
