@@ -322,6 +322,7 @@ def options() -> Iterator[Case]:
                 if value in FAIR.get(long, ()):
                     continue
                 makes = long in ("--out", "--json", "--save") and value in ("\udcff", "no/such")  # a good place
+                makes |= long == "--image"  # as the nodes see it, which nobody else can
                 codes = REFUSED | {0} if makes else REFUSED if values is TEXT else frozenset({2})
                 words = command.with_words(f"{long}={value}")
                 yield Case("option", name, f"{long} {value[:12]!r}", words=words, codes=codes, harmless=values is TEXT)
