@@ -132,6 +132,12 @@ def test_runs_without_spread_cannot_be_told_apart(tmp_path: Path) -> None:
     assert (pair["verdict"], pair["equivalence"]["p"], pair["equivalence"]["df"]) == ("cannot tell", None, None)
 
 
+def test_a_margin_in_points_beside_shares_is_named(table: str) -> None:
+    note = "note: a margin of 0.5 is 50 points of shares in [0, 1]; 0.5 points are 0.005"
+    assert note in said(table, "sgd", "adam", *BY, "--margin", "0.5").splitlines()
+    assert "points of shares" not in said(table, "sgd", "adam", *BY, "--margin", "0.05")
+
+
 def test_a_model_that_is_compared_with_itself_is_asked_about(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("model,seed,f1\n" + "".join(f"{m},{n},0.9{n}\n" for m in "AB" for n in (1, 2, 3)))
     text = said(str(tmp_path / "r.csv"), *BY, "--pair", "seed")

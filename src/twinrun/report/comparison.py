@@ -95,7 +95,19 @@ def sentences(compared: Compared) -> list[str]:
         lines.append(f"{name:<{width}}  n {n}, mean {mean}, {f'SD {two_digits(sd)}' if n > 1 else 'no SD'}")
     for pair in compared.comparisons:
         lines += ["", *pair_words(compared, pair)]
-    return [*lines, *compared.lines, *(f"note: {note}" for note in compared.runs.notes)]
+    notes = [*compared.runs.notes, *_coarse_margin(compared)]
+    return [*lines, *compared.lines, *(f"note: {note}" for note in notes)]
+
+
+def _coarse_margin(compared: Compared) -> list[str]:
+    """Shares and a margin that was probably meant in points."""
+    margins = {item.equivalence.margin for item in compared.comparisons.values() if item.equivalence}
+    shares = all(0 <= value <= 1 for values in compared.runs.values.values() for value in values)
+    return [
+        f"a margin of {margin:g} is {100 * margin:g} points of shares in [0, 1]; {margin:g} points are {margin / 100:g}"
+        for margin in margins
+        if shares and margin >= 0.25
+    ]
 
 
 def verdict_words(compared: Compared, pair: tuple[str, str]) -> str:
