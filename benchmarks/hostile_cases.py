@@ -61,7 +61,7 @@ COMMANDS = {
     "export": _command("study", "export --to tensorboard", "export/", goes_on=True),
     "crate": _command("study", "export --to ro-crate", "export/"),
     "audit": _command("study", "audit digits"),
-    "forecast": _command("study", "forecast digits --gpu H100"),
+    "forecast": _command("study", "forecast digits --gpu B200"),
     "cost": _command("study", "cost digits --blocks 1 --seconds 0 --warmup 0", "cost/", goes_on=True, varies=True),
     "probe": _command("study", f"probe {RUN} --seconds 0 --warmup 0", varies=True),
     "doctor": _command("study", "doctor", varies=True),
@@ -79,7 +79,7 @@ COMMANDS = {
     "import twins": _command("tables", "import first --predictions out.csv --out imported", "imported/"),
     "power twins": _command("tables", "power first --n 4"),
     "power sd": _command("tables", "power --sd 0.01 --difference 0.02"),
-    "forecast audit": _command("tables", "forecast audit.json --gpu H100"),
+    "forecast audit": _command("tables", "forecast audit.json --gpu B200"),
     "reanalyze": _command("tables", "reanalyze thesis --out again", "again/"),
     "fetch": _command("tables", "data fetch sdnet2018 --from archive.zip", "data/"),
     "twins": _command("program", "twins -n 2 --seconds 20 -- python bad.py", "twins/", goes_on=True, varies=True),
@@ -295,6 +295,7 @@ FAIR: dict[str, tuple[str, ...]] = {
     "--seed": WHOLE[:2],
     "--true-difference": ("-1",),
     "--correlation": ("-1",),
+    "--follow": WHOLE[1:2],
     "--image": TEXT,
 }
 
