@@ -164,7 +164,10 @@ def drop_last(table: pd.DataFrame) -> pd.DataFrame:
 
 BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame | str], str]] = {
     "a missing pair": (drop_last, r"model ., seed .: no row for example i\d+$"),
-    "a row twice": (lambda t: pd.concat([t, t.iloc[:1]]), r"for example i\d+\n.* tables of one run each need it"),
+    "a row twice": (
+        lambda t: pd.concat([t, t.iloc[:1]]),
+        r"model ., seed .: more than one row for example i\d+\n.* tables of one run each need it",
+    ),
     "two labels": (
         lambda t: t.assign(label=t["label"].where(t.index != 5, "dog" if t["label"][5] != "dog" else "cat")),
         r"table.csv, line \d+: example i\d+ has the label \w+, and \w+ in another row$",

@@ -135,7 +135,9 @@ def test_runs_without_spread_cannot_be_told_apart(tmp_path: Path) -> None:
 def test_a_margin_in_points_beside_shares_is_named(table: str) -> None:
     note = "note: a margin of 0.5 is 50 points of shares in [0, 1]; 0.5 points are 0.005"
     assert note in said(table, "sgd", "adam", *BY, "--margin", "0.5").splitlines()
-    assert "points of shares" not in said(table, "sgd", "adam", *BY, "--margin", "0.05")
+    assert note[6:] in json.loads(said(table, "sgd", "adam", *BY, "--margin", "0.5", "--json"))["notes"]
+    for options in (["0.05"], ["0.5", "--lower-is-better"]):
+        assert "points of shares" not in said(table, "sgd", "adam", *BY, "--margin", *options)
 
 
 def test_a_model_that_is_compared_with_itself_is_asked_about(tmp_path: Path) -> None:
@@ -143,6 +145,9 @@ def test_a_model_that_is_compared_with_itself_is_asked_about(tmp_path: Path) -> 
     text = said(str(tmp_path / "r.csv"), *BY, "--pair", "seed")
     assert text.startswith("cannot tell A and B apart: their numbers are the same; are they different models?")
     assert "pairing made the interval" not in text
+    (tmp_path / "r.csv").write_text("a,b\n1,2\n2,1\n3,3\n")
+    text = said(str(tmp_path / "r.csv"), "a", "b", "--sequential")
+    assert text.startswith("cannot tell a and b apart: not defined: 3 of the 5 pairs that it needs")
 
 
 def test_expect_sets_the_exit_code(table: str) -> None:
@@ -150,6 +155,8 @@ def test_expect_sets_the_exit_code(table: str) -> None:
         found = CliRunner().invoke(app, ["compare", table, *words, *BY])
         return found.exit_code if found.exception is None else getattr(found.exception, "exit_code", 1)
 
+    (pair,) = json.loads(said(table, "sgd", "adam", *BY, "--margin", "0.1", "--json"))["pairs"]
+    assert (pair["verdict"], pair["within_margin"], pair["not_worse"]) == ("better", True, True)
     assert code("sgd", "adam", "--expect", "better") == 0
     assert code("adam", "sgd", "--expect", "better") == 4
     assert code("adam", "lion", "--expect", "equivalent", "--margin", "0.05") == 0
@@ -179,6 +186,9 @@ def test_two_published_numbers() -> None:
     assert "test images alone: 15.2 %" in text
     assert "training noise is not counted" in text
     assert "from both: " in said("0.912", "0.921", "--images", "2000", "--sd", "0.004")
+    note = "note: runs with a mean of 0.912 or 0.921 have an SD of at most 0.28; 0.4 points are 0.004"
+    assert note in said("0.912", "0.921", "--images", "2000", "--sd", "0.4")
+    assert "note: runs" not in said("0.912", "0.921", "--images", "2000", "--sd", "0.1")
     assert json.loads(said("0.90", "0.95", "--images", "2000", "--json"))["verdict"] == "better"
     assert "B is better" in said("0.90", "0.95", "--images", "2000", "--expect", "better")
     assert "without --images" in refused("0.90", "0.95")
@@ -280,7 +290,7 @@ def test_options_that_would_be_ignored_are_refused(words: list[str], message: st
     [
         ("model,seed,f1\nA,1,0,512\nB,1,0,912\n", "line 2: more cells than the 3 columns of the first line"),
         ("model,f1,f1\nA,1,2\nB,3,4\n", "two columns are called 'f1'"),
-        ("# mine\nmodel,f1\nA,1\n", "its first line is a comment"),
+        ("# mine\nmodel,f1\nA,1\n", "its first line is a comment\n  make the first line the column names"),
         ("model,f1\nA,90.5 %\nA,1\nB,1\n", "line 2: f1 is '90.5 %', no number\n  leave the percent sign out"),
         ("model,f1\nA,1\nA,1\nB,0.9 ± 0.1\n", "line 4: f1 is '0.9 ± 0.1', no number\n  each row is one run"),
         ("model,f1\nA,0.9\nB,0.8\n", "with means alone: twinrun compare 0.912 0.921 --images N"),
@@ -291,6 +301,49 @@ def test_options_that_would_be_ignored_are_refused(words: list[str], message: st
 def test_tables_that_would_be_misread_are_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text(text)
     assert message in refused(str(tmp_path / "results.csv"), *BY)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "options", "note"),
+    [
+        (("sgd_error", 0.02, 0.03), ("adam_error", 2.0, 3.0), ["--lower-is-better"], ""),
+        (("sgd_loss", 0.02, 0.03), ("adam_loss", 2.0, 3.0), [], ""),
+        (("sgd_acc", 0.9, 0.8), ("published", 91, 92), [], "sgd_acc has a mean of 0.85, published one of 91.5: if"),
+        (
+            ("a_seconds", 0.55, 0.5),
+            ("b_seconds", 61, 60),
+            [],
+            "a_seconds has a mean of 0.525, b_seconds one of 60.5: if",
+        ),
+        (("a_acc", 1.0, 1.0), ("b_acc", 95, 94), [], "a_acc has a mean of 1, b_acc one of 94.5: if"),
+        (("a_acc", 0.4, 0.3), ("b_acc", 35, 34), [], "a_acc has a mean of 0.35, b_acc one of 34.5: if"),
+    ],
+)
+def test_what_may_be_a_share_beside_percent_is_compared(
+    tmp_path: Path, first: tuple[str, float, float], second: tuple[str, float, float], options: list[str], note: str
+) -> None:
+    path, rows = tmp_path / "wide.csv", zip(first, second, strict=True)
+    path.write_text("".join(f"{a},{b}\n" for a, b in rows))
+    text = said(str(path), first[0], second[0], *options)
+    assert (f"note: {note}" in text) if note else ("share and percent" not in text)
+
+
+def test_columns_of_accuracy_in_two_units_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "wide.csv"
+    path.write_text("a_acc,b_acc\n0.9,91\n0.8,92\n")
+    assert "b_acc one of 91.5: a share and percent?\n  give both in one unit" in refused(str(path), "a_acc", "b_acc")
+    assert "published 91 one of 91: a share and percent?" in refused(str(path), "a_acc", "91")
+
+
+def test_a_header_that_begins_with_a_hash_names_columns(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("# a,b\n0.5,0.7\n0.6,0.8\n")  # by numpy.savetxt
+    assert said(str(path), "a", "b").startswith("cannot tell a and b apart")
+    path.write_text("#params,model,f1\n1,A,0.5\n2,A,0.6\n1,B,0.7\n2,B,0.8\n")
+    assert "2 pairs" in said(str(path), *BY, "--pair", "#params")
+    path.write_text("# f1\n0.5\n0.6\n")
+    (tmp_path / "s.csv").write_text("f1\n0.7\n0.9\n")
+    assert "Welch" in said(str(path), str(tmp_path / "s.csv"), "--metric", "f1")
 
 
 def test_seeds_are_the_same_however_they_are_written(tmp_path: Path) -> None:
@@ -310,6 +363,30 @@ def test_rows_that_share_a_seed_are_not_taken_for_runs_in_silence(tmp_path: Path
     text = said(str(tmp_path / "r.csv"), *BY)
     assert "note: A has 6 rows of 3 values of Random Seed, which differ in epoch: rows that share a seed" in text
     assert "differ in epoch: keep those of one value" in refused(str(tmp_path / "r.csv"), *BY, "--pair", "Random Seed")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("model,data_seed,seed,f1\n{m},0,{n},0.{n}\n", BY, ""),
+        ("model,data_seed,init_seed,f1\n{m},0,{n},0.{n}\n", BY, ""),
+        (
+            "model,data_seed,init_seed,f1\n{m},0,1,0.{n}\n",
+            BY,
+            "A has 3 rows of 1 value of data_seed and init_seed: rows",
+        ),
+        ("seed,f1\n{m},0.{n}\n", ("--metric", "f1", "--by", "seed"), ""),
+        ("model,pool,f1\n{m},{p},0.{n}\n", (*BY, "--pair", "pool"), ""),
+    ],
+)
+def test_a_seed_is_the_column_of_that_name_else_all_that_end_in_it(
+    tmp_path: Path, text: str, options: tuple[str, ...], words: str
+) -> None:
+    header, row = text.split("\n", 1)
+    rows = [row.format(m=m, n=n, p=p) for m in "AB" for n, p in ((1, "max"), (2, "mean"), (3, "attn"))]
+    (tmp_path / "r.csv").write_text("".join([f"{header}\n", *rows]))
+    told = said(str(tmp_path / "r.csv"), *options)
+    assert (f"note: {words}" in told) if words else ("rows that share" not in told)
 
 
 def test_what_cannot_be_expected_is_refused(table: str, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_the_interval_of_the_test_set_covers() -> None:
         ({"a": 0.9, "b": math.nan, "images": 10}, "nan is no share"),
         ({"a": 0.9, "b": 0.9, "images": 1}, "1 test images"),
         ({"a": 0.9, "b": 0.9, "images": 10, "sd": -1.0}, "a training SD of -1"),
-        ({"a": 0.912, "b": 0.921, "images": 10, "sd": 0.4}, "0.4 points are 0.004"),
+        ({"a": 0.912, "b": 0.921, "images": 10, "sd": 0.6}, "0.6 points are 0.006"),
         ({"a": 0.9, "b": 0.8, "images": 10, "both_right": 0.85}, "lies between 0.7 and 0.8"),
     ],
 )
@@ -78,3 +78,8 @@ def test_numbers_that_no_test_set_can_have_are_named(arguments: dict[str, float]
     with pytest.raises(InputError) as error:
         published(**arguments)
     assert words in str(error.value)
+
+
+def test_an_sd_that_the_true_means_may_have_is_taken() -> None:
+    assert published(0.999, 1.0, 1000, sd=0.04).sd == 0.04
+    assert published(1.0, 1.0, 1000, sd=0.04).wrong_training == 0.5

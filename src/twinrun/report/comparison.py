@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from twinrun.report.evidence import Runs, in_order
+from twinrun.report.evidence import Runs, in_order, unit_notes
 from twinrun.stats.compare import Comparison, Verdict, all_pairs, compare, t_interval, two_way_error
 from twinrun.stats.coverage import coverage_words
 from twinrun.stats.digits import p_value, to_the_place, two_digits, with_ends
@@ -50,6 +50,8 @@ def compare_runs(
     """Every pair of groups; an anytime-valid comparison shares its 5 % among the pairs. A loss is better when lower."""
     if runs.lower_is_better and not lower_is_better:
         lower_is_better, lines = True, (*lines, f"{runs.metric}: lower is better")
+    if not lower_is_better:
+        runs = replace(runs, notes=(*runs.notes, *unit_notes(runs), *_coarse_margin(runs, margin)))
     runs = in_order(runs) if sequential and not runs.paired else runs
     pairs = all_pairs(list(runs.values))
     alpha = 0.05 / len(pairs) if sequential else 0.05
@@ -95,18 +97,15 @@ def sentences(compared: Compared) -> list[str]:
         lines.append(f"{name:<{width}}  n {n}, mean {mean}, {f'SD {two_digits(sd)}' if n > 1 else 'no SD'}")
     for pair in compared.comparisons:
         lines += ["", *pair_words(compared, pair)]
-    notes = [*compared.runs.notes, *_coarse_margin(compared)]
-    return [*lines, *compared.lines, *(f"note: {note}" for note in notes)]
+    return [*lines, *compared.lines, *(f"note: {note}" for note in compared.runs.notes)]
 
 
-def _coarse_margin(compared: Compared) -> list[str]:
+def _coarse_margin(runs: Runs, margin: float | None) -> list[str]:
     """Shares and a margin that was probably meant in points."""
-    margins = {item.equivalence.margin for item in compared.comparisons.values() if item.equivalence}
-    shares = all(0 <= value <= 1 for values in compared.runs.values.values() for value in values)
+    if margin is None or margin < 0.25 or not all(0 <= value <= 1 for group in runs.values.values() for value in group):
+        return []
     return [
         f"a margin of {margin:g} is {100 * margin:g} points of shares in [0, 1]; {margin:g} points are {margin / 100:g}"
-        for margin in margins
-        if shares and margin >= 0.25
     ]
 
 
@@ -119,7 +118,11 @@ def verdict_words(compared: Compared, pair: tuple[str, str]) -> str:
         return f"{better} is better than {other}{within}: {_difference(item, pair)}"
     if verdict is Verdict.EQUIVALENT and item.equivalence is not None:
         return f"equivalent within the margin of {item.equivalence.margin:g}: {_difference(item, pair)}"
-    if item.interval.low is None and item.interval.value == 0:
+    first, second = (
+        [compared.runs.values[name][place] for place in places]
+        for name, places in zip(pair, compared.runs.compared(a, b), strict=True)
+    )
+    if item.interval.low is None and first == second:
         return f"cannot tell {a} and {b} apart: their numbers are the same; are they different models?"
     if item.interval.low is None:
         return f"cannot tell {a} and {b} apart: {item.interval.reason}"
@@ -206,7 +209,8 @@ def compared_json(compared: Compared) -> dict[str, Any]:
     pairs = []
     for (a, b), item in compared.comparisons.items():
         entry = {"a": a, "b": b, **asdict(item)}
-        entry.update(verdict=str(compared.verdict((a, b))), not_worse=item.not_worse, p_holm=compared.corrected[(a, b)])
+        entry.update(verdict=str(compared.verdict((a, b))), within_margin=item.within_margin, not_worse=item.not_worse)
+        entry["p_holm"] = compared.corrected[(a, b)]
         wider = compared.over_images.get((a, b))
         entry["over_runs_and_images"] = asdict(wider) if wider is not None else None
         pairs.append(entry)
@@ -267,6 +271,12 @@ def published_words(item: Published, margin: float | None = None) -> list[str]:
     if item.wrong_training is not None and item.wrong is not None:
         lines.append(f"from training noise alone (SD {item.sd:g}): {other(item.wrong_training)}")
         lines.append(f"from both: {other(item.wrong)}")
+        largest = max(math.sqrt(share * (1 - share)) for share in (item.a, item.b))
+        if item.sd is not None and item.sd > max(largest, 0.1):
+            lines.append(
+                f"note: runs with a mean of {item.a:g} or {item.b:g} have an SD of at most {two_digits(largest)}; "
+                f"{item.sd:g} points are {item.sd / 100:g}"
+            )
     else:
         undone = sd_that_undoes(item.a, item.b, item.images, item.both_right)
         lines.append(

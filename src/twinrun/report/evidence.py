@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from twinrun.collect.study import Study
 
 MOST_GROUPS = 10  # all pairs of more are a flood
+PUBLISHED = "published "  # before the number: the name of its group
 MEANS_ALONE = "with means alone: twinrun compare 0.912 0.921 --images N --sd SD, for accuracies"
+SHARE_METRICS = {"acc", "accuracy", "auc", "f1", "precision", "recall"}
 SUMMARIES = {"mean", "avg", "average", "std", "sd", "median", "min", "max"}  # in place of a seed
 
 
@@ -64,7 +66,17 @@ class Runs:
         >>> [Runs({}, name).lower_is_better for name in ("loss", "m.json:val_loss", "accuracy", "lossless")]
         [True, True, False, False]
         """
-        return re.split(r"[^a-z]+", self.metric.lower())[-1] == "loss"
+        return _last_word(self.metric) == "loss"
+
+
+def _last_word(name: str) -> str:
+    """What a metric or column measures, which its last word says.
+
+    >>> [_last_word(name) for name in ("val_loss", "m.json:acc", "Accuracy (%)", "F1")]
+    ['loss', 'acc', 'accuracy', 'f1']
+    """
+    words: list[str] = re.findall(r"[a-z][a-z0-9]*", name.lower())
+    return words[-1] if words else ""
 
 
 def published_of(names: Sequence[str], known: Collection[str]) -> tuple[list[str], list[str]]:
@@ -91,8 +103,7 @@ def with_published(runs: Runs, numbers: Sequence[str]) -> Runs:
         "the published number is taken for one run with the SD of the runs beside it; "
         "a mean of several would be known better"
     )
-    values = {**runs.values, f"published {numbers[0]}": [float(numbers[0])]}
-    same_unit(values, runs.metric)
+    values = {**runs.values, f"{PUBLISHED}{numbers[0]}": [float(numbers[0])]}
     return replace(runs, values=values, notes=(*runs.notes, note))
 
 
@@ -148,7 +159,7 @@ def table_runs(path: Path, names: Sequence[str], *, metric: str | None, by: str 
     _require(path, columns, [*([metric] if metric else []), *([pair] if pair else [])])
     if len(cells) + len(published) < 2:
         raise InputError(f"{path}: one group, {by} {next(iter(cells))!r}", "a comparison needs two")
-    return with_published(_of_cells({name: (path, group) for name, group in cells.items()}, metric, pair), published)
+    return with_published(_of_cells({name: (path, rows) for name, rows in cells.items()}, metric, pair, by), published)
 
 
 def tables_runs(paths: Sequence[Path], *, metric: str | None, pair: str | None) -> Runs:
@@ -168,25 +179,29 @@ def tables_runs(paths: Sequence[Path], *, metric: str | None, pair: str | None) 
 
 
 def _of_cells(
-    cells: Mapping[str, tuple[Path, list[tuple[dict[str, str], str]]]], metric: str, pair: str | None
+    cells: Mapping[str, tuple[Path, list[tuple[dict[str, str], str]]]],
+    metric: str,
+    pair: str | None,
+    by: str | None = None,
 ) -> Runs:
     """The values of each group, in pairs where the column `pair` is named."""
     values = {name: [_number(path, row, column) for row, column in group] for name, (path, group) in cells.items()}
-    same_unit(values, metric)
-    seed = pair or next((key for _, group in cells.values() for row, _ in group for key in row
-                         if key.lower().endswith("seed")), None)  # fmt: skip
-    for path, group in cells.values():
+    seeds = {name: _seeds(group, by) for name, (_, group) in cells.items()}
+    for name, (path, group) in cells.items():
         for row, _ in group:
-            if seed in row and row[seed].lower() in SUMMARIES:
-                raise InputError(f"{path}, line {row['']}: {seed} is {row[seed]!r}", "a row is one run: leave this out")
+            for seed in seeds[name]:
+                if row[seed].lower() in SUMMARIES:
+                    raise InputError(
+                        f"{path}, line {row['']}: {seed} is {row[seed]!r}", "a row is one run: leave this out"
+                    )
     if pair is None:
-        return Runs(values, metric, notes=_repeated(cells, metric, seed))
+        return Runs(values, metric, notes=_repeated(cells, metric, seeds))
     keyed: dict[str, dict[str, float]] = {}
     for name, (path, group) in cells.items():
         keyed[name] = {}
         for (row, _), value in zip(group, values[name], strict=True):
             if (key := _key(row[pair])) in keyed[name]:
-                apart = ", ".join(_differing([row for row, _ in group], metric, pair))
+                apart = ", ".join(_differing([row for row, _ in group], metric, [pair]))
                 raise InputError(
                     f"{path}: {name} has two rows with {pair} {row[pair]!r}",
                     "a pair has one run of each group"
@@ -196,22 +211,30 @@ def _of_cells(
     return paired_runs(keyed, metric, pair)
 
 
-def same_unit(values: Mapping[str, Sequence[float]], metric: str) -> None:
-    """Raises InputError where one group has shares and another has about a hundred times as much: percent.
+def unit_notes(runs: Runs) -> tuple[str, ...]:
+    """A note where a group in [0, 1] has a mean about a hundred times below that of another: a share and percent?
 
-    >>> same_unit({"a": [0.9], "b": [0.91]}, "acc"), same_unit({"a": [0.05], "b": [4.0]}, "loss")
-    (None, None)
+    Raises InputError where that is certain: of a metric that is known for a share, the smaller values differ and are
+    0.5 or more, and the ratio is near 100. A collapsed model in percent has one value, or a smaller one.
+
+    >>> unit_notes(Runs({"a": [1.0, 1.0], "b": [76.0, 75.0]}, "acc"))
+    ('a has a mean of 1, b one of 75.5: if that is a share and percent, give both in one unit',)
+    >>> unit_notes(Runs({"a": [0.9], "b": [0.91]}, "acc"))
+    ()
     """
-    if Runs(values, metric).lower_is_better:
-        return
-    shares = [name for name, group in values.items() if all(0 < value <= 1 for value in group)]
-    percent = [name for name, group in values.items() if all(1 < value <= 100 for value in group)]
+    shares = [name for name, group in runs.values.items() if all(0 <= value <= 1 for value in group)]
+    percent = [name for name, group in runs.values.items() if all(1 < value <= 100 for value in group)]
     for a, b in ((a, b) for a in shares for b in percent):
-        share, other = float(np.mean(values[a])), float(np.mean(values[b]))
-        if 50 < other / share < 200:
-            raise InputError(
-                f"{a} has a mean of {share:.3g}, {b} one of {other:.3g}: a share and percent?", "give both in one unit"
-            )
+        names = [runs.metric] if runs.metric else [name for name in (a, b) if not name.startswith(PUBLISHED)]
+        what = {_last_word(name) for name in names}  # a column of a wide table is a metric
+        share, other = float(np.mean(runs.values[a])), float(np.mean(runs.values[b]))
+        if "loss" in what or not 50 * share < other < 200 * share:
+            continue
+        means, low = f"{a} has a mean of {share:.3g}, {b} one of {other:.3g}", min(runs.values[a])
+        if what <= SHARE_METRICS and 0.5 <= low < max(runs.values[a]) and 80 * share < other < 125 * share:
+            raise InputError(f"{means}: a share and percent?", "give both in one unit, such as shares")
+        return (f"{means}: if that is a share and percent, give both in one unit",)
+    return ()
 
 
 def _key(text: str) -> str:
@@ -223,32 +246,47 @@ def _key(text: str) -> str:
     return str(int(float(text))) if re.fullmatch(r"\d{1,15}(\.0*)?", text) else text
 
 
-def _differing(rows: Sequence[Mapping[str, str]], metric: str, seed: str) -> list[str]:
+def _differing(rows: Sequence[Mapping[str, str]], metric: str, seeds: Sequence[str]) -> list[str]:
     """The columns with few values in which rows of one seed differ, such as the data set or the epoch."""
     found = []
     for column in rows[0]:
         several = len({row[column] for row in rows}) <= len(rows) / 2
-        if column not in ("", metric, seed) and several:
-            by_seed: dict[str, set[str]] = {}
+        if column not in ("", metric, *seeds) and several:
+            by_seed: dict[tuple[str, ...], set[str]] = {}
             for row in rows:
-                by_seed.setdefault(_key(row[seed]), set()).add(row[column])
+                by_seed.setdefault(_keys(row, seeds), set()).add(row[column])
             if max(map(len, by_seed.values())) > 1:
                 found.append(column)
     return found
 
 
+def _keys(row: Mapping[str, str], seeds: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_key(row[seed]) for seed in seeds)
+
+
+def _seeds(group: Sequence[tuple[Mapping[str, str], str]], by: str | None) -> list[str]:
+    """The column `seed`, else all that end in it, which together make a run's seed; never what is compared.
+
+    >>> _seeds([({"seed": "1", "data_seed": "7"}, "f1")], None), _seeds([({"seed": "1"}, "f1")], "seed")
+    (['seed'], [])
+    """
+    compared = {by, *(column for _, column in group)}
+    seeds = [key for row, _ in group[:1] for key in row if key.lower().endswith("seed") and key not in compared]
+    return [key for key in seeds if key.lower() == "seed"] or seeds
+
+
 def _repeated(
-    cells: Mapping[str, tuple[Path, list[tuple[dict[str, str], str]]]], metric: str, seed: str | None
+    cells: Mapping[str, tuple[Path, list[tuple[dict[str, str], str]]]], metric: str, seeds: Mapping[str, Sequence[str]]
 ) -> tuple[str, ...]:
-    """A note where a group has several rows of one seed: those are no independent runs."""
+    """A note where a group has several rows of one seed: those are not independent runs."""
     for name, (_, group) in cells.items():
-        rows = [row for row, _ in group if seed in row]
-        if seed is None or not rows or len(keys := {_key(row[seed]) for row in rows}) == len(rows):
+        rows, columns = [row for row, _ in group], seeds[name]
+        if not columns or len(keys := {_keys(row, columns) for row in rows}) == len(rows):
             continue
-        apart = _differing(rows, metric, seed)
+        apart = _differing(rows, metric, columns)
         return (
-            f"{name} has {len(rows)} rows of {len(keys)} values of {seed}"
-            f"{', which differ in ' + ', '.join(apart) if apart else ''}: rows that share a seed are no independent "
+            f"{name} has {len(rows)} rows of {plural(len(keys), 'value')} of {' and '.join(columns)}"
+            f"{', which differ in ' + ', '.join(apart) if apart else ''}: rows that share a seed are not independent "
             "runs, and the interval is not to be trusted; keep one row of each seed, or their mean",
         )
     return ()
@@ -305,14 +343,16 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restval="")
             columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-            if columns and columns[0].startswith("#"):
-                raise InputError(f"{path}: its first line is a comment", "let it name the columns")
+            if columns:
+                columns[0] = re.sub("^# +", "", comment := columns[0])  # numpy.savetxt begins its header so
             rows = [{**{key: value.strip() if key else value for key, value in row.items()},
                      "": str(reader.line_num)} for row in reader]  # fmt: skip
             twice = [name for name, count in Counter(columns).items() if count > 1 and name]
             if twice:
                 raise InputError(f"{path}: two columns are called {twice[0]!r}", "give each column a name of its own")
             longer = next((row for row in rows if None in row), None)
+            if longer and len(columns) == 1 and comment.startswith("#"):
+                raise InputError(f"{path}: its first line is a comment", "make the first line the column names")
             if longer and not (len(columns) == 1 and ";" in columns[0]):
                 raise InputError(
                     f"{path}, line {longer['']}: more cells than the {len(columns)} columns of the first line",

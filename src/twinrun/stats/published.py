@@ -85,9 +85,9 @@ def published(
         raise InputError(f"{images} test images", "give the number of images of the test set, two or more")
     if sd is not None and not (math.isfinite(sd) and sd >= 0):
         raise InputError(f"a training SD of {sd:g}", "give the SD over runs in the unit of the accuracies, 0 or more")
-    if sd is not None and sd > max(math.sqrt(share * (1 - share)) for share in (a, b)):
+    if sd is not None and sd > 0.5:  # that of half the runs at 0 and half at 1; the mean of runs is not known
         raise InputError(
-            f"a training SD of {sd:g} is more than a share of {a:g} or {b:g} can have",
+            f"a training SD of {sd:g} is more than shares can have",
             f"give it in the unit of the accuracies: {sd:g} points are {sd / 100:g}",
         )
     least, most = agreement_range(a, b)
