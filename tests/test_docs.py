@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -27,6 +28,18 @@ def test_the_notebook_runs_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cells["differ"] == pytest.approx(row["churn"], abs=0.1)
     assert cells["heads"].ndim == 2
     assert cells["wrong"] == pytest.approx(row["error"], abs=0.1)
+
+
+def test_one_table_is_made_of_several_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    for seed in (0, 1):
+        (tmp_path / "out" / f"resnet_18_{seed}.csv").write_text("example,label,prediction\nx,cat,dog\n")
+    monkeypatch.chdir(tmp_path)
+    text = (REPOSITORY / "docs" / "import.md").read_text()
+    (code,) = re.findall(r"take model and seed from their names:\n\n((?: {4}.*\n|\n)+)", text)
+    exec(dedent(code), {})
+    told = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert told == ["example,label,prediction,model,seed", "x,cat,dog,resnet_18,0", "x,cat,dog,resnet_18,1"]
 
 
 @pytest.mark.parametrize("page", [*sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "README.md"])
