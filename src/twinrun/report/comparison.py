@@ -49,7 +49,7 @@ def compare_runs(
 ) -> Compared:
     """Every pair of groups; an anytime-valid comparison shares its 5 % among the pairs. A loss is better when lower."""
     if runs.lower_is_better and not lower_is_better:
-        lower_is_better, lines = True, (*lines, f"{runs.metric}: lower is better")
+        lower_is_better, lines = True, (*lines, f"{runs.metric or 'loss'}: lower is better")
     if not lower_is_better:
         runs = replace(runs, notes=(*runs.notes, *unit_notes(runs), *_coarse_margin(runs, margin)))
     runs = in_order(runs) if sequential and not runs.paired else runs

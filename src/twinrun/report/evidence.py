@@ -61,12 +61,22 @@ class Runs:
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether the metric is a loss: the last word of its name is.
+        """Whether the numbers are losses: the last word of the metric says so, or a word of each compared column.
 
         >>> [Runs({}, name).lower_is_better for name in ("loss", "m.json:val_loss", "accuracy", "lossless")]
         [True, True, False, False]
+        >>> [Runs({"sgd_loss": [], other: []}, "").lower_is_better for other in ("Loss (Adam)", "sgd_acc")]
+        [True, False]
         """
-        return _last_word(self.metric) == "loss"
+        columns = [name for name in self.values if not name.startswith(PUBLISHED)]
+        if self.metric or not columns:
+            return _last_word(self.metric) == "loss"
+        return all("loss" in _words(name) for name in columns)
+
+
+def _words(name: str) -> list[str]:
+    words: list[str] = re.findall(r"[a-z][a-z0-9]*", name.lower())
+    return words
 
 
 def _last_word(name: str) -> str:
@@ -75,8 +85,7 @@ def _last_word(name: str) -> str:
     >>> [_last_word(name) for name in ("val_loss", "m.json:acc", "Accuracy (%)", "F1")]
     ['loss', 'acc', 'accuracy', 'f1']
     """
-    words: list[str] = re.findall(r"[a-z][a-z0-9]*", name.lower())
-    return words[-1] if words else ""
+    return (_words(name) or [""])[-1]
 
 
 def published_of(names: Sequence[str], known: Collection[str]) -> tuple[list[str], list[str]]:
