@@ -93,10 +93,20 @@ def test_local_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         fetch_file(remote, tmp_path / "other", str(tmp_path / "page.zip"))
     with pytest.raises(MismatchError, match="its MD5 is"):
         fetch("cifar10", tmp_path / "other", str(tmp_path / "mine.zip"))
-    monkeypatch.setattr(shutil, "copyfile", _half_a_copy)
-    with pytest.raises(InputError, match="the disk is full"):
-        fetch_file(remote, tmp_path / "other", str(tmp_path / "mine.zip"))
     assert list((tmp_path / "other").iterdir()) == []
+    broken_off = tmp_path / "other" / "tiles.zip.part"  # a download, which nothing but a copy that is right replaces
+    broken_off.write_bytes(b"gigabytes")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", _half_a_copy)
+        with pytest.raises(InputError, match="the disk is full"):
+            fetch_file(remote, tmp_path / "other", str(tmp_path / "mine.zip"))
+    with pytest.raises(InputError, match="a web page and no data"):
+        fetch_file(remote, tmp_path / "other", str(tmp_path / "page.zip"))
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "other").iterdir()] == [
+        (broken_off.name, b"gigabytes")
+    ]
+    fetch_file(remote, tmp_path / "other", str(tmp_path / "mine.zip"))
+    assert not broken_off.exists()
 
 
 def _half_a_copy(source: Path, target: Path) -> None:

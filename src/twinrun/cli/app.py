@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -84,6 +85,7 @@ def show_version(
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and an exit code, not in a traceback."""
     _open_what_is_closed()
+    _write_every_character()
     make_sure_of_room()
     interrupts.take()  # children are stopped, files are put back
     try:
@@ -101,12 +103,14 @@ def main() -> None:
             raise
         _fail(InputError(f"this command needs {package}, which is not installed here", _INSTALL))
     except UnicodeEncodeError as error:  # of a library that a name is handed to
+        if error.encoding != "utf-8":  # which takes all but bytes that are none
+            raise
         _fail(InputError(f"{error.object!r}: a name that is not UTF-8", "rename it, or name another one"))
     except (ImportError, MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or _NO_ROOM.search(str(error))):
             raise
         what = f": {error}" if str(error) else ""
-        hint = "raise the limit (`ulimit -v`, the job's memory), or end what else runs"
+        hint = "raise the limit (`ulimit -v` or `-d`, the job's memory), or end what else runs"
         _fail(OutOfMemoryError(f"out of memory{what}", hint))
     except OSError as error:
         from twinrun.study.files import explain_os_error
@@ -135,6 +139,13 @@ def _open_what_is_closed() -> None:
         setattr(sys, name, Path(os.devnull).open("w" if number else "r"))  # noqa: SIM115 - until the end
 
 
+def _write_every_character() -> None:
+    """What the encoding of a stream lacks (`PYTHONIOENCODING=ascii`) is written as an escape: no answer ends for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _end_unread() -> NoReturn:
     """Nobody reads any more, as of `| head -1`: what was finished is kept."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -157,7 +168,7 @@ def _sign_of_life(words: list[str]) -> AbstractContextManager[object]:
     return Heartbeat(f"twinrun {words[0]}")
 
 
-# What Python says of a thread, and the loader of a shared library, that there is no memory for.
+# What Python says when no thread, and the loader when no library, gets memory.
 _NO_ROOM = re.compile(
     "can't start new thread|failed to map segment|annot allocate|cannot map|cannot create shared object|out of memory"
 )

@@ -31,7 +31,12 @@ def audit(
     subject: Annotated[str | None, typer.Argument(help="A task, or module:function or file.py:function.")] = None,
     repeats: Annotated[int, typer.Option(min=2, help="How often each operation is done.")] = 5,
     out: Annotated[
-        Path | None, typer.Option("--json", callback=json_target, help="Also write the findings to this file.")
+        Path | None,
+        typer.Option(
+            "--json",
+            callback=json_target("findings", "ok"),
+            help="Also write the findings to this file; replaces only an earlier answer.",
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Of a program: optimizer steps that are looked at.")] = 2,
     seconds: Seconds = None,

@@ -47,7 +47,12 @@ def cost(
     seconds: Seconds = 1.0,
     warmup: Warmup = 1.0,
     out: Annotated[
-        Path | None, typer.Option("--json", callback=json_target, help="Of a program: keep what is measured here.")
+        Path | None,
+        typer.Option(
+            "--json",
+            callback=json_target("identity", "blocks"),
+            help="Of a program: keep what is measured here, and go on from it; no other file is written over.",
+        ),
     ] = None,
     link: Link = None,
     params_file: ParamsFile = DEFAULT_PARAMS,

@@ -30,11 +30,19 @@ def forecast(
     ] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Pixels a side; default: the task's, else 32.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--json", callback=json_target, help="Also write everything to this file.")
+        Path | None,
+        typer.Option(
+            "--json",
+            callback=json_target("forecasts", "cudnn"),
+            help="Also write everything to this file; replaces only an earlier answer.",
+        ),
     ] = None,
     save: Annotated[
         Path | None,
-        typer.Option(callback=json_target, help="Write the description of the one card to this .json file."),
+        typer.Option(
+            callback=json_target("deviceName", "deviceVer"),
+            help="Write the description of the one card to this .json file; replaces only an earlier one.",
+        ),
     ] = None,
     params_file: ParamsFile = DEFAULT_PARAMS,
 ) -> None:

@@ -44,7 +44,12 @@ def locate(
     ] = False,
     follow: Annotated[int, typer.Option(min=0, help="Steps to follow the difference after it is found.")] = FOLLOW,
     out: Annotated[
-        Path | None, typer.Option("--json", callback=json_target, help="Also write a program's answer to this file.")
+        Path | None,
+        typer.Option(
+            "--json",
+            callback=json_target("parting", "how"),
+            help="Also write a program's answer to this file; replaces only an earlier answer.",
+        ),
     ] = None,
     seconds: Seconds = None,
     link: Link = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,27 +32,6 @@ Link = Annotated[
     list[str] | None, typer.Option(help="Folder or file that a program only reads: linked, not copied. Repeatable.")
 ]
 DEFAULT_PARAMS = Path("params.yaml")
-
-
-def json_target(path: Path | None) -> Path | None:
-    """A file that a command is to write, before it works for hours: nothing else than JSON is overwritten."""
-    if path is None or not (path.is_symlink() or path.exists()):
-        return path
-    from twinrun.study.files import read_json
-
-    hint = "nothing was changed; move it away, or name another file"
-    if not path.is_file():
-        raise InputError(f"{path}: a folder, a link to nothing, a pipe or a device", hint)
-    try:
-        if path.stat().st_size:
-            read_json(path)
-    except ResourceError:
-        raise
-    except InputError as error:
-        raise InputError(f"{path}: is there, and it is no JSON that could be replaced", hint) from error
-    return path
-
-
 _PROGRAM = "twinrun.program"
 
 
@@ -72,6 +52,35 @@ def program_command(context: typer.Context) -> list[str]:
     """The words after `--`; empty where there are none."""
     words: list[str] = context.meta.get(_PROGRAM, [])
     return words
+
+
+def json_target(*keys: str) -> Callable[[Path | None], Path | None]:
+    """A check of the file that a command is to write, before it works for hours: it replaces only JSON with these keys.
+
+    They are those of the command's own answer.
+    """
+
+    def check(path: Path | None) -> Path | None:
+        if path is None or not (path.is_symlink() or path.exists()):
+            return path
+        from twinrun.study.files import read_json
+
+        hint = "nothing was changed; move it away, or name another file"
+        if not path.is_file():
+            raise InputError(f"{path}: a folder, a link to nothing, a pipe or a device", hint)
+        if not path.stat().st_size:
+            return path
+        try:
+            content = read_json(path)
+        except ResourceError:
+            raise
+        except InputError as error:
+            raise InputError(f"{path}: is there, and it is no JSON that could be replaced", hint) from error
+        if not (isinstance(content, dict) and content.keys() >= set(keys)):
+            raise InputError(f"{path}: is there, and it is no earlier answer of this command", hint)
+        return path
+
+    return check
 
 
 def load_params(path: Path) -> Params:

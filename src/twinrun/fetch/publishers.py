@@ -99,13 +99,15 @@ def is_address(origin: str) -> bool:
 def _copy(source: Path, target: Path, digest: Digest | None, check: Callable[[Path], None] | None) -> None:
     if not source.is_file():
         raise InputError(f"{source}: no such file", "--from names a file, or an address that begins with https://")
-    part = target.with_name(f"{target.name}.part")
+    part = target.with_name(f"{target.name}.copy.part")  # a download that was broken off has the name without `.copy`
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.stat().st_size > shutil.disk_usage(target.parent).free:
             raise InputError(f"{target.parent}: {source} does not fit on the disk", "free some space")
         shutil.copyfile(source, part)
         check_and_rename(part, target, digest, check)
+        for rest in ("part", "part.json"):  # of a download that is no longer needed
+            target.with_name(f"{target.name}.{rest}").unlink(missing_ok=True)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise explain_os_error(error, target) from error

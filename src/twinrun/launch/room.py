@@ -1,4 +1,4 @@
-"""Under a limit of address space (`ulimit -v`), libraries that hang or end where there is no memory get it at once.
+"""Under a limit of memory (`ulimit -v` or `-d`), libraries that hang or end where there is no memory get it at once.
 
 OpenBLAS, of which numpy and SciPy bring one each, takes a buffer at its first product of matrices, and one for each of
 its threads. Where there is none, the older of the two asks for it for ever, and the newer ends the process with a code
@@ -57,7 +57,7 @@ class _Careful(MetaPathFinder):
             return None
         size, multiply = self._ahead.pop(name)
         try:
-            mmap.mmap(-1, size << 20).close()
+            mmap.mmap(-1, size << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()  # shared ones are no data
         except OSError as error:
             raise MemoryError(f"{name} needs {size} MiB of address space") from error
         spec = PathFinder.find_spec(name, path, target)

@@ -229,8 +229,12 @@ def test_attention_and_other_operations_of_a_users_function(
     Path("own.py").write_text(OWN)
     with flags_kept():
         torch.use_deterministic_algorithms(True)  # as a user's file may say: the forecast is of free mode
-        code, output, _ = cli("forecast", "own.py:make", "--gpu", "A6000", "--json", "out.json")
+        Path("out.json").write_text('{"forecasts": [], "cudnn": ""}')  # earlier answers
+        Path("card.json").write_text('{"deviceName": "", "deviceVer": 0}')
+        files = ("--json", "out.json", "--save", "card.json")
+        code, output, _ = cli("forecast", "own.py:make", "--gpu", "A6000", *files)
     assert code == 0
+    assert json.loads(Path("card.json").read_text()) == find_card("A6000").description
     facts = json.loads(Path("out.json").read_text())
     assert [(o["operation"], o["module"]) for o in facts["others"]] == [
         (ATTENTION, ""), ("upsample_bilinear2d_backward", ""),
