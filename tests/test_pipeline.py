@@ -167,7 +167,7 @@ def commands_of(page: str) -> list[list[str]]:
 @pytest.mark.slow
 def test_a_study_is_shared_as_the_page_says(checkout: Checkout, tmp_path: Path) -> None:
     """And what DVC does to a remote with half of a study is what the page says."""
-    give, take, *_, clean = commands_of("share.md")
+    give, take, _remotes, _publish, _trackers, clean = commands_of("share.md")
     lab, origin, clone = tmp_path / "lab", tmp_path / "origin", tmp_path / "study"
     said = checkout.run("dvc", "push", code=1)
     assert "no remote specified" in said

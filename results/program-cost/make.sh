@@ -13,7 +13,7 @@ twinrun cost --blocks "${1:-6}" --warmup 0.2 --seconds 0.3 --json cost.json -- p
 echo 'docs/cost.md shows:'
 grep -E '^(cost on|left out)' messages
 grep -v '^measurements in' table
-python - "$here" <<'PYTHON'
+python - "$here" "$SECONDS" <<'PYTHON'
 import json, os, pathlib, statistics, subprocess, sys
 
 # The median of each measurement is what all that is printed is made of.
@@ -25,6 +25,7 @@ for measured in (measured for block in content["blocks"] for measured in block):
 first = content["blocks"][0][0]
 commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, check=True, capture_output=True, text=True).stdout
 made = {"code_commit": commit.strip(), "torch": first["versions"]["torch"], "cpu": first["host"]["cpu"],
-        "cores": os.cpu_count(), "load_at_the_end": os.getloadavg()}
+        "cores": os.cpu_count(), "load_at_the_end": os.getloadavg(),
+        "seconds": int(sys.argv[2])}
 (here / "made.json").write_text(json.dumps(made, indent=2, sort_keys=True) + "\n")
 PYTHON
