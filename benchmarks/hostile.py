@@ -14,9 +14,9 @@ times commands; options are taken from the command line itself. What is held aga
 - A failing command leaves every file that was there as it was, a good one every file that is not its own to write, and
   nothing temporary is left behind.
 
-Prints each case that deviates with its output, and counts by kind; exit 1 where there are any. Run it as root, for the
-cases of another user and of a full disk. Most commands are forks of the warm interpreter of the tests; those whose
-memory, streams or user matter start from nothing.
+Prints each case that deviates with its output, and counts by kind; exit 1 where there are any, or where the campaign
+itself failed (`campaign`). Run it as root, for the cases of another user and of a full disk. Most commands are forks of
+the warm interpreter of the tests; those whose memory, streams or user matter start from nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ import twinrun
 from twinrun.study.files import read_json, sha256_file, write_json
 from twinrun.study.pins import clean_environment
 
-PROBLEMS = ("traceback", "hang", "silently wrong", "lost", "wrong code", "no sentence", "left behind")
+PROBLEMS = ("traceback", "hang", "silently wrong", "lost", "wrong code", "no sentence", "left behind", "campaign")
 SCRATCH = ("work/", "logs/", ".dvc/", ".git/")  # of ours, however a command ends
 TEMPORARY = re.compile(r"(^|/)(\..*\.(tmp|old)|[^/]*\.part)(/|$)")
 MEASURED = re.compile(r"measured\.json|/\.gitignore|\.log$|^slurm/")  # never the same twice
@@ -363,12 +363,19 @@ def main() -> None:
         warm.stop()
         if not arguments.world:
             shutil.rmtree(base, ignore_errors=True)
+    print(table(counts))
+    print(f"{time.monotonic() - begin:.0f} s")
+    sys.exit(any(counts[kind, "tried"] != counts[kind, "as it should"] for kind, _ in list(counts)))
+
+
+def table(counts: Mapping[tuple[str, str], int]) -> str:
+    """The cases of each kind, and of all, by how they ended."""
     columns = ("tried", "as it should", *PROBLEMS)
-    for kind in (*dict.fromkeys(case.kind for case in chosen), "all"):
+    lines = [f"| kind | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for kind in (*dict.fromkeys(kind for kind, _ in counts), "all"):
         row = [sum(n for (k, c), n in counts.items() if c == column and kind in (k, "all")) for column in columns]
-        print(f"| {kind} | {' | '.join(map(str, row))} |" if kind != "kind" else "")
-    print(f"| kind | {' | '.join(columns)} |\n{time.monotonic() - begin:.0f} s")
-    sys.exit(any(count for (_, column), count in counts.items() if column in PROBLEMS))
+        lines.append(f"| {kind} | {' | '.join(map(str, row))} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
