@@ -46,7 +46,8 @@ from twinrun.inspect.cudnn.devices import find_card, known_cards, sourced
 from twinrun.inspect.ladder import Ladder
 from twinrun.launch.slurm import _site
 from twinrun.launch.verify import read_expected
-from twinrun.report.evidence import table_runs, twins_runs
+from twinrun.report.csv_runs import table_runs
+from twinrun.report.evidence import twins_runs
 from twinrun.report.index import ANALYSIS_SCHEMA, read_index
 from twinrun.report.section import Answer, Row
 from twinrun.report.sections.energy import unfinished

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from twinrun.cli.app import app
 from twinrun.report.compare_page import draw, write_page
 from twinrun.report.comparison import compare_runs
-from twinrun.report.evidence import table_runs
+from twinrun.report.csv_runs import table_runs
 from twinrun.stats.intervals import PooledSd
 
 LONG = """model,seed,f1,lr

@@ -83,7 +83,7 @@ def compare(
     for name, value in (("--images", images), ("--both-right", both_right), ("--sd", sd)):
         if value is not None:
             raise InputError(f"{name} is for two published numbers", "such as: twinrun compare 0.912 0.921")
-    from twinrun.report import comparison, evidence
+    from twinrun.report import comparison, csv_runs, evidence
 
     for word in what:
         refuse_pipe(Path(word))
@@ -91,9 +91,9 @@ def compare(
     if len(what) > 1 and all(word.endswith(".csv") for word in what):
         if by is not None:
             raise InputError("--by with several tables", "each of them is a group; --by is for one table that has all")
-        runs = evidence.tables_runs([Path(word) for word in what], metric=metric, pair=pair)
+        runs = csv_runs.tables_runs([Path(word) for word in what], metric=metric, pair=pair)
     elif what[0].endswith(".csv") or Path(what[0]).is_file():
-        runs = evidence.table_runs(Path(what[0]), what[1:], metric=metric, by=by, pair=pair)
+        runs = csv_runs.table_runs(Path(what[0]), what[1:], metric=metric, by=by, pair=pair)
     else:
         for name, option in (("--by", by), ("--pair", pair)):
             if option is not None:

@@ -127,7 +127,7 @@ def _svg(path: Path) -> bytes:
     """Without the date, and with the names that matplotlib draws at random numbered as they appear."""
     numbers: dict[bytes, bytes] = {}
     text = _SVG_DATE.sub(b"", path.read_bytes())
-    return _SVG_NAMES.sub(lambda found: numbers.setdefault(found[0], b"%d" % len(numbers)), text)
+    return _SVG_NAMES.sub(lambda match: numbers.setdefault(match[0], b"%d" % len(numbers)), text)
 
 
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
