@@ -95,3 +95,10 @@ def test_times_of_all_steps(tmp_path: Path) -> None:
     assert quick == "    0 s  quick" or quick == "    1 s  quick"
     assert beside.split()[1:] == ["s", "beside"]
     assert 2 <= int(beside.split()[0]) < 20
+
+
+@pytest.mark.xdist_group("alone")
+def test_groups_of_tests_are_groups(request: pytest.FixtureRequest) -> None:
+    """Under pytest 9.2 pytest-xdist 3.8 makes none: each process then makes what the tests of a module share."""
+    if getattr(request.config.option, "loadgroup", False):
+        assert request.node.nodeid.endswith("@alone")
