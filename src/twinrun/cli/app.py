@@ -143,7 +143,8 @@ def _write_every_character() -> None:
     """What the encoding of a stream lacks (`PYTHONIOENCODING=ascii`) is written as an escape: no answer ends for it."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # it asks for the place in a file that a worker server's child has no more
+                stream.reconfigure(errors="backslashreplace")
 
 
 def _end_unread() -> NoReturn:
