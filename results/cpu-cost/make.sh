@@ -13,7 +13,7 @@ if [ "${1:-}" = --short ]; then
   shift
 fi
 blocks=${1:-6}
-machine=$(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -1 | sed 's/([^)]*)//g; s/ @.*//' | tr -sc '[:alnum:]\n' '_' |
+machine=$(sed -n '/^model name/{s/^model name\s*: //p;q}' /proc/cpuinfo | sed 's/([^)]*)//g; s/ @.*//' | tr -sc '[:alnum:]\n' '_' |
   tr '[:upper:]' '[:lower:]' | sed 's/_$//')
 out=$here/$machine-$(nproc)$short
 study=$(mktemp -d)
