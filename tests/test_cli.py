@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,11 @@ import twinrun
 from twinrun.cli import app
 from twinrun.cli.app import main
 from twinrun.fetch import publishers as fetch
+from twinrun.study.files import write_json
 from twinrun.study.layout import Layout
 from twinrun.study.params import read_params
 from twinrun.study.records import read_record
+from twinrun.twins.tracing import Located
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -184,6 +187,12 @@ def test_json_takes_the_place_of_nothing_else(name: str, cli: Cli, study: Layout
         assert (code, "nothing was changed" in err) == (2, True)
     assert (study.root / "pipe").is_fifo()
     assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_an_earlier_answer_of_locate_may_be_replaced(cli: Cli, study: Layout) -> None:
+    write_json(study.root / "earlier.json", asdict(Located(("train.py",), None, 3, ())))
+    code, _, err = cli("locate", "a", "b", "--json", "earlier.json")
+    assert (code, "nothing was changed" in err) == (2, False)  # a and b are no runs
 
 
 def test_an_error_that_nobody_can_be_told_has_its_code_all_the_same(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tests.report.drafts import collected
 
 from twinrun.collect.load import check_labels, check_measured, check_values
 from twinrun.collect.study import load_study
-from twinrun.study.errors import MismatchError
+from twinrun.study.errors import InputError, MismatchError
 
 PATH = Path("x.csv")
 
@@ -81,3 +82,15 @@ def test_a_study_with_damaged_arrays_or_curves_is_refused(tmp_path: Path) -> Non
     (folder / "curves.csv").write_text(curves + curves.splitlines()[-1] + "\n")
     with pytest.raises(MismatchError, match=r"collected/curves\.csv: duplicated epochs or runs"):
         load_study(folder)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    folder = collected(tmp_path, Synthetic(tasks=("digits",), seeds=(0,), n_test=5, epochs=1)).collected
+    for name in ("digits/labels.npy", "results.csv"):
+        kept = (folder / name).rename(tmp_path / "kept")
+        os.mkfifo(folder / name)
+        with pytest.raises(InputError, match=f"{name}: a pipe"):
+            load_study(folder)
+        (folder / name).unlink()
+        kept.rename(folder / name)
+    load_study(folder)

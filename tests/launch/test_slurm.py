@@ -97,6 +97,13 @@ def test_site_lines_that_cannot_work_are_named(line: str, words: str) -> None:
     assert words in str(error.value)
 
 
+def test_site_lines_come_from_a_file(odd: Path, cli: Cli) -> None:  # noqa: F811
+    (odd / "slurm").mkdir()
+    os.mkfifo(odd / "slurm" / "site.sbatch")
+    code, _, err = cli("slurm")
+    assert (code, "site.sbatch: a pipe" in err) == (2, True)
+
+
 # What follows runs the scripts with bash, in a study folder whose path has all that a path can have.
 
 

@@ -117,6 +117,9 @@ def test_a_lock_that_cannot_be_read_is_no_reason_to_rest(root: Path) -> None:
         (root / "dvc.lock").write_text(text)
         note_up_to_date(root, look(root))
         assert not (root / NOTE).exists()
+    (root / "dvc.lock").unlink()
+    os.mkfifo(root / "dvc.lock")
+    assert look(root).stages == {}
 
 
 def test_make_is_told_by_the_exit_code(root: Path) -> None:

@@ -15,7 +15,7 @@ from twinrun.cli.options import (
     ParamsFile,
     Seconds,
     enter_clean_environment,
-    json_target,
+    json_file,
     load_params,
     program_command,
 )
@@ -30,14 +30,7 @@ def audit(
     context: typer.Context,
     subject: Annotated[str | None, typer.Argument(help="A task, or module:function or file.py:function.")] = None,
     repeats: Annotated[int, typer.Option(min=2, help="How often each operation is done.")] = 5,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            callback=json_target("findings", "ok"),
-            help="Also write the findings to this file; replaces only an earlier answer.",
-        ),
-    ] = None,
+    out: Annotated[Path | None, json_file("--json", ("findings", "ok"), "Also write the findings to this file")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Of a program: optimizer steps that are looked at.")] = 2,
     seconds: Seconds = None,
     link: Link = None,

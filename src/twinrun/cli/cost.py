@@ -19,7 +19,7 @@ from twinrun.cli.options import (
     Link,
     ParamsFile,
     enter_clean_environment,
-    json_target,
+    json_file,
     load_params,
     program_command,
 )
@@ -48,11 +48,7 @@ def cost(
     warmup: Warmup = 1.0,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--json",
-            callback=json_target("identity", "blocks"),
-            help="Of a program: keep what is measured here, and go on from it; no other file is written over.",
-        ),
+        json_file("--json", ("identity", "blocks"), "Of a program: keep what is measured here, and go on from it"),
     ] = None,
     link: Link = None,
     params_file: ParamsFile = DEFAULT_PARAMS,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from twinrun.cli.options import DEFAULT_PARAMS, ParamsFile, json_target, load_params
+from twinrun.cli.options import DEFAULT_PARAMS, ParamsFile, json_file, load_params
 from twinrun.study.errors import InputError, plural
 from twinrun.study.layout import Layout
 
@@ -30,19 +30,11 @@ def forecast(
     ] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Pixels a side; default: the task's, else 32.")] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            callback=json_target("forecasts", "cudnn"),
-            help="Also write everything to this file; replaces only an earlier answer.",
-        ),
+        Path | None, json_file("--json", ("forecasts", "cudnn"), "Also write everything to this file")
     ] = None,
     save: Annotated[
         Path | None,
-        typer.Option(
-            callback=json_target("deviceName", "deviceVer"),
-            help="Write the description of the one card to this .json file; replaces only an earlier one.",
-        ),
+        json_file("--save", ("deviceName", "deviceVer"), "Write the description of the one card to this .json file"),
     ] = None,
     params_file: ParamsFile = DEFAULT_PARAMS,
 ) -> None:

@@ -20,7 +20,7 @@ from twinrun.cli.options import (
     Link,
     ParamsFile,
     Seconds,
-    json_target,
+    json_file,
     load_params,
     program_command,
     require_same_locating,
@@ -44,12 +44,7 @@ def locate(
     ] = False,
     follow: Annotated[int, typer.Option(min=0, help="Steps to follow the difference after it is found.")] = FOLLOW,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            callback=json_target("parting", "how"),
-            help="Also write a program's answer to this file; replaces only an earlier answer.",
-        ),
+        Path | None, json_file("--json", ("parting", "how"), "Also write a program's answer to this file")
     ] = None,
     seconds: Seconds = None,
     link: Link = None,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -54,11 +54,8 @@ def program_command(context: typer.Context) -> list[str]:
     return words
 
 
-def json_target(*keys: str) -> Callable[[Path | None], Path | None]:
-    """A check of the file that a command is to write, before it works for hours: it replaces only JSON with these keys.
-
-    They are those of the command's own answer.
-    """
+def json_file(option: str, keys: Sequence[str], about: str) -> Any:
+    """An option that names a JSON file of these keys; anything else that is there is refused before hours of work."""
 
     def check(path: Path | None) -> Path | None:
         if path is None or not (path.is_symlink() or path.exists()):
@@ -80,7 +77,7 @@ def json_target(*keys: str) -> Callable[[Path | None], Path | None]:
             raise InputError(f"{path}: is there, and it is no earlier answer of this command", hint)
         return path
 
-    return check
+    return typer.Option(option, callback=check, help=f"{about}; replaces only an earlier answer.")
 
 
 def load_params(path: Path) -> Params:

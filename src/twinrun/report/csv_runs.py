@@ -33,10 +33,8 @@ def table_runs(path: Path, names: Sequence[str], *, metric: str | None, by: str 
         if metric is not None:
             raise InputError("--metric without --by", "name the column that says which group a row is of: --by model")
         _require(path, columns, wanted)
-        metric, cells = (
-            "",
-            {name: [(row, name) for row in _filled(rows, name, anywhere=pair is not None)] for name in wanted},
-        )
+        metric = ""
+        cells = {name: [(row, name) for row in _filled(rows, name, anywhere=pair is not None)] for name in wanted}
     else:
         if metric is None:
             raise InputError(f"--by {by} without --metric", f"which column holds the numbers? {', '.join(columns)}")
