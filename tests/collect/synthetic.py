@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from twinrun.collect.load import DIGESTS
 from twinrun.study.files import digest, sha256_bytes, sha256_file, write_json, write_text
 from twinrun.study.grid import Run
 from twinrun.study.layout import COMPUTED_FILES, CURVE, PREDICTIONS, WEIGHTS, Layout
@@ -238,3 +239,8 @@ def write_run(params: Params, layout: Layout, spec: Synthetic, run: Run, **chang
 def snapshot(folder: Path) -> dict[str, bytes]:
     """Every file below `folder` with its bytes."""
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def as_an_older_version_collected(folder: Path) -> None:
+    """Without digests, so that what a test changes in it is taken as it stands."""
+    (folder / DIGESTS).unlink()

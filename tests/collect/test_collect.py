@@ -62,7 +62,7 @@ def test_same_bytes_again_and_with_other_measurements(small: tuple[Params, Layou
     write_json(path, body | {"train_seconds": 99.5, "host": {"cpu": "another"}})
     collect(params, layout, code_digest=CODE)
     after = snapshot(layout.collected)
-    assert {name for name in before if before[name] != after[name]} == {"measured.csv"}
+    assert {name for name in before if before[name] != after[name]} == {"measured.csv", "digests.json"}
     assert not list(tmp_path.glob(".*"))
 
 

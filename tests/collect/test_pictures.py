@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.collect.synthetic import CODE, Synthetic, make_params, write_study
+from tests.collect.synthetic import CODE, Synthetic, as_an_older_version_collected, make_params, write_study
 from tests.report.drafts import draft_of
 
 from twinrun.collect.collect import collect
@@ -56,6 +56,7 @@ def test_no_picture_without_leave(tmp_path: Path) -> None:
 def test_pictures_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     params, layout = study(tmp_path, show=True)
     collect(params, layout, code_digest=CODE)
+    as_an_older_version_collected(layout.collected)
     np.save(layout.collected / "digits/flipping.npy", np.zeros((2, 3, 8, 8), np.uint8))
     with pytest.raises(MismatchError, match=r"flipping\.npy: not the 10 pictures"):
         analyze(layout.collected, layout.analysis)

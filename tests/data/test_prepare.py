@@ -188,6 +188,25 @@ def test_failure_keeps_the_older_folder(sample: Path, tmp_path: Path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
 
+def test_a_place_that_cannot_be_taken_is_refused_before_the_work(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "pack_images", lambda *_, **__: pytest.fail("packed first"))
+    (tmp_path / "linked").symlink_to("nowhere")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.docx").write_text("years of work")
+    before = sorted(tmp_path.rglob("*"))
+    for name, said in (
+        ("linked", "linked: a link to nothing"),
+        ("file", "a file stands"),
+        ("mine", "holds thesis.docx"),
+    ):
+        with pytest.raises(InputError, match=said):
+            prepare("d", digits(), sample, tmp_path / name)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.fixture
 def folder(sample: Path, tmp_path: Path) -> Path:
     prepare("d", digits(), sample, tmp_path / "d")

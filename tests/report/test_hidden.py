@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
-from tests.collect.synthetic import CODE, Synthetic, write_study
+from tests.collect.synthetic import CODE, Synthetic, as_an_older_version_collected, write_study
 
 from twinrun.collect.collect import collect
 from twinrun.collect.study import Study, load_study
@@ -244,6 +244,7 @@ def test_probabilities_that_are_no_numbers_name_the_run(study: Study, tmp_path: 
 
 def test_ids_of_another_test_set_are_refused(study: Study, tmp_path: Path) -> None:
     shutil.copytree(study.folder, tmp_path / "collected")
+    as_an_older_version_collected(tmp_path / "collected")
     path = tmp_path / "collected/digits/ids.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(MismatchError, match="49 ids"):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tests.collect.synthetic import Synthetic, snapshot
+from tests.collect.synthetic import Synthetic, as_an_older_version_collected, snapshot
 from tests.report.drafts import collected as build
 
 from twinrun.collect.study import load_study
@@ -144,6 +144,7 @@ def test_the_arm_all_alone_is_a_study_and_the_thesis_is_left_out(tmp_path: Path)
 def test_dollars_and_chinese_are_text_in_figures(tmp_path: Path) -> None:
     spec = Synthetic(tasks=("digits",), optimizers=("sgd",), seeds=(1,), runs=("nd_1", "nd_2"), epochs=1)
     layout = build(tmp_path, spec)
+    as_an_older_version_collected(layout.collected)
     info = json.loads((layout.collected / "study.json").read_text())
     info["params"]["digits"]["title"] = "Sneakers at $5 and $9"
     info["tasks"]["digits"]["classes"][0] = "\N{CJK UNIFIED IDEOGRAPH-732B}"
@@ -173,6 +174,7 @@ def test_every_thesis_output_is_there(reported: Layout) -> None:
 
 
 def test_same_bytes_again_whatever_the_order_of_rows(reported: Layout, copy: Layout) -> None:
+    as_an_older_version_collected(copy.collected)
     for name in ("results", "curves", "measured"):
         path = copy.collected / f"{name}.csv"
         header, *rows = path.read_text().splitlines()
@@ -257,6 +259,7 @@ def test_deterministic_twins_are_verified_or_not(tmp_path: Path) -> None:
     analyze(layout.collected, layout.analysis)
     page = write_report(layout.analysis, layout.collected, layout.report)
     assert "Yes: in all 6 cells the deterministic runs agree to the last bit." in Page(page.read_text()).text
+    as_an_older_version_collected(layout.collected)
     frame = load_study(layout.collected).results
     frame.loc[frame["label"] == "det_2", "fingerprint"] = "f" * 64
     frame.drop(columns="row").to_csv(layout.collected / "results.csv", index=False)
@@ -316,6 +319,12 @@ def _pickled(folder: Path) -> None:
         (_cell("results", "f1", "high"), "results.csv: the column f1 holds something that is no number"),
         (_cell("results", "accuracy", 1.5), "results.csv: digits/adam/0/det_1 has accuracy 1.5"),
         (_cell("results", "loss", "inf"), "results.csv: digits/adam/0/det_1 has loss inf"),
+        (_cell("results", "loss", 0.25), "results.csv: missing, or not the file that was collected"),
+        (_cell("curves", "epoch", 9), "curves.csv: missing, or not the file that was collected"),
+        (
+            _replace("study.json", '"study": "synthetic"', '"study": "another"'),
+            "study.json: missing, or not the file that was",
+        ),
         (_cell("results", "status", "done"), "has the status 'done'"),
         (_cell("results", "seed", 7), "digits/adam/0/det_1 is not the run that its row describes"),
         (_cell("measured", "train_seconds", "long"), "measured.csv: the column train_seconds"),
@@ -340,6 +349,7 @@ def test_damaged_collections_are_named(copy: Layout, spoil: Any, named: str) -> 
 
 @pytest.mark.parametrize("text", ["", "nan"])
 def test_a_metric_that_is_missing_is_said_to_be(copy: Layout, text: str) -> None:
+    as_an_older_version_collected(copy.collected)
     frame = pd.read_csv(copy.collected / "results.csv", dtype=str, keep_default_na=False)
     frame.loc[frame["id"] == "digits/adam/42/nd_2", "accuracy"] = text
     frame.to_csv(copy.collected / "results.csv", index=False)
@@ -350,6 +360,7 @@ def test_a_metric_that_is_missing_is_said_to_be(copy: Layout, text: str) -> None
 
 
 def test_the_analysis_of_another_study_is_refused(reported: Layout, copy: Layout) -> None:
+    as_an_older_version_collected(copy.collected)
     _replace("study.json", '"study": "synthetic"', '"study": "another"')(copy.collected)
     with pytest.raises(TwinrunError, match="made from another study"):
         write_report(reported.analysis, copy.collected, copy.report)

@@ -15,15 +15,20 @@ from twinrun.study import files
 from twinrun.study.errors import InputError
 
 
-def test_a_failed_write_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ENOSPC, "the disk is full"), (errno.EFBIG, "larger than is allowed\n.*`ulimit -f`")]
+)
+def test_a_failed_write_keeps_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
     target = tmp_path / "a.json"
     files.write_json(target, {"old": 1})
 
     def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match="the disk is full"):
+    with pytest.raises(InputError, match=said):
         files.write_json(target, {"new": 2})
     assert files.read_json(target) == {"old": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

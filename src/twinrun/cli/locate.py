@@ -87,8 +87,9 @@ def locate(
     if every:
         if first or second:
             raise InputError("--all takes no runs", "it chooses a det and an nd run of the first cell of each task")
-        # A pair is two processes. On a GPU one pair after the other: its memory is not divided.
-        at_once = max(1, usable_cores() // 2) if params.execution.device == "cpu" else 1
+        # A pair is two processes that wait for one another a third of the time, so that two pairs fill two cores. On a
+        # GPU one pair after the other: its memory is not divided.
+        at_once = max(2, usable_cores() // 2) if params.execution.device == "cpu" else 1
         _locate_all(first_pairs(params), layout, locate_pair, begun, at_once)
         return
     if not (first and second):

@@ -13,6 +13,7 @@ import pandas as pd
 from twinrun.collect.artifacts import read_features, read_predictions, read_weights
 from twinrun.collect.cells import write_csv
 from twinrun.collect.checks import Found, read_manifests, read_runs, read_unfinished
+from twinrun.collect.load import DIGESTS, write_digests
 from twinrun.collect.pictures import write_pictures
 from twinrun.collect.schema import COLLECTED_SCHEMA
 from twinrun.collect.study_arrays import written_rows
@@ -47,7 +48,7 @@ class CollectSummary:
         return text
 
 
-COLLECTED = ("study.json", "*.csv", "*/labels.npy", "*/heads.npy")  # what collected/ consists of
+COLLECTED = ("study.json", DIGESTS, "*.csv", "*/labels.npy", "*/heads.npy")  # what collected/ consists of
 
 
 def collect(
@@ -65,13 +66,14 @@ def collect(
             tasks = {
                 task: _write_task(folder / task, params, layout, items, manifests[task], task) for task in manifests
             }
-            write_json(folder / "study.json", _study(params, items, tasks, code_digest))
             write_csv(folder / "results.csv", pd.DataFrame([_result(item) for item in items]))
             write_csv(folder / "curves.csv", _curves(items))
             write_csv(folder / "measured.csv", _measured(items))
             write_csv(
                 folder / "unfinished.csv", pd.DataFrame(read_unfinished(layout), columns=["id", "task", "attempts"])
             )
+            write_json(folder / "study.json", _study(params, items, tasks, code_digest))
+            write_digests(folder)
     return CollectSummary(
         runs=len(items),
         diverged=tuple(item.run.id for item in items if not item.complete),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from twinrun.collect.cells import write_csv
 from twinrun.collect.collect import COLLECTED
 from twinrun.collect.gathered import Gathered, Key, checked_probabilities, classes_of, keys_of, require_each_once
+from twinrun.collect.load import write_digests
 from twinrun.collect.schema import COLLECTED_SCHEMA, METRICS, read_twins
 from twinrun.collect.study_arrays import written_rows
 from twinrun.collect.tables import FORMATS, Columns, Piece, columns_of, npz_pieces, pieces
@@ -312,6 +313,7 @@ def _write(
     write_json(folder / "study.json", info)
     rows = [{**entry, "status": "complete", **computed[entry["place"]]} for entry in entries]
     write_csv(folder / "results.csv", pd.DataFrame(rows).drop(columns="place"))
+    write_digests(folder)
 
 
 _SORTED: dict[str, Any] = {

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from twinrun.collect.artifacts import unreadable
 from twinrun.collect.cells import EXACT, unquote
-from twinrun.collect.schema import COLLECTED_SCHEMA, METRICS, StudyInfo
-from twinrun.study.documents import checked
+from twinrun.collect.schema import COLLECTED_SCHEMA, METRICS, Digests, StudyInfo
+from twinrun.study.documents import checked, read_document
 from twinrun.study.errors import InputError, MismatchError, ResourceError
-from twinrun.study.files import DAMAGED_ARRAY, read_json, refuse_pipe
+from twinrun.study.files import DAMAGED_ARRAY, read_json, refuse_pipe, sha256_file, write_json
 
 AGAIN = "it is damaged or not complete: run `twinrun collect` (or `twinrun import`) again"
+DIGESTS = "digests.json"
 RESULT_COLUMNS = (
     "id", "task", "optimizer", "seed", "arm", "replicate", "label", "status", "device", "noise", "entropy", "epochs",
     "accuracy", "f1", "auc", "loss", "initial_fingerprint", "fingerprint", "params_digest",
@@ -68,6 +69,22 @@ def read_frame(path: Path, text: tuple[str, ...], needed: tuple[str, ...]) -> pd
     if absent:
         raise MismatchError(f"{path}: the columns {', '.join(absent)} are missing", AGAIN)
     return unquote(frame)
+
+
+def write_digests(folder: Path) -> None:
+    """Note the SHA-256 of every file of a collected study, beside them."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    write_json(folder / DIGESTS, {path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
+
+
+def require_as_collected(folder: Path) -> None:
+    """MismatchError for a file that was changed since; a folder without digests is of an older version, and taken."""
+    if not (folder / DIGESTS).exists():
+        return
+    noted = read_document(folder / DIGESTS, Digests, "the digests of a collected study", AGAIN)
+    for name, sha256 in noted.root.items():
+        if not (folder / name).is_file() or sha256_file(folder / name) != sha256:
+            raise MismatchError(f"{folder / name}: missing, or not the file that was collected", AGAIN)
 
 
 def read_info(path: Path) -> dict[str, Any]:

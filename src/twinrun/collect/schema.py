@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 
 from twinrun.study.documents import read_document
 from twinrun.study.records import Sha256
@@ -125,6 +125,10 @@ class StudyInfo(_Block):
                 if "model" not in self.params[task].model_fields_set:
                     raise ValueError(f"params.{task}.model is missing")
         return self
+
+
+class Digests(RootModel[dict[str, Sha256]]):
+    """digests.json: the SHA-256 of every other file, by its path."""
 
 
 class TwinOfResult(_Block):

@@ -12,7 +12,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from twinrun.collect.load import AGAIN, check_measured, one_row_a_run, read_frame, read_info, read_results
+from twinrun.collect.load import (
+    AGAIN,
+    check_measured,
+    one_row_a_run,
+    read_frame,
+    read_info,
+    read_results,
+    require_as_collected,
+)  # fmt: skip
 from twinrun.collect.schema import METRICS as METRICS
 from twinrun.collect.study_arrays import StudyArrays
 from twinrun.stats import describe
@@ -321,7 +329,7 @@ def load_study(folder: Path) -> Study:
     """Read what `collect` wrote.
 
     Raises InputError or MismatchError naming the file that is missing, truncated, of another schema, has duplicated
-    rows or disagrees with the others.
+    rows, disagrees with the others or was changed since.
     """
     info = read_info(folder / "study.json")
     results = read_results(folder / "results.csv", info)
@@ -336,6 +344,7 @@ def load_study(folder: Path) -> Study:
         study = Study(folder, info, results, curves, one_row_a_run(measured, info["runs"], folder / "measured.csv"))
     if study.records("predictions"):
         study.check_arrays()
+    require_as_collected(folder)  # last: the checks above say what is wrong with a file
     return study
 
 

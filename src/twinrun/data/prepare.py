@@ -25,10 +25,11 @@ from twinrun.data.packing import Progress, Rows, pack_images
 from twinrun.data.readers import DataBlock, read_index
 from twinrun.study.errors import InputError, ResourceError
 from twinrun.study.files import code_digest, digest, explain_os_error, sha256_file, write_bytes, write_json, write_text
-from twinrun.study.folders import replaced_folder
+from twinrun.study.folders import replaced_folder, require_replaceable
 from twinrun.study.lock import hold
 
 _PACKAGE = Path(__file__).parents[1]
+_FILES = (IMAGES, LABELS, IDS, MANIFEST)
 _PATIENCE_SECONDS = 2.0
 _IMBALANCE = 3.0  # times as many images in one class as in another: worth a remark
 _NAMED = 5  # files in a remark
@@ -42,6 +43,7 @@ def prepare(task: str, data: DataBlock, root: Path, out: Path, progress: Progres
     of disk or memory, goes on where it was when it is called again. Raises InputError for bad data, and then `out` is
     as it was before and nothing is left beside it; BusyError when another process prepares the task.
     """
+    require_replaceable(out, _FILES)  # before the work
     with open_archive(root / data.source, data.sha256) as archive, _part(out) as part:
         index = read_index(data, archive, root)
         _count(task, index)
@@ -53,7 +55,7 @@ def prepare(task: str, data: DataBlock, root: Path, out: Path, progress: Progres
         kept = replace(index, examples=tuple(index.examples[position] for position in rows.kept))
         counts = _count(task, kept)
         missing = {index.examples[position].id: reason for position, reason in rows.skipped.items()}
-        with replaced_folder(out, (IMAGES, LABELS, IDS, MANIFEST)) as folder:
+        with replaced_folder(out, _FILES) as folder:
             manifest = _describe(task, data, kept, counts, archive.sha256)
             manifest |= _facts(kept, rows, data.image_size, part / IMAGES, folder)
             manifest["skipped"] = index.missing | missing

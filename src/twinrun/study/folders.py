@@ -66,6 +66,20 @@ def _clear_away(target: Path, *, locked: bool) -> None:
             shutil.rmtree(building, ignore_errors=True)
 
 
+def require_replaceable(target: Path, only: Sequence[str]) -> None:
+    """InputError where `replaced_folder` would leave `target` alone: other content, a file, a link to nothing."""
+    foreign = foreign_content(target, only)
+    if foreign:
+        raise InputError(
+            f"{target}: holds {foreign}, which is not of what is to be written there",
+            "nothing was changed; move it away, or name another folder",
+        )
+    if target.is_symlink() and not target.exists():
+        raise InputError(f"{target}: a link to nothing", f"remove it, or make {target.readlink()}")
+    if target.exists() and not target.is_dir():
+        raise explain_os_error(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)), target)
+
+
 @contextmanager
 def replaced_folder(target: Path, only: Sequence[str], *, locked: bool = False) -> Iterator[Path]:
     """A temporary sibling of `target` to write into; it takes the target's place when the block ends well.
@@ -77,17 +91,10 @@ def replaced_folder(target: Path, only: Sequence[str], *, locked: bool = False) 
     An error inside the block leaves the target as it was and removes the sibling. Raises InputError for a folder with
     other content, before anything is done, for a full disk and for a place that cannot be written.
     """
-    foreign = foreign_content(target, only)
-    if foreign:
-        raise InputError(
-            f"{target}: holds {foreign}, which is not of what is to be written there",
-            "nothing was changed; move it away, or name another folder",
-        )
+    require_replaceable(target, only)
     building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     retired = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
-        if target.exists() and not target.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         _clear_away(target, locked=locked)
         # A killed process may have had the same number, as the first one in every container has.
         shutil.rmtree(building, ignore_errors=True)
