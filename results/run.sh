@@ -20,13 +20,16 @@ if [ -n "$out" ]; then
   # Most of the bytes are layers and features: the report has what they say, a repository need not have them.
   python - "$out/collected" <<'PYTHON'
 import json, pathlib, sys
+from twinrun.collect.load import DIGESTS, write_digests
 
 folder = pathlib.Path(sys.argv[1])
+(folder / DIGESTS).unlink()
 study = json.loads((folder / "study.json").read_text())
 for task, described in study["tasks"].items():
     for name in ("layers.npy", "features.npy"):
         (folder / task / name).unlink(missing_ok=True)
     described |= {"layers": [], "layer_rows": [], "features_shape": None}
 (folder / "study.json").write_text(json.dumps(study, indent=2) + "\n")
+write_digests(folder)
 PYTHON
 fi

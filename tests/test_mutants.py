@@ -21,7 +21,7 @@ import pytest
 import yaml
 from PIL import Image as Pillow
 from safetensors.numpy import save_file
-from tests.collect.synthetic import CODE, Synthetic, write_study
+from tests.collect.synthetic import CODE, Synthetic, as_an_older_version_collected, write_study
 from tests.collect.test_first_difference import FOUND
 from tests.data.readers.test_cbis_ddsm import dicom
 
@@ -30,6 +30,7 @@ from twinrun.collect.checks import read_unfinished
 from twinrun.collect.collect import collect
 from twinrun.collect.first_difference import read_first_difference, write_first_difference
 from twinrun.collect.importing import Source, import_results, twins_sources
+from twinrun.collect.load import require_as_collected
 from twinrun.collect.study import load_study
 from twinrun.data.archives import open_archive
 from twinrun.data.decode import decode_picture
@@ -260,6 +261,7 @@ OURS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "manifest of a study": ("prepared/digits/manifest.json", _standing),
     "images.npy": ("prepared/shapes/images.npy", lambda folder: load_packed(folder / "prepared/shapes", "0")),
     "study.json": ("collected/study.json", _loaded),
+    "digests.json": ("digests.json", require_as_collected),
     "results.csv": ("collected/results.csv", _loaded),
     "curves.csv": ("collected/curves.csv", _loaded),
     "measured.csv": ("collected/measured.csv", _loaded),
@@ -300,6 +302,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     (root / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", by_alias=True)))
     write_json(root / "work/t/a/0/det_1/attempt.json", {"identity": "i", "entropy": None, "number": 2})
     collect(params, layout, code_digest=CODE)
+    as_an_older_version_collected(layout.collected)  # so that what is read is looked at, and not its digest alone
     shutil.copytree(tiny_folder / "prepared/shapes", root / "prepared/shapes")
     sha = "a" * 64
     write_first_difference(root / "pair.json", FOUND)
@@ -337,6 +340,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
             ],
         },
     )
+    write_json(root / "digests.json", {"audit.json": sha256_file(root / "audit.json")})
     write_json(root / "card.json", {key: value for key, (value, _) in sourced(known_cards()[0]).items()})
     write_json(root / "x.json", {"url": "u", "validator": "v", "total": 3})
     (root / "array.sbatch").write_text("#SBATCH --time=1:00\n# a word\n#SBATCH -p gpu\n")
