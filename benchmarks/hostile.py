@@ -62,7 +62,7 @@ from twinrun.study.pins import clean_environment
 PROBLEMS = ("traceback", "hang", "silently wrong", "lost", "wrong code", "no sentence", "left behind", "campaign")
 SCRATCH = ("work/", "logs/", ".dvc/", ".git/")  # of ours, however a command ends
 TEMPORARY = re.compile(r"(^|/)(\..*\.(tmp|old)|[^/]*\.part)(/|$)")
-MEASURED = re.compile(r"measured\.json|/\.gitignore|\.log$|^slurm/")  # never the same twice
+MEASURED = re.compile(r"measured\.json|\.tfevents\.|/\.gitignore|\.log$|^slurm/")  # never the same twice
 USAGE = re.compile(r"Usage: .*\n(Try .*\n)?\n?Error: .+\n$", re.DOTALL)
 SENTENCE = re.compile(r"(?:^|\n)twinrun: (?!interrupted)\S[^\n]*(\n[^\n]+){0,30}\n$")
 RAW = re.compile(
@@ -285,7 +285,8 @@ def judge(case: Case, ending: Ending, good: Callable[[], tuple[int, str, State]]
     lost = [path for path, value in ending.before.items() if ending.after.get(path) != value]
     if lost := [path for path in lost if not f"{path}/".startswith(own)]:
         problems.append(f"lost: {lost[:3]}")
-    if left := [path for path in ending.after.keys() - ending.before.keys() if TEMPORARY.search(path)]:
+    kept = case.command == "prepare" and case.kind == "disk"  # the finished images, to go on from
+    if left := [path for path in ending.after.keys() - ending.before.keys() if TEMPORARY.search(path) and not kept]:
         problems.append(f"left behind: {left[:3]}")
     return problems
 

@@ -218,6 +218,15 @@ READS = {  # by pattern: all faults with the first command, a few with the other
 }
 
 
+# What says in its answer that there is none, or that it is of no use, and goes on without it.
+SAYS = {
+    "located/digits.json": ("analyze",),
+    "prepared/digits/manifest.json": ("plan",),
+    "expected/fingerprints.json": ("verify",),
+    "dvc.lock": ("sweep in DVC",),
+}
+
+
 def files() -> Iterator[Case]:
     """Every file that is read, with every fault."""
     few = {what: FAULTS[what] for what in ("missing", "a folder", "a FIFO", "cut", "foreign", "one bit")}
@@ -235,7 +244,8 @@ def files() -> Iterator[Case]:
                     if pattern.startswith("data/"):
                         shutil.rmtree(folder / "prepared")
 
-                yield Case("file", name, f"{pattern} {what}", fault)
+                codes = REFUSED | ({0} if name in SAYS.get(pattern, ()) else set())
+                yield Case("file", name, f"{pattern} {what}", fault, codes=codes)
 
 
 def mixed() -> Iterator[Case]:
@@ -251,9 +261,11 @@ def mixed() -> Iterator[Case]:
 
     other = RUN.replace("det_1", "nd_1")
     for name in ("status", "sweep", "collect", "export", "crate", "locate"):
-        yield Case("mixed", name, "two runs swapped", swap(f"runs/{RUN}", f"runs/{other}"))
+        codes = REFUSED | ({0} if name == "sweep" else set())  # it says so, and trains both again
+        yield Case("mixed", name, "two runs swapped", swap(f"runs/{RUN}", f"runs/{other}"), codes=codes)
         for file in ("record.json", "measured.json", "predictions.npz"):
-            yield Case("mixed", name, f"{file} of two runs swapped", swap(f"runs/{RUN}/{file}", f"runs/{other}/{file}"))
+            fault = swap(f"runs/{RUN}/{file}", f"runs/{other}/{file}")
+            yield Case("mixed", name, f"{file} of two runs swapped", fault, codes=codes)
     for name in ("statement", "analyze"):
         for file in ("results.csv", "curves.csv"):
             yield Case("mixed", name, f"{file}: a row less", _rows(f"collected/{file}", lambda rows: rows[:-1]))
@@ -351,13 +363,14 @@ def names() -> Iterator[Case]:
         for what, change in {"holds": _holds_file, "is": _is_file, "dangles": _dangles}.items():
             yield Case("output", name, f"{out} {what}", _at(out, change), codes=REFUSED | {0})
     for name, option in PLACES.items():
-        for value in (".", "params.yaml", "params.yaml/x", "runs", "/proc/x", "pipe"):
+        # `train --out runs` is what `train` does.
+        for value in (".", "params.yaml", "params.yaml/x", *(["runs"] * (name != "train")), "/proc/x", "pipe"):
             words = COMMANDS[name].with_words(option, value)
             yield Case("output", name, f"{option} {value}", _params_and_pipe, words, REFUSED | {0})
 
 
 def _params_and_pipe(folder: Path) -> None:
-    (folder / "params.yaml").touch()
+    (folder / "params.yaml").write_text("study: mine\n")
     os.mkfifo(folder / "pipe")
 
 

@@ -11,11 +11,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from tests.conftest import REPOSITORY
 from tests.warm.start import REAL
 
@@ -162,6 +164,20 @@ def test_plan_of_the_thesis(cli: Cli, tmp_path: Path, monkeypatch: pytest.Monkey
         (["train", "shapes/sgd/0/nd_1", "--replay", "x", "--out", "o"], ["x/record.json: no such file"]),
         (["train", "shapes/sgd/0/nd_1", "--replay", "x"], ["--replay needs --out"]),
         (["train", "shapes/sgd/0/det_1", "--stop-after", "1", "--out", "runs"], ["--stop-after needs --out"]),
+        (["train", "shapes/sgd/0/det_1", "--out", ""], ["an empty word after --out", "is a variable not set?"]),
+        (["export", "--to", "tensorboard", "--out="], ["an empty word after --out="]),
+        (["compare", "", "b"], ["an empty word after compare"]),
+        (["audit", "shapes", "--steps", "3"], ["--steps and shapes", "a program after `--`"]),
+        (["audit", "m:f", "--device", "cpu"], ["--device and m:f"]),
+        (["audit", "--repeats", "3", "--", "true"], ["--repeats and a program"]),
+        (["locate", "a", "b", "--seconds", "3"], ["--seconds and two runs"]),
+        (["locate", "--follow", "3", "--", "true"], ["--follow and a program"]),
+        (["cost", "shapes", "--link", "x"], ["--link and a task"]),
+        (["cost", "--device", "cpu", "--", "true"], ["--device and a program"]),
+        (["compare", "a.csv", "--margin", "1e400"], ["--margin is inf", "a difference above 0"]),
+        (["power", "--precision", "-1"], ["--precision is -1"]),  # before SDs are looked for
+        (["power", "--sd-ratio", "1e400"], ["--sd-ratio is inf"]),
+        (["power", "--n", "100000000000"], ["--n is 100000000000", "from 2 to 1,000,000"]),
         (["verify", "--write-expected", "--first"], ["--write-expected"]),
         (["verify", "shapes/sgd/0/det_9"], ["det_9"]),
     ],
@@ -173,6 +189,24 @@ def test_mistakes_exit_2_with_one_sentence(arguments: list[str], words: list[str
     assert "Traceback" not in err
     for word in words:
         assert word in err
+
+
+def test_every_count_has_an_end() -> None:
+    """A slip of the hand is refused: it would not fit into memory, or not end."""
+    free = {"seed", "index", "images", "runs"}  # no counts, or checked by the command
+    endless = {
+        (command.name, option.name)
+        for command in _commands(typer.main.get_command(app.app))
+        for option in command.params
+        if option.type_descriptor.annotation is int and option.type_descriptor.parameter_info.max is None
+    }
+    assert {name for _, name in endless} <= free
+
+
+def _commands(group: Any) -> Iterator[Any]:
+    for command in getattr(group, "commands", {}).values():
+        yield command
+        yield from _commands(command)
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "pipe", ".", "config.json", "list.json"])

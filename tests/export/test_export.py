@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -232,6 +233,21 @@ def test_other_records_of_the_same_runs_are_refused(finished: Finished, tmp_path
         run(finished, "tensorboard", tmp_path / "out")
     with pytest.raises(InputError, match="not of an export to mlflow"):
         run(finished, "mlflow", tmp_path / "out")
+
+
+def test_events_that_do_not_fit_on_the_disk_are_one_error_and_nothing_is_left(
+    finished: Finished, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    try:
+        with pytest.raises(InputError, match="larger than is allowed"):
+            run(finished, "tensorboard", tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capfd.readouterr().err == ""
+    assert not list((tmp_path / "out").rglob(".*"))
+    assert not (tmp_path / "out" / "study").exists()
 
 
 def test_incomplete_and_damaged_records_are_left_out_by_name(finished: Finished, tmp_path: Path) -> None:

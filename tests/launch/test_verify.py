@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from types import SimpleNamespace
 from typing import cast
@@ -12,7 +13,7 @@ from tests.conftest import REPOSITORY
 from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 
 from twinrun.launch.verify import compare, read_expected, select, write_expected
-from twinrun.study.errors import MismatchError
+from twinrun.study.errors import InputError, MismatchError
 from twinrun.study.files import read_json, write_json
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params, read_params
@@ -132,6 +133,14 @@ def test_expected_of_another_schema(study: Layout) -> None:
         write_json(study.expected, content)
         with pytest.raises(MismatchError, match=words):
             read_expected(study)
+
+
+def test_a_pipe_in_the_place_of_the_expected_is_not_taken_for_none(study: Layout) -> None:
+    study.expected.parent.mkdir(exist_ok=True)
+    study.expected.unlink(missing_ok=True)
+    os.mkfifo(study.expected)
+    with pytest.raises(InputError, match="a pipe or a device"):
+        read_expected(study)
 
 
 def test_expected_is_that_of_the_sample_study() -> None:

@@ -24,7 +24,7 @@ from twinrun.report.section import Draft
 from twinrun.report.sections.first_difference import SECTION, STALE, figures, sentences, tables
 from twinrun.report.style import save
 from twinrun.report.table import Table
-from twinrun.study.errors import MismatchError
+from twinrun.study.errors import MismatchError, ResourceError
 from twinrun.study.files import write_text
 from twinrun.study.layout import Layout
 
@@ -118,6 +118,12 @@ def test_a_damaged_file_is_named(layout: Layout) -> None:
     assert any(
         "not a located pair" in str(text) for text in parting_table(load_study(layout.collected)).frame["remark"]
     )
+
+
+def test_a_folder_in_the_place_of_the_file_is_not_taken_for_none(layout: Layout) -> None:
+    (layout.located / "cracks.json").mkdir(parents=True)
+    with pytest.raises(ResourceError, match=r"cracks\.json"):
+        parting_table(load_study(layout.collected))
 
 
 def test_none_is_said_in_words(layout: Layout) -> None:

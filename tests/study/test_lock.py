@@ -93,6 +93,11 @@ def test_a_folder_that_the_block_emptied_is_gone(tmp_path: Path) -> None:
     assert not (tmp_path / "work").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_not_called_busy() -> None:
+    with pytest.raises(ResourceError, match="no such file or folder"), hold(Path("/proc/none/lock"), "busy"):
+        pass
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (

@@ -90,6 +90,7 @@ def main() -> None:
     interrupts.take()  # children are stopped, files are put back
     try:
         try:
+            _require_words(sys.argv[1:])
             with _sign_of_life(sys.argv[1:2]):
                 app()
         finally:
@@ -125,6 +126,17 @@ def main() -> None:
                 sys.stdout.flush()
             os._exit(130)  # a cluster stops a container's file system, too: nothing more can be imported from it
         raise
+
+
+def _require_words(words: list[str]) -> None:
+    """InputError for an empty word, as of a variable that is not set: it would be the folder `.`, or nothing."""
+    own = words[: words.index("--")] if "--" in words else words
+    for place, word in enumerate(own):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            where = word or " ".join(own[max(0, place - 1) : place])
+            raise InputError(
+                f"an empty word after {where or 'twinrun'}", "is a variable not set? Leave it out, or name it"
+            )
 
 
 def _open_what_is_closed() -> None:

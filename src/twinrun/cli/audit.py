@@ -10,6 +10,7 @@ import typer
 
 from twinrun.cli.options import (
     DEFAULT_PARAMS,
+    MOST,
     Device,
     Link,
     ParamsFile,
@@ -18,6 +19,7 @@ from twinrun.cli.options import (
     json_file,
     load_params,
     program_command,
+    refuse_given,
 )
 from twinrun.study.errors import InputError, MismatchError, plural
 from twinrun.study.layout import Layout
@@ -29,9 +31,9 @@ if TYPE_CHECKING:  # heavy to import
 def audit(
     context: typer.Context,
     subject: Annotated[str | None, typer.Argument(help="A task, or module:function or file.py:function.")] = None,
-    repeats: Annotated[int, typer.Option(min=2, help="How often each operation is done.")] = 5,
+    repeats: Annotated[int, typer.Option(min=2, max=MOST, help="How often each operation is done.")] = 5,
     out: Annotated[Path | None, json_file("--json", ("findings", "ok"), "Also write the findings to this file")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of a program: optimizer steps that are looked at.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, max=MOST, help="Of a program: optimizer steps that are looked at.")] = 2,
     seconds: Seconds = None,
     link: Link = None,
     params_file: ParamsFile = DEFAULT_PARAMS,
@@ -45,6 +47,7 @@ def audit(
     if command := program_command(context):
         if subject:
             raise InputError(f"{subject} and a program", "give a task, a function, or a program after `--`")
+        refuse_given(context, ("repeats", "params_file", "device"), "a program", "it is for a task or a function")
         _audit_program(command, steps, out, seconds, link)
         return
     if not subject:
@@ -52,6 +55,11 @@ def audit(
     if subject.endswith(".py"):
         hint = f"a function of it is {subject}:make, and a program comes after `--`: twinrun audit -- python {subject}"
         raise InputError(f"{subject} is neither a task nor a function", hint)
+    refuse_given(context, ("steps", "seconds", "link"), subject, "it is for a program after `--`")
+    if ":" in subject:
+        refuse_given(
+            context, ("params_file", "device"), subject, "it is for a task; a function chooses its device itself"
+        )
     enter_clean_environment()
     from twinrun.inspect.targets import audit_function, audit_task
     from twinrun.study.files import write_json

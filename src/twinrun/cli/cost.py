@@ -14,6 +14,7 @@ import typer
 
 from twinrun.cli.options import (
     DEFAULT_PARAMS,
+    MOST,
     MOST_SECONDS,
     Device,
     Link,
@@ -22,6 +23,7 @@ from twinrun.cli.options import (
     json_file,
     load_params,
     program_command,
+    refuse_given,
 )
 from twinrun.study.errors import InputError, plural
 from twinrun.study.layout import Layout
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from twinrun.stats.cost import CostEstimate
     from twinrun.study.schema import Execution
 
-BatchSize = Annotated[int | None, typer.Option(min=2, help="Instead of the recipe's.")]
+BatchSize = Annotated[int | None, typer.Option(min=2, max=MOST, help="Instead of the recipe's.")]
 Seconds = Annotated[
     float, typer.Option(min=0, max=MOST_SECONDS, help="Seconds of training that are measured, each time.")
 ]
@@ -43,7 +45,7 @@ def cost(
     task: Annotated[str | None, typer.Argument(help="A task of the study.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="Default: the first of the grid.")] = None,
     batch_size: BatchSize = None,
-    blocks: Annotated[int, typer.Option(min=1, help="Blocks; a 95 % interval needs six.")] = 6,
+    blocks: Annotated[int, typer.Option(min=1, max=MOST, help="Blocks; a 95 % interval needs six.")] = 6,
     seconds: Seconds = 1.0,
     warmup: Warmup = 1.0,
     out: Annotated[
@@ -60,16 +62,15 @@ def cost(
     of the study, or of any PyTorch program, from how it is: `twinrun cost -- python train.py`.
     """
     if command := program_command(context):
-        given = {"a task": task, "--optimizer": optimizer, "--batch-size": batch_size, "--device": device,
-                 "--params": None if params_file == DEFAULT_PARAMS else params_file}  # fmt: skip
-        if unfit := [name for name, value in given.items() if value is not None]:
-            raise InputError(f"{unfit[0]} and a program", "a program chooses these itself")
+        if task:
+            raise InputError(f"{task} and a program", "give a task, or a program after `--`")
+        of_task = ("optimizer", "batch_size", "device", "params_file")
+        refuse_given(context, of_task, "a program", "a program chooses these itself")
         _cost_of_program(command, link, out, blocks, seconds, warmup)
         return
     if task is None:
         raise InputError("what is to be measured?", "a task of the study, or a program: -- python train.py")
-    if out or link:
-        raise InputError(f"{'--json' if out else '--link'} and a task", "these are for a program after `--`")
+    refuse_given(context, ("out", "link"), "a task", "it is for a program after `--`")
     params = load_params(params_file)
     runs = [run for run in params.runs if run.task == task and optimizer in (None, run.optimizer)]
     if not runs:

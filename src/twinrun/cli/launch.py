@@ -11,6 +11,7 @@ import typer
 
 from twinrun.cli.options import (
     DEFAULT_PARAMS,
+    MOST,
     MOST_SECONDS,
     Device,
     ExpectGrid,
@@ -85,8 +86,10 @@ def status(
 
 
 def slurm(
-    chunk: Annotated[int, typer.Option(min=1, help="Runs of one array task, one after the other.")] = 1,
-    at_once: Annotated[int | None, typer.Option(min=1, help="Array tasks at a time; default: as SLURM likes.")] = None,
+    chunk: Annotated[int, typer.Option(min=1, max=MOST, help="Runs of one array task, one after the other.")] = 1,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Array tasks at a time; default: as SLURM likes.")
+    ] = None,
     image: Annotated[
         str | None, typer.Option(help="Apptainer image as the nodes see it; default: the one this runs in, if any.")
     ] = None,

@@ -16,6 +16,7 @@ import typer
 
 from twinrun.cli.options import (
     DEFAULT_PARAMS,
+    MOST,
     Device,
     Link,
     ParamsFile,
@@ -23,6 +24,7 @@ from twinrun.cli.options import (
     json_file,
     load_params,
     program_command,
+    refuse_given,
     require_same_locating,
 )
 from twinrun.study.errors import DeviceError, InputError, MismatchError, TwinrunError
@@ -42,7 +44,9 @@ def locate(
     every: Annotated[
         bool, typer.Option("--all", help="One pair for each task, into located/, for the report.")
     ] = False,
-    follow: Annotated[int, typer.Option(min=0, help="Steps to follow the difference after it is found.")] = FOLLOW,
+    follow: Annotated[
+        int, typer.Option(min=0, max=MOST, help="Steps to follow the difference after it is found.")
+    ] = FOLLOW,
     out: Annotated[
         Path | None, json_file("--json", ("parting", "how"), "Also write a program's answer to this file")
     ] = None,
@@ -58,10 +62,12 @@ def locate(
     if command := program_command(context):
         if first or every:
             raise InputError("runs and a program", "give two runs of a study, or a program after `--`")
+        refuse_given(context, ("follow", "params_file"), "a program", "it is for two runs of a study")
         _locate_program(command, out, seconds, link)
         return
     if first and second and shutil.which(first) and Path(second).is_file():
         raise InputError(f"{first} is no run", f"a program comes after `--`: twinrun locate -- {first} {second}")
+    refuse_given(context, ("out", "seconds", "link"), "two runs", "it is for a program after `--`")
     from twinrun.inspect import first_difference as locating
     from twinrun.inspect.first_difference import first_pairs, resolve
     from twinrun.launch.processes import usable_cores

@@ -18,13 +18,15 @@ if TYPE_CHECKING:  # heavy to import
     from twinrun.study.params import Params
     from twinrun.study.pins import CpuBits
 
+MOST = 1_000_000  # of anything that an option counts: what is more is a slip
+MOST_SECONDS = 1e6  # of any option: what is no finite time is a mistake
 ParamsFile = Annotated[Path, typer.Option("--params", help="The study's params file.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto; default: the study's execution.device.")]
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Processes at a time; default: one for each GPU, on a CPU for each core.")
+    int | None,
+    typer.Option(min=1, max=MOST, help="Processes at a time; default: one for each GPU, on a CPU for each core."),
 ]
 ExpectGrid = Annotated[str | None, typer.Option(help="Refuse to work when the study has another grid digest by now.")]
-MOST_SECONDS = 1e6  # of any option: what is no finite time is a mistake
 Seconds = Annotated[
     float | None, typer.Option(min=0.1, max=MOST_SECONDS, help="Time limit of a program after `--`, each time.")
 ]
@@ -52,6 +54,14 @@ def program_command(context: typer.Context) -> list[str]:
     """The words after `--`; empty where there are none."""
     words: list[str] = context.meta.get(_PROGRAM, [])
     return words
+
+
+def refuse_given(context: typer.Context, names: Sequence[str], what: str, hint: str) -> None:
+    """InputError for one of these parameters that the user gave, where it would be passed over in silence."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            raise InputError(f"{parameter.opts[0]} and {what}", hint)
 
 
 def json_file(option: str, keys: Sequence[str], about: str) -> Any:

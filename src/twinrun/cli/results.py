@@ -58,7 +58,7 @@ def compare(
     ] = None,
 ) -> None:
     """Say whether B is better than A, they are equivalent, or nobody can tell yet."""
-    if margin is not None and not margin > 0:
+    if margin is not None and not (math.isfinite(margin) and margin > 0):
         raise InputError(f"--margin is {margin:g}", "give a difference above 0, in the unit of the metric")
     if expect is Expected.EQUIVALENT and margin is None:
         raise InputError("--expect equivalent without --margin", "say which difference does not matter: --margin 0.005")
@@ -277,11 +277,21 @@ def power(
     """Say how many runs a difference, an equivalence margin or an SD takes, or what the runs that you have can show."""
     from twinrun.collect.study import load_study
     from twinrun.report import planning
-    from twinrun.stats.power import positive
+    from twinrun.stats.power import MOST, positive
 
-    for name, size in (("--difference", difference), ("--margin", margin)):
+    for name, size in (("--difference", difference), ("--margin", margin), ("--sd-ratio", sd_ratio)):
         if size is not None:
             positive(name, size)
+    if not 0 < precision <= 1:
+        raise InputError(f"--precision is {precision:g}", "it is a share, above 0 and at most 1; 0.25: known to 25 %")
+    if not 0 < wanted_power < 1:
+        raise InputError(f"--power is {wanted_power:g}", "it is a chance, above 0 and below 1; 0.8: found in 80 %")
+    if runs is not None and not 2 <= runs <= MOST:
+        raise InputError(f"--n is {runs}", f"give a number of runs from 2 to {MOST:,}")
+    if correlation is not None and not -1 <= correlation < 1:
+        raise InputError(f"--correlation is {correlation:g}", "give a number from -1 to below 1")
+    if alpha is not None and not 0 < alpha < 0.5:
+        raise InputError(f"--alpha is {alpha:g}", "give a level above 0 and below 0.5")
     if twins is not None and sd:
         raise InputError(f"{twins} and --sd", "give one of them")
     if metric is not None and twins is None:
@@ -301,14 +311,6 @@ def power(
             )
         study = load_study(Layout().collected)
         sources, wanted = planning.study_sources(study), planning.study_wanted(study)
-    if precision > 1:
-        raise InputError(f"--precision is {precision:g}", "it is a share, above 0 and at most 1; 0.25: known to 25 %")
-    if not 0 < wanted_power < 1:
-        raise InputError(f"--power is {wanted_power:g}", "it is a chance, above 0 and below 1; 0.8: found in 80 %")
-    if runs is not None and runs < 2:
-        raise InputError(f"--n is {runs}", "two runs of each model are the least")
-    if correlation is not None and not -1 <= correlation < 1:
-        raise InputError(f"--correlation is {correlation:g}", "give a number from -1 to below 1")
     wanted = replace(
         wanted, precision=precision, power=wanted_power, runs=runs, correlation=correlation, sd_ratio=sd_ratio,
         true_difference=true_difference,
@@ -318,8 +320,6 @@ def power(
     if difference is not None:
         wanted = replace(wanted, difference=difference)
     if alpha is not None:
-        if not 0 < alpha < 0.5:
-            raise InputError(f"--alpha is {alpha:g}", "give a level above 0 and below 0.5")
         wanted = replace(wanted, alpha=alpha)
     if wanted.power <= wanted.alpha:
         said = f"--power {wanted.power:g} at a level of {wanted.alpha:g}"

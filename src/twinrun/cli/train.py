@@ -11,6 +11,7 @@ import typer
 
 from twinrun.cli.options import (
     DEFAULT_PARAMS,
+    MOST,
     Device,
     ExpectGrid,
     Jobs,
@@ -86,7 +87,9 @@ def train(
     device: Device = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the record; default: runs/.")] = None,
     replay: Annotated[Path | None, typer.Option(help="Record folder whose emulated noise is used again.")] = None,
-    stop_after: Annotated[int | None, typer.Option(min=1, help="Stop after so many epochs; needs --out.")] = None,
+    stop_after: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Stop after so many epochs; needs --out.")
+    ] = None,
     shared: Annotated[bool, typer.Option(help="Other runs share the machine: mark the timings.")] = False,
     unless_done: Annotated[bool, typer.Option(help="Do nothing when the run is there already.")] = False,
     prepared: Annotated[Path | None, typer.Option(help="A copy of prepared/ to read, as on a node's disk.")] = None,
@@ -196,7 +199,7 @@ def verify(
     ids: Annotated[list[str] | None, typer.Argument(help="Runs; default: every deterministic one.")] = None,
     params_file: ParamsFile = DEFAULT_PARAMS,
     first: Annotated[bool, typer.Option(help="One run per task and optimizer is enough.")] = False,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Compare only the first so many epochs.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=MOST, help="Compare only the first so many epochs.")] = None,
     replay: Annotated[bool, typer.Option(help="Also replay the runs with emulated noise.")] = False,
     jobs: Jobs = None,
     device: Device = None,

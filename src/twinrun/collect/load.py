@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def write_digests(folder: Path) -> None:
 
 def require_as_collected(folder: Path) -> None:
     """MismatchError for a file that was changed since; a folder without digests is of an older version, and taken."""
-    if not (folder / DIGESTS).exists():
+    if not os.path.lexists(folder / DIGESTS):
         return
     noted = read_document(folder / DIGESTS, Digests, "the digests of a collected study", AGAIN)
     for name, sha256 in noted.root.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ class StudyArrays:
     def image_ids(self, task: str) -> list[str]:
         """The test images' ids in the data; `test image 7` where they were not collected."""
         path = self.folder / task / "ids.csv"
-        if not path.is_file():
+        if not os.path.lexists(path):
             return [f"test image {index}" for index in range(self.info["tasks"][task]["n_test"])]
         ids = list(map(str, read_frame(path, ("id",), ("id",))["id"]))
         if len(ids) != self.info["tasks"][task]["n_test"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.text.metadata import create_summary_metadata
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from twinrun.export.exporting import Analysis, FinishedRun, Shown
@@ -45,13 +46,13 @@ class Writer:
 
 def _write(folder: Path, events: Iterable[tuple[int, Any]], wall_time: float | None) -> None:
     with replaced_folder(folder, ("events.out.tfevents.*",)) as building:
-        writer = EventFileWriter(str(building))
-        for step, summary in events:
-            event = Event(step=step, summary=summary)
-            if wall_time is not None:
-                event.wall_time = wall_time
-            writer.add_event(event)
-        writer.close()
+        at = time.time() if wall_time is None else wall_time
+        # Written at once: tensorboard's own writer has a thread, in which a full disk is noticed late or never.
+        with (building / f"events.out.tfevents.{int(at)}.twinrun").open("wb") as stream:
+            records = RecordWriter(stream)
+            for event in (Event(file_version="brain.Event:2"), *(Event(step=n, summary=told) for n, told in events)):
+                event.wall_time = at
+                records.write(event.SerializeToString())
 
 
 def _scalar(name: str, value: float) -> Any:

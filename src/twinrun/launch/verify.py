@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import tempfile
 from collections.abc import Sequence
@@ -139,7 +140,7 @@ def compare(layout: Layout, runs: list[Run], again: dict[str, Record], epochs: i
                         "go back to them, or note the new fingerprints with `twinrun verify --write-expected`",
                     )
             comparisons.append(_compare(new, "expected", entry["initial"], entry["epochs"], epochs))
-        if not (layout.run(run) / RECORD).is_file():
+        if not os.path.lexists(layout.run(run) / RECORD):
             continue  # not trained in this folder
         try:
             old = read_record(layout.run(run))
@@ -210,7 +211,7 @@ class ExpectedFile(BaseModel):
 
 def read_expected(layout: Layout) -> dict[str, dict[str, Any]]:
     """The committed fingerprints by run id; empty when there are none."""
-    if not layout.expected.is_file():
+    if not os.path.lexists(layout.expected):
         return {}
     again = "restore the committed file, or write it with `twinrun verify --write-expected`"
     content = read_document(layout.expected, ExpectedFile, "the fingerprints that `twinrun verify` expects", again)

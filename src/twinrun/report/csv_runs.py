@@ -179,7 +179,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         raise InputError(f"{path}: no such file")
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="")
+            reader = csv.DictReader(stream, restval="", strict=True)  # an open quote would take the rest
             columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
             if columns:
                 columns[0] = re.sub("^# +", "", comment := columns[0])  # numpy.savetxt begins its header so

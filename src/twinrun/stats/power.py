@@ -169,7 +169,7 @@ def replicates_for_sd_ratio(ratio: float, alpha: float = 0.05, power: float = 0.
     positive("the ratio of SDs", ratio)
     if ratio == 1:
         return Needed(None, "no number suffices: the SDs are equal")
-    square = max(ratio, 1 / ratio) ** 2
+    square = min(max(ratio, 1 / ratio), 1e100) ** 2  # which a float still holds
 
     def power_at(n: int) -> float:
         low, high = (float(special.fdtri(n - 1, n - 1, share)) for share in (alpha / 2, 1 - alpha / 2))

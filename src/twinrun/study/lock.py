@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import platform
@@ -29,6 +30,8 @@ def hold(
     deadline = time.monotonic() + patience
     while (file := _try_to_hold(path)) is None:
         if time.monotonic() >= deadline:
+            if not path.parent.is_dir():  # nor can it be made, as in /proc
+                raise explain_os_error(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), path.parent)
             holder = _holder(path)
             raise BusyError(f"{busy}{holder and f': {holder}'}", hint)
         time.sleep(_PAUSE_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,7 +64,7 @@ def tables(draft: Draft) -> list[Table]:
 def unfinished(study: Study) -> pd.DataFrame:
     """Attempts in work/ that left no record when the study was collected: id, task, attempts."""
     path = study.folder / "unfinished.csv"
-    if not path.is_file():  # collected by an earlier version
+    if not os.path.lexists(path):  # collected by an earlier version
         return pd.DataFrame({"id": [], "task": [], "attempts": np.empty(0)})
     frame = read_frame(path, ("id", "task"), ("id", "task", "attempts"))
     check_measured(frame, path)

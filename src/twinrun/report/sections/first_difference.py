@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def _located(study: Study) -> dict[str, FirstDifference | str]:
 
 
 def _read(study: Study, path: Path) -> FirstDifference | str:
-    if not path.is_file():
+    if not os.path.lexists(path):
         return ABSENT
     try:
         difference = read_first_difference(path)
