@@ -18,7 +18,8 @@ from tests.test_cli import Cli, cli  # noqa: F401 - a fixture
 from twinrun.launch.dvc import commit_stages, finish, only_one
 from twinrun.launch.processes import Finished, train_processes
 from twinrun.launch.status import follow, states
-from twinrun.study.errors import BusyError, IncompleteError
+from twinrun.study.errors import BusyError, IncompleteError, InputError
+from twinrun.study.files import write_text
 from twinrun.study.layout import LOCK, Layout
 from twinrun.study.params import Params, read_params
 from twinrun.study.pins import JOBS
@@ -139,6 +140,16 @@ def test_a_run_that_ends_while_the_others_are_recorded_is_not_given_to_dvc(
     looks = [dict.fromkeys(small.runs, "complete")]
     with only_one(study.sweep_lock), pytest.raises(BusyError, match="is at work in this study folder already"):
         finish(small, study.root, patience=0.3)
+    # Nor has DVC a run that is no output of its stage, as of a dvc.yaml that lost its end.
+    looks = [dict.fromkeys(small.runs, "complete")]
+    outs = {run.stage: {"outs": [{"path": f"runs/{run.id}"}]} for run in small.runs}
+    lost = small.runs[-1]
+    write_text(study.root / "dvc.lock", yaml.safe_dump({"stages": outs | {lost.stage: {}}}))
+    with pytest.raises(InputError, match=rf"runs/{lost.id} is no output of the stage {lost.stage}, so that DVC would"):
+        finish(small, study.root)
+    assert "repro" not in given
+    looks = [dict.fromkeys(small.runs, "complete")]
+    write_text(study.root / "dvc.lock", yaml.safe_dump({"stages": outs}))
     threading.Timer(0.5, lock_for_a_moment(study.sweep_lock).close).start()
     finish(small, study.root, patience=60)
     assert given[-1] == "repro"

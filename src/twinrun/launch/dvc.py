@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import Any
 
 from twinrun.launch.progress import said as said_something
 from twinrun.launch.status import Watch
@@ -206,8 +207,21 @@ def finish(params: Params, root: Path, patience: float = PATIENCE_SECONDS) -> No
                 "the others are kept and recorded; `twinrun slurm` or `twinrun sweep` trains only what is missing",
             )
         before = look(root)
+        require_outs(before.stages, states)
         reproduce(root)
         note_up_to_date(root, before)
+
+
+def require_outs(stages: Mapping[str, Any], runs: Iterable[Run]) -> None:
+    """InputError for a run that is no output of its stage in DVC's lock: `dvc repro` would replace it by another."""
+    layout = Layout(Path())
+    for run in runs:
+        path = layout.run(run).as_posix()
+        if path not in (entry["path"] for entry in stages.get(run.stage, {}).get("outs", ())):
+            raise InputError(
+                f"dvc.yaml: {path} is no output of the stage {run.stage}, so that DVC would train it again",
+                "restore dvc.yaml as the project has it; the runs are kept",
+            )
 
 
 def only_one(lock: Path, patience: float = 0.0) -> AbstractContextManager[None]:
