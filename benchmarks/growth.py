@@ -100,8 +100,12 @@ def do(step: str, params: Params, layout: Layout) -> None:
 
         write_report(layout.analysis, layout.collected, layout.report)
     else:
-        recorded = commit_stages(layout.root, [run.stage for run in params.runs], every=True)
-        assert len(recorded) == (len(params.runs) if step == "dvc commit" else 0), recorded
+        lock = layout.root / "dvc.lock"
+        before = lock.read_bytes() if lock.exists() else b""
+        # As a sweep that trained them all does, and as one that finds all there.
+        commit_stages(layout.root, [run.stage for run in params.runs], every=True, new=step == "dvc commit")
+        assert (lock.read_bytes() == before) == (step == "dvc again")
+        assert lock.read_bytes().count(b"train@") == len(params.runs)
 
 
 def processor_seconds() -> float:

@@ -224,6 +224,7 @@ SAYS = {
     "prepared/digits/manifest.json": ("plan",),
     "expected/fingerprints.json": ("verify",),
     "dvc.lock": ("sweep in DVC",),
+    "a.csv": ("compare tables",),  # a seed that only one of them has
 }
 
 
