@@ -285,9 +285,11 @@ def judge(case: Case, ending: Ending, good: Callable[[], tuple[int, str, State]]
     lost = [path for path, value in ending.before.items() if ending.after.get(path) != value]
     if lost := [path for path in lost if not f"{path}/".startswith(own)]:
         problems.append(f"lost: {lost[:3]}")
-    kept = case.command == "prepare" and case.kind == "disk"  # the finished images, to go on from
-    if left := [path for path in ending.after.keys() - ending.before.keys() if TEMPORARY.search(path) and not kept]:
-        problems.append(f"left behind: {left[:3]}")
+    left = {path for path in ending.after.keys() - ending.before.keys() if TEMPORARY.search(path)}
+    if case.command == "prepare" and case.kind == "disk":
+        left = {path for path in left if ".part" not in path}  # the finished images, to go on from
+    if left:
+        problems.append(f"left behind: {sorted(left)[:3]}")
     return problems
 
 

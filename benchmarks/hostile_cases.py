@@ -193,6 +193,7 @@ READS = {  # by pattern: all faults with the first command, a few with the other
     f"runs/{RUN}/weights.safetensors": "collect, status, crate",
     "expected/fingerprints.json": "verify",
     "collected/study.json": "statement, power, analyze, report",
+    "collected/digests.json": "statement, power, analyze, report",
     "collected/results.csv": "statement, power, analyze",
     "collected/curves.csv": "statement, analyze",
     "collected/measured.csv": "statement, analyze",

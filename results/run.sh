@@ -20,10 +20,9 @@ if [ -n "$out" ]; then
   # Most of the bytes are layers and features: the report has what they say, a repository need not have them.
   python - "$out/collected" <<'PYTHON'
 import json, pathlib, sys
-from twinrun.collect.load import DIGESTS, write_digests
+from twinrun.collect.load import write_digests
 
 folder = pathlib.Path(sys.argv[1])
-(folder / DIGESTS).unlink()
 study = json.loads((folder / "study.json").read_text())
 for task, described in study["tasks"].items():
     for name in ("layers.npy", "features.npy"):

@@ -167,6 +167,7 @@ def test_plan_of_the_thesis(cli: Cli, tmp_path: Path, monkeypatch: pytest.Monkey
         (["train", "shapes/sgd/0/det_1", "--out", ""], ["an empty word after --out", "is a variable not set?"]),
         (["export", "--to", "tensorboard", "--out="], ["an empty word after --out="]),
         (["compare", "", "b"], ["an empty word after compare"]),
+        (["train", "--replay=x="], ["which run?"]),  # a value that ends so
         (["audit", "shapes", "--steps", "3"], ["--steps and shapes", "a program after `--`"]),
         (["audit", "m:f", "--device", "cpu"], ["--device and m:f"]),
         (["audit", "--repeats", "3", "--", "true"], ["--repeats and a program"]),

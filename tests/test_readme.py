@@ -173,3 +173,21 @@ def test_no_number_of_a_result_is_left_unchecked() -> None:
             text = re.sub(words, " ", text)
         left = re.findall(r".{0,30}(?<![\w.])\d[\d.,]*.{0,20}", text)
         assert not left, (page, left)
+
+
+def test_scores_by_photos_are_those_of_their_file() -> None:
+    folder = REPOSITORY / "results" / "cpu-real-subset"
+    splits = pd.read_csv(folder / "splits.csv")
+    text = (folder / "README.md").read_text()
+    for split, rows in splits.groupby("split_seed"):
+        adam, sgd = (rows[rows["optimizer"] == name].iloc[0] for name in ("adam", "sgd"))
+        (line,) = re.findall(rf"^\| {split} \| (0\.\d+) \| (.+), (.+) \| (.+), (.+) \|$", text, re.MULTILINE)
+        said = [adam["f1_of_naming_all"], adam["f1"], adam["auc"], sgd["f1"], sgd["auc"]]
+        assert np.abs(np.array(line, float) - said).max() < 0.00051
+    above = (splits["f1"] - splits["f1_of_naming_all"]).groupby(splits["optimizer"])
+    for name, words in (
+        ("adam", "by {:.2f} on average ({:.2f} to {:.2f})"),
+        ("sgd", "SGD's by {:.2f} ({:.2f} to {:.2f})"),
+    ):
+        values = above.get_group(name)
+        assert words.format(values.mean(), values.min(), values.max()) in " ".join(text.split())

@@ -256,14 +256,16 @@ def test_under_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["cifar10", "weights", "cbis-ddsm"])
 @pytest.mark.parametrize("origin", ["", " "])
 def test_an_unset_variable_as_source_is_not_the_public_server(
-    name: str, origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from twinrun.cli.app import app
+    from twinrun.cli.app import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("requests.get", lambda *_, **__: pytest.fail("the public server was asked"))
-    with pytest.raises(InputError, match="--from is empty"):
-        app(["data", "fetch", name, "--from", origin], standalone_mode=False)
+    monkeypatch.setattr("sys.argv", ["twinrun", "data", "fetch", name, "--from", origin])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert (stop.value.code, "an empty word after --from" in capsys.readouterr().err) == (2, True)
 
 
 def test_a_zip_with_an_impossible_offset_leaves_nothing(tmp_path: Path) -> None:

@@ -288,7 +288,8 @@ def test_options_that_would_be_ignored_are_refused(words: list[str], message: st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('model,seed,f1\nA,1,0.5\n"B,1,0.9\nC,1,0.8\n', "no CSV table in UTF-8 (unexpected end of data)"),
+        ('model,seed,f1\nA,1,0.5\n"B,1,0.9\nC,1,0.8\n', "a quote that is never closed"),
+        ('"model";"f1"\n"A";0,5\n"B";0,9\n', "its columns are parted by semicolons"),
         ("model,seed,f1\nA,1,0,512\nB,1,0,912\n", "line 2: more cells than the 3 columns of the first line"),
         ("model,f1,f1\nA,1,2\nB,3,4\n", "two columns are called 'f1'"),
         ("# mine\nmodel,f1\nA,1\n", "its first line is a comment\n  make the first line the column names"),

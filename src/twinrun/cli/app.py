@@ -132,11 +132,10 @@ def _require_words(words: list[str]) -> None:
     """InputError for an empty word, as of a variable that is not set: it would be the folder `.`, or nothing."""
     own = words[: words.index("--")] if "--" in words else words
     for place, word in enumerate(own):
-        if not word or (word.startswith("--") and word.endswith("=")):
-            where = word or " ".join(own[max(0, place - 1) : place])
-            raise InputError(
-                f"an empty word after {where or 'twinrun'}", "is a variable not set? Leave it out, or name it"
-            )
+        if not word.strip() or re.fullmatch(r"--[\w-]+=", word):
+            where = word.strip() or " ".join(own[max(0, place - 1) : place]) or "twinrun"
+            hint = "is a variable not set? A program's own words come after `--`"
+            raise InputError(f"an empty word after {where}", hint)
 
 
 def _open_what_is_closed() -> None:

@@ -10,7 +10,7 @@ import typer
 
 from twinrun.cli.options import (
     DEFAULT_PARAMS,
-    MOST,
+    MOST_COUNT,
     Device,
     Link,
     ParamsFile,
@@ -31,9 +31,9 @@ if TYPE_CHECKING:  # heavy to import
 def audit(
     context: typer.Context,
     subject: Annotated[str | None, typer.Argument(help="A task, or module:function or file.py:function.")] = None,
-    repeats: Annotated[int, typer.Option(min=2, max=MOST, help="How often each operation is done.")] = 5,
+    repeats: Annotated[int, typer.Option(min=2, max=MOST_COUNT, help="How often each operation is done.")] = 5,
     out: Annotated[Path | None, json_file("--json", ("findings", "ok"), "Also write the findings to this file")] = None,
-    steps: Annotated[int, typer.Option(min=1, max=MOST, help="Of a program: optimizer steps that are looked at.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, max=MOST_COUNT, help="Of a program: optimizer steps looked at.")] = 2,
     seconds: Seconds = None,
     link: Link = None,
     params_file: ParamsFile = DEFAULT_PARAMS,

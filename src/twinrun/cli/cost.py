@@ -14,7 +14,7 @@ import typer
 
 from twinrun.cli.options import (
     DEFAULT_PARAMS,
-    MOST,
+    MOST_COUNT,
     MOST_SECONDS,
     Device,
     Link,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from twinrun.stats.cost import CostEstimate
     from twinrun.study.schema import Execution
 
-BatchSize = Annotated[int | None, typer.Option(min=2, max=MOST, help="Instead of the recipe's.")]
+BatchSize = Annotated[int | None, typer.Option(min=2, max=MOST_COUNT, help="Instead of the recipe's.")]
 Seconds = Annotated[
     float, typer.Option(min=0, max=MOST_SECONDS, help="Seconds of training that are measured, each time.")
 ]
@@ -45,7 +45,7 @@ def cost(
     task: Annotated[str | None, typer.Argument(help="A task of the study.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="Default: the first of the grid.")] = None,
     batch_size: BatchSize = None,
-    blocks: Annotated[int, typer.Option(min=1, max=MOST, help="Blocks; a 95 % interval needs six.")] = 6,
+    blocks: Annotated[int, typer.Option(min=1, max=MOST_COUNT, help="Blocks; a 95 % interval needs six.")] = 6,
     seconds: Seconds = 1.0,
     warmup: Warmup = 1.0,
     out: Annotated[

@@ -29,9 +29,6 @@ def data_fetch(
 
     if name not in (*FILES, "cbis-ddsm"):
         raise InputError(f"{name!r} is no data set", f"allowed: {', '.join((*FILES, 'cbis-ddsm'))}")
-    if origin is not None and not origin.strip():
-        hint = "name a mirror's address or a local file, or leave --from away; a variable of the shell may be unset"
-        raise InputError("--from is empty", hint)
     data = Layout().data
     with Progress(f"fetch {name}", 1) as progress:
         if name != "cbis-ddsm":

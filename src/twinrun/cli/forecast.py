@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from twinrun.cli.options import DEFAULT_PARAMS, MOST, ParamsFile, json_file, load_params
+from twinrun.cli.options import DEFAULT_PARAMS, MOST_COUNT, ParamsFile, json_file, load_params
 from twinrun.study.errors import InputError, plural
 from twinrun.study.layout import Layout
 
@@ -26,7 +26,7 @@ def forecast(
         typer.Option(help="A card: its name, `here`, or a .json file with its description; default: all known ones."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, max=MOST, help="Images in a batch; default: the task's, else 128.")
+        int | None, typer.Option(min=1, max=MOST_COUNT, help="Images in a batch; default: the task's, else 128.")
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(min=1, max=4096, help="Pixels a side; default: the task's, else 32.")

@@ -11,7 +11,7 @@ import typer
 
 from twinrun.cli.options import (
     DEFAULT_PARAMS,
-    MOST,
+    MOST_COUNT,
     MOST_SECONDS,
     Device,
     ExpectGrid,
@@ -86,9 +86,9 @@ def status(
 
 
 def slurm(
-    chunk: Annotated[int, typer.Option(min=1, max=MOST, help="Runs of one array task, one after the other.")] = 1,
+    chunk: Annotated[int, typer.Option(min=1, max=MOST_COUNT, help="Runs of one array task, one after the other.")] = 1,
     at_once: Annotated[
-        int | None, typer.Option(min=1, max=MOST, help="Array tasks at a time; default: as SLURM likes.")
+        int | None, typer.Option(min=1, max=MOST_COUNT, help="Array tasks at a time; default: as SLURM likes.")
     ] = None,
     image: Annotated[
         str | None, typer.Option(help="Apptainer image as the nodes see it; default: the one this runs in, if any.")

@@ -16,7 +16,7 @@ import typer
 
 from twinrun.cli.options import (
     DEFAULT_PARAMS,
-    MOST,
+    MOST_COUNT,
     Device,
     Link,
     ParamsFile,
@@ -45,7 +45,7 @@ def locate(
         bool, typer.Option("--all", help="One pair for each task, into located/, for the report.")
     ] = False,
     follow: Annotated[
-        int, typer.Option(min=0, max=MOST, help="Steps to follow the difference after it is found.")
+        int, typer.Option(min=0, max=MOST_COUNT, help="Steps to follow the difference after it is found.")
     ] = FOLLOW,
     out: Annotated[
         Path | None, json_file("--json", ("parting", "how"), "Also write a program's answer to this file")
@@ -93,9 +93,10 @@ def locate(
     if every:
         if first or second:
             raise InputError("--all takes no runs", "it chooses a det and an nd run of the first cell of each task")
+        cores = usable_cores()
         # A pair is two processes that wait for one another a third of the time, so that two pairs fill two cores. On a
         # GPU one pair after the other: its memory is not divided.
-        at_once = max(2, usable_cores() // 2) if params.execution.device == "cpu" else 1
+        at_once = max(min(2, cores), cores // 2) if params.execution.device == "cpu" else 1
         _locate_all(first_pairs(params), layout, locate_pair, begun, at_once)
         return
     if not (first and second):

@@ -18,13 +18,13 @@ if TYPE_CHECKING:  # heavy to import
     from twinrun.study.params import Params
     from twinrun.study.pins import CpuBits
 
-MOST = 1_000_000  # of anything that an option counts: what is more is a slip
+MOST_COUNT = 1_000_000  # of anything that an option counts: what is more is a slip
 MOST_SECONDS = 1e6  # of any option: what is no finite time is a mistake
 ParamsFile = Annotated[Path, typer.Option("--params", help="The study's params file.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto; default: the study's execution.device.")]
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, max=MOST, help="Processes at a time; default: one for each GPU, on a CPU for each core."),
+    typer.Option(min=1, max=MOST_COUNT, help="Processes at a time; default: one for each GPU, on a CPU for each core."),
 ]
 ExpectGrid = Annotated[str | None, typer.Option(help="Refuse to work when the study has another grid digest by now.")]
 Seconds = Annotated[

@@ -11,7 +11,7 @@ import typer
 
 from twinrun.cli.options import (
     DEFAULT_PARAMS,
-    MOST,
+    MOST_COUNT,
     Device,
     ExpectGrid,
     Jobs,
@@ -88,7 +88,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder for the record; default: runs/.")] = None,
     replay: Annotated[Path | None, typer.Option(help="Record folder whose emulated noise is used again.")] = None,
     stop_after: Annotated[
-        int | None, typer.Option(min=1, max=MOST, help="Stop after so many epochs; needs --out.")
+        int | None, typer.Option(min=1, max=MOST_COUNT, help="Stop after so many epochs; needs --out.")
     ] = None,
     shared: Annotated[bool, typer.Option(help="Other runs share the machine: mark the timings.")] = False,
     unless_done: Annotated[bool, typer.Option(help="Do nothing when the run is there already.")] = False,
@@ -199,7 +199,9 @@ def verify(
     ids: Annotated[list[str] | None, typer.Argument(help="Runs; default: every deterministic one.")] = None,
     params_file: ParamsFile = DEFAULT_PARAMS,
     first: Annotated[bool, typer.Option(help="One run per task and optimizer is enough.")] = False,
-    epochs: Annotated[int | None, typer.Option(min=1, max=MOST, help="Compare only the first so many epochs.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=MOST_COUNT, help="Compare the first so many epochs alone.")
+    ] = None,
     replay: Annotated[bool, typer.Option(help="Also replay the runs with emulated noise.")] = False,
     jobs: Jobs = None,
     device: Device = None,

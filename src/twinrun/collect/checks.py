@@ -69,11 +69,12 @@ def read_runs(
 
     Raises MismatchError (naming what is wrong with which run) before IncompleteError (naming what is missing).
     """
+    runs = params.runs  # made anew by each question
     items: list[Found] = []
     missing: list[str] = []
     wrong: list[tuple[str, str]] = []
-    for place, run in enumerate(params.runs):
-        progress(place, len(params.runs))
+    for place, run in enumerate(runs):
+        progress(place, len(runs))
         expected = params.expected(run, manifests[run.task]["digest"], code_digest)
         try:
             item, faults = read_run(run, layout.run(run), expected, manifests[run.task])
@@ -88,17 +89,16 @@ def read_runs(
         wrong.extend((run.id, fault) for fault in faults)
         if not faults:
             items.append(item)
-    progress(len(params.runs), len(params.runs))
+    progress(len(runs), len(runs))
     wrong.extend(_mixed(items))
     if wrong:
         also = f"\n(and {len(missing)} runs are missing)" if missing else ""
         raise MismatchError(
-            _listed(f"{len({run_id for run_id, _ in wrong})} of {len(params.runs)} runs do not fit this study", wrong)
-            + also,
+            _listed(f"{len({run_id for run_id, _ in wrong})} of {len(runs)} runs do not fit this study", wrong) + also,
             "remove their folders and run `twinrun sweep`, or go back to the params and code that they were made with",
         )
     if missing:
-        title = f"{len(missing)} of {len(params.runs)} runs are missing"
+        title = f"{len(missing)} of {len(runs)} runs are missing"
         raise IncompleteError(_listed(title, [(run_id, "") for run_id in missing]), "train them with `twinrun sweep`")
     return items
 

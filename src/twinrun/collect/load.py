@@ -16,7 +16,7 @@ from twinrun.collect.cells import EXACT, unquote
 from twinrun.collect.schema import COLLECTED_SCHEMA, METRICS, Digests, StudyInfo
 from twinrun.study.documents import checked, read_document
 from twinrun.study.errors import InputError, MismatchError, ResourceError
-from twinrun.study.files import DAMAGED_ARRAY, read_json, refuse_pipe, sha256_file, write_json
+from twinrun.study.files import DAMAGED_ARRAY, explain_os_error, read_json, refuse_pipe, sha256_file, write_json
 
 AGAIN = "it is damaged or not complete: run `twinrun collect` (or `twinrun import`) again"
 DIGESTS = "digests.json"
@@ -74,7 +74,7 @@ def read_frame(path: Path, text: tuple[str, ...], needed: tuple[str, ...]) -> pd
 
 def write_digests(folder: Path) -> None:
     """Note the SHA-256 of every file of a collected study, beside them."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != DIGESTS)
     write_json(folder / DIGESTS, {path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
 
 
@@ -84,7 +84,11 @@ def require_as_collected(folder: Path) -> None:
         return
     noted = read_document(folder / DIGESTS, Digests, "the digests of a collected study", AGAIN)
     for name, sha256 in noted.root.items():
-        if not (folder / name).is_file() or sha256_file(folder / name) != sha256:
+        try:
+            same = (folder / name).is_file() and sha256_file(folder / name) == sha256
+        except OSError as error:
+            raise explain_os_error(error, folder / name) from error
+        if not same:
             raise MismatchError(f"{folder / name}: missing, or not the file that was collected", AGAIN)
 
 

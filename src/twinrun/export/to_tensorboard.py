@@ -50,9 +50,9 @@ def _write(folder: Path, events: Iterable[tuple[int, Any]], wall_time: float | N
         # Written at once: tensorboard's own writer has a thread, in which a full disk is noticed late or never.
         with (building / f"events.out.tfevents.{int(at)}.twinrun").open("wb") as stream:
             records = RecordWriter(stream)
-            for event in (Event(file_version="brain.Event:2"), *(Event(step=n, summary=told) for n, told in events)):
-                event.wall_time = at
-                records.write(event.SerializeToString())
+            records.write(Event(wall_time=at, file_version="brain.Event:2").SerializeToString())
+            for step, summary in events:
+                records.write(Event(wall_time=at, step=step, summary=summary).SerializeToString())
 
 
 def _scalar(name: str, value: float) -> Any:

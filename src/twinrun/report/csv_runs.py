@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from twinrun.report.evidence import MOST_GROUPS, Runs, few, paired_runs, published_of, with_published
@@ -179,12 +179,15 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         raise InputError(f"{path}: no such file")
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="", strict=True)  # an open quote would take the rest
+            reader = csv.DictReader(stream, restval="")
             columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
             if columns:
                 columns[0] = re.sub("^# +", "", comment := columns[0])  # numpy.savetxt begins its header so
             rows = [{**{key: value.strip() if key else value for key, value in row.items()},
                      "": str(reader.line_num)} for row in reader]  # fmt: skip
+            stream.seek(0)
+            if _open_quote(stream):
+                raise InputError(f"{path}: a quote that is never closed: it would take all rows after it", "close it")
             twice = [name for name, count in Counter(columns).items() if count > 1 and name]
             if twice:
                 raise InputError(f"{path}: two columns are called {twice[0]!r}", "give each column a name of its own")
@@ -209,6 +212,14 @@ def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if not rows:
         raise InputError(f"{path}: no rows", "the first line names the columns, one row a run follows")
     return columns, rows
+
+
+def _open_quote(lines: Iterable[str]) -> bool:
+    try:
+        deque(csv.reader(lines, strict=True), maxlen=0)
+    except csv.Error as error:
+        return "unexpected end" in str(error)
+    return False
 
 
 def _require(path: Path, columns: Sequence[str], wanted: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ _REASONS = {
     errno.ENOSPC: ("the disk is full", _AGAIN),
     errno.EDQUOT: ("the disk quota is used up", _AGAIN),
     errno.EFBIG: ("the file would be larger than is allowed", "raise the limit (`ulimit -f`): finished work is kept"),
-    errno.ENOENT: ("no such file or folder", "check the path: it is not there, and cannot be made there"),
+    errno.ENOENT: ("no such file or folder", "check the path"),
     errno.EROFS: ("the file system is read-only", "run in a folder that can be written"),
     errno.EACCES: ("permission denied", "check who owns the folder"),
     errno.EPERM: ("operation not permitted", "check who owns the folder"),

@@ -30,7 +30,9 @@ def hold(
     deadline = time.monotonic() + patience
     while (file := _try_to_hold(path)) is None:
         if time.monotonic() >= deadline:
-            if not path.parent.is_dir():  # nor can it be made, as in /proc
+            if not path.parent.is_dir():  # it went just now, or cannot be made, as in /proc
+                if (file := _try_to_hold(path)) is not None:
+                    break
                 raise explain_os_error(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), path.parent)
             holder = _holder(path)
             raise BusyError(f"{busy}{holder and f': {holder}'}", hint)

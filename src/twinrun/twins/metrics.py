@@ -139,8 +139,7 @@ def _printed(text: str, wanted: str, word: str) -> float:
 
 def _csv_value(text: str, wanted: str, key: str, delimiter: str) -> Any:
     try:
-        read = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-        rows = [[cell.strip() for cell in row] for row in read]
+        rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=delimiter)]
     except csv.Error as error:
         raise InputError(f"--metric {wanted!r}: this is no CSV file ({error})") from error
     header, rows = rows[0] if rows else [], [row for row in rows[1:] if row]
