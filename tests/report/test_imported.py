@@ -138,3 +138,15 @@ def test_seeds_with_several_runs_have_their_sections(tmp_path: Path) -> None:
     tables = build_tables(load_study(tmp_path / "collected"))
     assert tables["seed_groups"].frame["groups"].tolist() == [3, 3]
     assert tables["variance"].frame["sd_seeds"].notna().all()
+
+
+def test_a_model_may_be_missing_in_a_task(tmp_path: Path) -> None:
+    rows = ["task,model,seed,accuracy"]
+    rows += [f"{name},{seed},0.{80 + seed}" for name in ("A,a", "A,b", "B,b") for seed in range(1, 5)]
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    layout = reported(tmp_path, tmp_path / "table.csv")
+    assert (layout.analysis / "figures" / "normality.png").is_file()
+    runs, _ = study_runs(layout.collected, ["A/b", "B/b"], None)
+    assert "A and B are different tasks: their images differ as well as what was trained" in runs.notes
+    runs, _ = study_runs(layout.collected, ["A/a", "A/b"], None)
+    assert not any("different tasks" in note for note in runs.notes)

@@ -163,6 +163,8 @@ def test_every_thesis_output_is_there(reported: Layout) -> None:
     names = {entry["thesis_name"] for entry in index["tables"] + index["figures"]}
     assert {f"Table 5.{number}" for number in range(1, 7)} | {"Table 6.1"} <= names
     assert {f"Figure 5.{number}" for number in range(1, 13)} <= names
+    main = {entry["name"] for entry in index["tables"] if entry["main"]}
+    assert {"summary", "determinism_arms", "churn_arms", "compared", "performance_digits"} <= main
     for entry in index["tables"]:
         assert all((reported.analysis / name).stat().st_size > 0 for name in entry["files"])
         forms = {".csv"} if entry["for_programs"] else {".csv", ".tex", ".md"}

@@ -61,6 +61,13 @@ def test_resumed_and_shared_runs_are_set_aside_and_counted(study: Study) -> None
     assert any("16 runs shared" in note for note in table.notes)
 
 
+def test_what_was_collected_before_sharing_was_noted_is_not_called_shared(study: Study) -> None:
+    measure(study, train_seconds=10.0, resumed=[place == 5 for place in range(16)])
+    del study.measured["shared"]
+    second = runtime_table(study).frame.iloc[1]
+    assert (second["resumed"], second["shared"], second["cost_claim"]) == (1, 0, "no: resumed")
+
+
 def rows(study: Study) -> pd.DataFrame:
     return footprint_table(study).frame.set_index(["task", "scope", "way"])
 

@@ -12,7 +12,7 @@ from tests.report.drafts import draft_of, study_of
 from typer.testing import CliRunner
 
 from twinrun.collect.study import Study
-from twinrun.report.sections import intervals, seeds, tests
+from twinrun.report.sections import determinism, intervals, seeds, tests
 from twinrun.report.table import Table, missing
 from twinrun.stats import hypothesis, variance
 from twinrun.study.errors import InputError
@@ -86,10 +86,16 @@ def test_numbers_are_those_of_the_functions(studies: dict[str, Study]) -> None:
     above = sum((b > a) + (b == a) / 2 for a in means[0] for b in means[1])
     assert (row["u"], row["superiority"]) == pytest.approx((above, above / 9))
     assert row["superiority_low"] < row["superiority"] <= row["superiority_high"]
+    assert not found["seed_groups"].frame["remark"].str.contains("left out").any()
     parts = variance.components(several)
     row = found["variance"].frame.iloc[0]
     assert row["icc"] == parts.icc
     assert row["sd_noise"] == pytest.approx(100 * math.sqrt(parts.within))
+
+
+def test_two_runs_are_enough_to_start_alike(studies: dict[str, Study]) -> None:
+    frame = draft_of(studies["one run"], determinism.SECTION).tables["determinism"].frame
+    assert set(frame["same_start"]) == {"yes"}
 
 
 def test_thesis_names(studies: dict[str, Study]) -> None:

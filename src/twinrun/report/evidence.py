@@ -236,7 +236,11 @@ def runs_of(study: Study, names: Sequence[str], metric: str | None = None) -> tu
     runs = replace(runs, floor=PooledSd.together(floors) if floors else None)
     tasks = {name.split("/")[0] for name in names}
     labels = [study.labels(task) for task in sorted(tasks)] if study.records("predictions") else []
-    if labels and all(np.array_equal(labels[0], other) for other in labels):
+    same_images = labels and all(np.array_equal(labels[0], other) for other in labels)
+    if len(tasks) > 1 and not same_images:
+        note = f"{' and '.join(sorted(tasks))} are different tasks: their images differ as well as what was trained"
+        runs = replace(runs, notes=(*runs.notes, note))
+    if same_images:
         predicted = {name: _predicted(study, name, part) for name, part in rows.items()}
         lines += _churn_words(study, predicted)
         if metric == "accuracy":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 from scipy import special
 
-from twinrun.collect.study import Group, remarks
+from twinrun.collect.study import Group, Setting, remarks
 from twinrun.report import style as drawing
 from twinrun.report.names import METRIC_LABELS, OPTIMIZER_LABELS, TWO_FREE, nd_phrase
 from twinrun.report.section import Draft, Section, generator, with_interval
@@ -92,7 +93,9 @@ def figures(draft: Draft) -> list[Drawn]:
     with drawing.style():
         figure, grid = drawing.new_figure(0.7 + 1.9 * rows, rows, columns, sharex=True, sharey=True)
         panels = [axes for row in grid for axes in row]
-        for axes, setting in zip(panels, study.settings(), strict=True):
+        # An import may lack a model of a task: its panel says so.
+        for axes, (task, optimizer) in zip(panels, product(study.tasks, study.optimizers), strict=True):
+            setting = Setting(study, task, optimizer)
             title = drawing.title_of(study, setting.task).partition(" (")[0]
             axes.set_title(f"{title}, {OPTIMIZER_LABELS[setting.optimizer]}")
             cells = [normal_scores(values)[0] for values in setting.samples(study.free_arm, setting.metric)]
