@@ -16,6 +16,7 @@ from twinrun.cli.app import app
 from twinrun.report.compare_page import draw, write_page
 from twinrun.report.comparison import compare_runs
 from twinrun.report.csv_runs import table_runs
+from twinrun.report.evidence import Runs, unit_notes
 from twinrun.stats.intervals import PooledSd
 
 LONG = """model,seed,f1,lr
@@ -488,3 +489,8 @@ def test_out_writes_the_page_and_leaves_a_foreign_folder_alone(table: str, tmp_p
     (out / "mine.txt").write_text("kept")
     assert "holds mine.txt" in refused(table, "sgd", "adam", *BY, "--out", str(out))
     assert "--out is for runs" in refused("0.91", "0.92", "--images", "100", "--out", str(out))
+
+
+def test_a_run_that_got_nothing_right_is_a_share_too() -> None:
+    (note,) = unit_notes(Runs({"a": [0.0, 1.0], "b": [76.0, 75.0]}, "acc"))
+    assert note.startswith("a has a mean of 0.5, b one of 75.5")

@@ -145,3 +145,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
         reanalysis.write_reanalysis(FOUND, tmp_path / "file" / "out")
+
+
+def test_groups_are_those_whose_chi_square_gives_the_p_value() -> None:
+    statistic, p = thesis_tables.Reported(5.991, 5.9905, 5.9915), thesis_tables.Reported(0.05, 0.045, 0.055)
+    assert thesis_checks._implied_groups(statistic, p) == 3  # 2 degrees of freedom
+    assert p.cut == thesis_tables.Reported(0.05, 0.045, pytest.approx(0.06))
+    below = thesis_tables.Reported(-0.05, -0.055, -0.045).cut
+    assert below == thesis_tables.Reported(-0.05, pytest.approx(-0.06), -0.045)

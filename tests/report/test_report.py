@@ -181,7 +181,9 @@ def test_same_bytes_again_whatever_the_order_of_rows(reported: Layout, copy: Lay
         path = copy.collected / f"{name}.csv"
         header, *rows = path.read_text().splitlines()
         path.write_text("\n".join([header, *rows[::-1]]) + "\n")
-    analyze(copy.collected, copy.analysis)
+    steps: list[tuple[int, int]] = []
+    analyze(copy.collected, copy.analysis, lambda *step: steps.append(step))
+    assert (steps, steps[-1][0]) == (sorted(steps), steps[-1][1])
     assert snapshot(copy.analysis) == snapshot(reported.analysis)
     write_report(copy.analysis, copy.collected, copy.report)
     assert snapshot(copy.report) == snapshot(reported.report)

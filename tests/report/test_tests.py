@@ -12,6 +12,7 @@ from tests.report.drafts import draft_of, study_of
 from typer.testing import CliRunner
 
 from twinrun.collect.study import Study
+from twinrun.report.names import positive_words
 from twinrun.report.sections import determinism, intervals, seeds, tests
 from twinrun.report.table import Table, missing
 from twinrun.stats import hypothesis, variance
@@ -96,6 +97,12 @@ def test_numbers_are_those_of_the_functions(studies: dict[str, Study]) -> None:
 def test_two_runs_are_enough_to_start_alike(studies: dict[str, Study]) -> None:
     frame = draft_of(studies["one run"], determinism.SECTION).tables["determinism"].frame
     assert set(frame["same_start"]) == {"yes"}
+
+
+def test_two_classes_have_a_positive_one_and_more_a_mean(studies: dict[str, Study]) -> None:
+    two, ten = (positive_words(studies[name]).removeprefix("F1 and AUC: ") for name in ("no auc", "one seed"))
+    assert two == "the positive class is class 1 (Mammograms (procedural images))."
+    assert ten == "of three classes or more they are the mean over the classes."
 
 
 def test_thesis_names(studies: dict[str, Study]) -> None:
