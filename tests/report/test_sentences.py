@@ -7,7 +7,7 @@ from tests.report.drafts import draft_of, replace_frame, study_of
 
 from twinrun.collect.study import Study
 from twinrun.report.section import Draft
-from twinrun.report.sections import determinism, hidden, predictions, runtime, weights
+from twinrun.report.sections import design, determinism, hidden, predictions, runtime, weights
 from twinrun.report.sections.provenance import provenance
 
 RUNS = ("det_1", "det_2", "nd_1", "nd_2", "nd_3")
@@ -82,3 +82,8 @@ def test_captions_and_notes_know_the_singular(draft: Draft) -> None:
     (note,) = draft.tables["det_test"].notes
     assert note.startswith("Below 0.05 among 2 cells: ")
     assert weights.figures(draft)[0].alt.startswith("Small multiples, 1 task by 1 optimizer: ")
+
+
+def test_free_arms_name_their_noise_and_fixed_ones_none(draft: Draft) -> None:
+    lines = {line.split("`")[1]: line for line in design.SECTION.sentences(draft) if line.startswith("`")}
+    assert {arm: " Here: " in line for arm, line in lines.items()} == {"det": False, "nd": True}

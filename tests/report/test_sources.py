@@ -14,7 +14,7 @@ from twinrun.collect.study import Study
 from twinrun.report.section import Draft
 from twinrun.report.sections import sources
 from twinrun.report.table import Table
-from twinrun.stats.intervals import PooledSd
+from twinrun.stats.intervals import Interval, PooledSd
 from twinrun.stats.pairs import PairMean, _interval, pair_mean
 from twinrun.stats.weights import mean_relative_distance
 
@@ -157,3 +157,9 @@ def test_no_figure_without_rows(study: Study) -> None:
     assert len(sources.figures(draft)) == 1
     replace_frame(draft, "sources", draft.frame("sources").iloc[:0])
     assert sources.figures(draft) == []
+
+
+def test_a_ratio_that_has_no_value_says_why_and_one_that_has_says_nothing() -> None:
+    whole, none = Interval(1.5, 1.0, 2.0, 3, ""), Interval(None, None, None, 3, "")
+    said = sources._remark(whole, {"nd": none, "all": whole, "init": none}, {"nd": 1, "all": 1})
+    assert said == "no init arm with two runs; no ratio: the nd runs are alike or incomplete"

@@ -21,6 +21,7 @@ import twinrun
 from twinrun.collect.study import load_study
 from twinrun.report.build import build_tables
 from twinrun.report.sections.guidelines import guidelines
+from twinrun.report.sections.seeds import OPTIMIZER_COLUMNS
 from twinrun.report.sections.tests import EQUIVALENCE_COLUMNS
 from twinrun.report.table import (
     P_VALUE,
@@ -254,3 +255,9 @@ def test_importing_twinrun_stays_light() -> None:
     code = "import sys, twinrun, twinrun.cli; twinrun.load; print({'pandas', 'numpy', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_chance_of_being_above_shows_on_which_side_of_a_half_it_lies() -> None:
+    columns = [column for column in OPTIMIZER_COLUMNS if column.name.startswith("superiority")]
+    frame = pd.DataFrame([{"superiority": 0.71, "superiority_low": 0.4997, "superiority_high": 0.93}])
+    assert cells(columns, frame) == [["0.7100", "0.4997", "0.9300"]]
