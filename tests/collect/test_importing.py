@@ -282,6 +282,19 @@ def test_a_study_of_its_own_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "collected" / "study.json").unlink()
     imported(tmp_path, long_table())
     assert imported(tmp_path, long_table()).runs == 6  # an import takes the place of another
+    (tmp_path / "table.csv").rename(tmp_path / "later.csv")
+    again = import_results([Source(tmp_path / "later.csv")], tmp_path / "collected", study="mine")
+    assert again.sentences[-1] == "replaced the import of table.csv that was there"
+
+
+def test_a_refused_import_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text('model,seed,accuracy\na,1,0.5\n"b,1,0.6\n')
+    with pytest.raises(InputError, match="a quote that is never closed"):
+        import_results([Source(tmp_path / "table.csv")], tmp_path / "new" / "collected", study="mine")
+    (tmp_path / "table.csv").write_text("task,model,seed,accuracy\n../x,a,1,0.5\n")
+    with pytest.raises(InputError):
+        import_results([Source(tmp_path / "table.csv")], tmp_path / "new" / "collected", study="mine")
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_accuracy_that_the_predictions_do_not_have_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.report.drafts import draft_of, study_of
 from twinrun.collect.study import Study
 from twinrun.report.comparison import compare_runs
 from twinrun.report.evidence import runs_of
+from twinrun.report.sections import compared
 from twinrun.report.sections.compared import MOST_CARDS, SECTION, answers, sentences
 
 SPEC: dict[str, Any] = {"tasks": ("digits",), "seeds": (0, 1, 2), "n_test": 40, "epochs": 1}
@@ -105,3 +106,8 @@ def test_many_pairs_are_corrected_and_counted(tmp_path: Path) -> None:
     assert (frame["p_holm"] > frame["p"]).any()
     assert len(answers(draft)) == MOST_CARDS
     assert sentences(draft) == []
+
+
+def test_an_interval_is_drawn_where_it_lies() -> None:
+    assert 'x="25.0%" y="4" width="50.0%"' in compared._interval(-1.0, 1.0, 2.0)
+    assert 'x="75.0%" y="4" width="25.0%"' in compared._interval(1.0, 2.0, 2.0)

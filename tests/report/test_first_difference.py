@@ -126,6 +126,11 @@ def test_a_folder_in_the_place_of_the_file_is_not_taken_for_none(layout: Layout)
         parting_table(load_study(layout.collected))
 
 
+def test_two_steps_make_a_figure(layout: Layout) -> None:
+    write_first_difference(layout.located / "cracks.json", located(layout, growth=located(layout).growth[:2]))
+    assert len(figures(Draft(load_study(layout.collected)))) == 1
+
+
 def test_none_is_said_in_words(layout: Layout) -> None:
     none = located(layout, outcome="none", parting=None, arithmetic=None, growth=[], epoch=None, step=None)
     assert ": none: no difference was found." in answer(none)[0]

@@ -18,6 +18,7 @@ from twinrun.report.evidence import study_runs
 from twinrun.report.page import write_report
 from twinrun.report.planning import study_sources
 from twinrun.report.section import Draft
+from twinrun.report.sections import design
 from twinrun.report.sections.statement import statement
 from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
@@ -150,3 +151,15 @@ def test_a_model_may_be_missing_in_a_task(tmp_path: Path) -> None:
     assert "A and B are different tasks: their images differ as well as what was trained" in runs.notes
     runs, _ = study_runs(layout.collected, ["A/a", "A/b"], None)
     assert not any("different tasks" in note for note in runs.notes)
+
+
+def test_seeds_that_are_not_told_apart_are_named(tmp_path: Path) -> None:
+    tables = {
+        True: "model,accuracy\na,0.5\na,0.6\nb,0.7\nb,0.8\n",
+        False: "model,seed,run,accuracy\na,1,1,0.5\na,1,2,0.6\nb,1,1,0.7\nb,1,2,0.8\n",
+    }
+    for told, table in tables.items():
+        (tmp_path / "table.csv").write_text(table)
+        import_results([Source(tmp_path / "table.csv")], tmp_path / "collected", study="mine")
+        lines = design.SECTION.sentences(Draft(load_study(tmp_path / "collected")))
+        assert any("seeds are not told apart" in line for line in lines) == told

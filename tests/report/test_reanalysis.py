@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from tests.collect.synthetic import snapshot
 
+from twinrun.report.sections import thesis
 from twinrun.report.thesis import checks as thesis_checks
 from twinrun.report.thesis import reanalysis
 from twinrun.report.thesis import tables as thesis_tables
@@ -153,3 +154,16 @@ def test_groups_are_those_whose_chi_square_gives_the_p_value() -> None:
     assert p.cut == thesis_tables.Reported(0.05, 0.045, pytest.approx(0.06))
     below = thesis_tables.Reported(-0.05, -0.055, -0.045).cut
     assert below == thesis_tables.Reported(-0.05, pytest.approx(-0.06), -0.045)
+
+
+def test_one_intensity_is_that_of_a_sum_over_its_energy() -> None:
+    (check, *_) = [check for check in thesis_checks.energy() if "kg/kWh" in check.what]
+    assert 0.38 < check.recomputed < 0.39
+
+
+def test_percent_of_the_thesis_are_shares_beside_ours() -> None:
+    cell = next(cell for cell in thesis_tables.published_cells() if cell.metric == "accuracy_percent")
+    row = thesis._row("cifar10", cell, {})
+    assert (row["thesis_nd"], row["thesis_det"]) == (
+        pytest.approx(cell.free_mean.value / 100), pytest.approx(cell.deterministic.value / 100),
+    )  # fmt: skip

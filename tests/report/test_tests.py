@@ -99,6 +99,12 @@ def test_two_runs_are_enough_to_start_alike(studies: dict[str, Study]) -> None:
     assert set(frame["same_start"]) == {"yes"}
 
 
+def test_cells_whose_runs_are_equal_are_counted(studies: dict[str, Study]) -> None:
+    frame = draft_of(studies["no nd"], determinism.SECTION).tables["determinism_arms"].frame
+    (row,) = frame[frame["arm"] == "det"].to_dict("records")
+    assert (row["cells"], row["cells_equal"], row["cells_distinct"]) == (6, 6, 0)
+
+
 def test_two_classes_have_a_positive_one_and_more_a_mean(studies: dict[str, Study]) -> None:
     two, ten = (positive_words(studies[name]).removeprefix("F1 and AUC: ") for name in ("no auc", "one seed"))
     assert two == "the positive class is class 1 (Mammograms (procedural images))."

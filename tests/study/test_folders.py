@@ -97,3 +97,12 @@ def test_a_folder_that_another_process_is_writing_is_left_alone(tmp_path: Path) 
         assert (other / "first").exists()
         other.rename(building)
     assert [path.name for path in target.iterdir()] == ["first"]
+
+
+def test_folders_that_were_made_for_nothing_go_again(tmp_path: Path) -> None:
+    with pytest.raises(InputError), replaced_folder(tmp_path / "a" / "b" / "c", ("*",)):
+        raise InputError("bad")
+    assert not list(tmp_path.iterdir())
+    with replaced_folder(tmp_path / "a" / "b" / "c", ("*",)):
+        pass
+    assert (tmp_path / "a" / "b" / "c").is_dir()

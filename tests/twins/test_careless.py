@@ -57,6 +57,13 @@ def test_results_are_not_replaced(run_twins: Twins) -> None:
     assert not Path("twins_2/twin_1/twins").exists(), "former results are no files of the program's"
 
 
+def test_a_call_that_runs_nothing_leaves_what_was_there(run_twins: Twins) -> None:
+    assert run_twins("-n 2", [sys.executable, "trian.py"])[0] == 3
+    before = {path: path.read_bytes() for path in Path("twins").rglob("*") if path.is_file()}
+    assert run_twins("-n 2 --link none", [sys.executable, "trian.py"])[0] == 2
+    assert {path: path.read_bytes() for path in Path("twins").rglob("*") if path.is_file()} == before != {}
+
+
 def test_a_bad_call_of_another_program_is_kept(run_twins: Twins) -> None:
     Path("train.py").write_text("open('a', 'w')")
     Path("other.py").write_text("open('b', 'w')")

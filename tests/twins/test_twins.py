@@ -89,6 +89,7 @@ def test_an_unseeded_program_is_told_what_differs_first(twins: Arguments) -> Non
     assert "(95 % from" in out
     seed = "the seed is only offered, in the variable TWINRUN_SEED"
     assert seed in out
+    assert "if the program uses PyTorch: twinrun locate -- " in out
     assert seed in Path("twins/index.html").read_text()
     assert seed not in twins("--arm", "nd", *METRIC)[1]
     assert seed not in twins(*METRIC, words="seeded")[1]

@@ -68,6 +68,9 @@ def locate(
     if first and second and shutil.which(first) and Path(second).is_file():
         raise InputError(f"{first} is no run", f"a program comes after `--`: twinrun locate -- {first} {second}")
     refuse_given(context, ("out", "seconds", "link"), "two runs", "it is for a program after `--`")
+    if not every and not (first and second):
+        hint = "two runs of a study, such as digits/sgd/42/det_1 nd_1, --all, or a program: -- python train.py"
+        raise InputError("what is to be located?", hint)
     from twinrun.inspect import first_difference as locating
     from twinrun.inspect.first_difference import first_pairs, resolve
     from twinrun.launch.processes import usable_cores
@@ -99,8 +102,8 @@ def locate(
         at_once = max(min(2, cores), cores // 2) if params.execution.device == "cpu" else 1
         _locate_all(first_pairs(params), layout, locate_pair, begun, at_once)
         return
-    if not (first and second):
-        raise InputError("which two runs?", "such as `twinrun locate digits/sgd/42/det_1 nd_1`, or --all")
+    assert first
+    assert second
     _show(locate_pair(first, second), layout, resolve(params, layout, first, second))
 
 

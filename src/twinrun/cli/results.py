@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from enum import StrEnum
 from itertools import combinations
@@ -62,6 +63,8 @@ def compare(
         raise InputError(f"--margin is {margin:g}", "give a difference above 0, in the unit of the metric")
     if expect is Expected.EQUIVALENT and margin is None:
         raise InputError("--expect equivalent without --margin", "say which difference does not matter: --margin 0.005")
+    if comma := next((word for word in what if re.fullmatch(r"\d+,\d+", word)), None):
+        raise InputError(f"{comma}: a decimal comma", f"write a point: {comma.replace(',', '.')}")
     numbers = [_as_number(word) for word in what]
     if len(set(what)) < len(what):
         raise InputError(f"{max(what, key=what.count)} is named twice", "a comparison needs two different things")
@@ -93,6 +96,8 @@ def compare(
             raise InputError("--by with several tables", "each of them is a group; --by is for one table that has all")
         runs = csv_runs.tables_runs([Path(word) for word in what], metric=metric, pair=pair)
     elif what[0].endswith(".csv") or Path(what[0]).is_file():
+        if other := next((word for word in what[1:] if Path(word).is_dir() and by is None), None):
+            raise InputError(f"{other}: a folder, and {what[0]} is a table", "give two tables, or two folders")
         runs = csv_runs.table_runs(Path(what[0]), what[1:], metric=metric, by=by, pair=pair)
     else:
         for name, option in (("--by", by), ("--pair", pair)):

@@ -41,6 +41,8 @@ class Source:
 
 def twins_sources(folder: Path, pattern: str | None) -> list[Source]:
     """The file of each twin in a folder of `twinrun twins` that `pattern` names; InputError for none, or several."""
+    if not (folder / "twins.json").exists():
+        raise InputError(f"{folder}: a folder, and none of `twinrun twins`", f"files are {FORMATS}")
     twins = read_twins(folder)
     if pattern is None:
         raise InputError(f"{folder}: which file has the predictions of a twin?", "such as --predictions out/test.csv")
@@ -73,6 +75,7 @@ class ImportSummary:
     unread: tuple[str, ...]
     inferred: bool  # whether the arm is what seeds and runs say, for the table has no column for it
     folder: Path
+    replaced: tuple[str, ...] = ()  # the files of the import that was there
 
     @property
     def sentences(self) -> list[str]:
@@ -82,11 +85,13 @@ class ImportSummary:
         if self.inferred and self.arms == ("nd",):
             lines.append("arm nd: several runs share a seed, and are taken for identical runs of it")
         elif self.inferred:
-            lines.append("arm all: no two runs share a seed, so everything is taken to be free in them")
+            lines.append("arm all: no two runs of a model share a seed, so everything is taken to be free in them")
         lines += [f"F1 and AUC are of the class {name}, the second" for name in self.positive]
         if self.unread:
             names = ", ".join(self.unread)
             lines.append(f"not read: {names}. What tells runs apart is named: --column model=model,{self.unread[0]}")
+        if self.replaced:
+            lines.append(f"replaced the import of {', '.join(self.replaced)} that was there")
         return lines
 
 
@@ -99,7 +104,7 @@ def import_results(
     `named` says which columns play which role, `classes` the order of the classes that are predicted. Raises InputError
     naming file, line, run and example of what is wrong.
     """
-    _check_target(folder)
+    former = _former_import(folder)
     tasks: dict[str, Gathered] = {}
     rows: list[tuple[Key, dict[str, float]]] = []
     read: list[Columns] = []
@@ -131,10 +136,12 @@ def import_results(
         metrics=tuple(metrics), positive=tuple(d["classes"][1] for d in described.values() if len(d["classes"]) == 2),
         unread=tuple(dict.fromkeys(name for part in read for name in part.unread)),
         inferred=not any(key.arm for key in keys), folder=folder,
+        replaced=tuple(name for name in former if former != [source.path.name for source in sources]),
     )  # fmt: skip
 
 
-def _check_target(folder: Path) -> None:
+def _former_import(folder: Path) -> list[str]:
+    """The files of an import that is there and will be replaced; InputError for anything else that is."""
     if (folder.parent / "params.yaml").exists():
         raise InputError(
             f"{folder.parent.resolve()} is the folder of a study of its own", "name another one with --out"
@@ -145,6 +152,8 @@ def _check_target(folder: Path) -> None:
             raise InputError(
                 f"{folder}: holds a study that was collected from records", "name another folder with --out"
             )
+        return [str(file["name"]) for file in info["imported"].get("files", [])]
+    return []
 
 
 def _read(

@@ -85,11 +85,12 @@ def require_as_collected(folder: Path) -> None:
     noted = read_document(folder / DIGESTS, Digests, "the digests of a collected study", AGAIN)
     for name, sha256 in noted.root.items():
         try:
-            same = (folder / name).is_file() and sha256_file(folder / name) == sha256
+            if not (folder / name).is_file():
+                raise MismatchError(f"{folder / name}: missing", AGAIN)
+            if sha256_file(folder / name) != sha256:
+                raise MismatchError(f"{folder / name}: was changed after it was collected or imported", AGAIN)
         except OSError as error:
             raise explain_os_error(error, folder / name) from error
-        if not same:
-            raise MismatchError(f"{folder / name}: missing, or not the file that was collected", AGAIN)
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -158,7 +159,8 @@ def one_row_a_run(frame: pd.DataFrame, runs: list[str], path: Path) -> pd.DataFr
         raise MismatchError(f"{path}: more than one row for {', '.join(doubles[:5])}", AGAIN)
     if set(frame["id"]) != set(runs):
         odd = sorted(set(frame["id"]) ^ set(runs))
-        raise MismatchError(f"{path}: {len(frame)} rows for {len(runs)} runs in study.json, such as {odd[0]}", AGAIN)
+        said = "is in one of them alone" if len(frame) == len(runs) else "is missing or too many"
+        raise MismatchError(f"{path}: {len(frame)} rows for {len(runs)} runs in study.json; {odd[0]} {said}", AGAIN)
     return frame.set_index("id").loc[runs].reset_index()
 
 

@@ -166,6 +166,8 @@ def _csv(path: Path, columns: Columns) -> Iterator[pd.DataFrame]:
     except (ValueError, pd.errors.ParserWarning, OSError, EOFError) as error:
         said = " ".join(str(error).replace("Error tokenizing data. C error: ", "").split())
         damaged = InputError(f"{path}: cannot be read ({said})", "decimals have a point, a text with a comma is quoted")
+        if "EOF inside string" in said:
+            damaged = InputError(f"{path}: a quote that is never closed: it would take all rows after it", "close it")
         raise unreadable(path, error, damaged) from error
 
 
@@ -283,7 +285,8 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, *DAMAGED_ARRAY) as error:
-        damaged = InputError(f"{path}: no npz file of plain arrays ({' '.join(str(error).split())[:120]})")
+        hint = "such as np.savez(file, predictions=y_pred, labels=y_true) makes"
+        damaged = InputError(f"{path}: no npz file of plain arrays", hint)
         raise unreadable(path, error, damaged) from error
 
 

@@ -130,6 +130,14 @@ def unit_notes(runs: Runs) -> tuple[str, ...]:
     >>> unit_notes(Runs({"a": [0.9], "b": [0.91]}, "acc"))
     ()
     """
+    for name, group in runs.values.items() if runs.metric in SHARE_METRICS else ():
+        small = {value for value in group if 0.5 <= value <= 1}
+        large = [value for value in group if small and 80 * min(small) < value < min(125 * max(small), 100.5)]
+        if large:
+            message = f"{name} has {max(small):g} beside {large[0]:g}: a share and percent?"
+            if len(small) > 1:  # a single run in percent may have collapsed
+                raise InputError(message, "give all in one unit, such as shares")
+            return (message,)
     shares = [name for name, group in runs.values.items() if all(0 <= value <= 1 for value in group)]
     percent = [name for name, group in runs.values.items() if all(1 < value <= 100 for value in group)]
     for a, b in ((a, b) for a in shares for b in percent):
@@ -200,8 +208,9 @@ def runs_of(study: Study, names: Sequence[str], metric: str | None = None) -> tu
         if name not in sets:
             raise InputError(f"{name!r} is no set of runs of {study.folder}", f"there are: {', '.join(sets)}")
     metric = metric or study.main_metric(names[0].split("/")[0])
-    if metric not in (*study.metrics, "loss"):
-        raise InputError(f"--metric {metric!r}", f"this study has {', '.join(study.metrics)} and loss")
+    known = [name for name in dict.fromkeys((*study.metrics, "loss")) if study.results[name].notna().any()]
+    if metric not in known:
+        raise InputError(f"--metric {metric!r}", f"this study has {', '.join(known) or 'no metric'}")
     frame = study.results[study.results["status"] == "complete"]
     frame = frame.assign(set=frame["task"] + "/" + frame["optimizer"])
     frame = frame[frame["set"].isin(names) & frame[metric].notna()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, Field, model_validator
 from twinrun.report.section import Answer
 from twinrun.report.table import Column
 from twinrun.study.documents import checked
-from twinrun.study.errors import MismatchError
+from twinrun.study.errors import InputError, MismatchError
 from twinrun.study.files import read_json, refuse_pipe, sha256_file
 from twinrun.study.records import Sha256, seal
 
@@ -87,6 +88,8 @@ class Index(BaseModel):
 
 def read_index(path: Path) -> dict[str, Any]:
     """The checked content of analysis.json; InputError or MismatchError names what is wrong with it."""
+    if not os.path.lexists(path):
+        raise InputError(f"{path}: no such file", "`twinrun analyze` makes it")
     content = read_json(path)
     checked(content, path, Index, "an analysis of this version", AGAIN)
     if content["seal"] != seal(content):

@@ -92,6 +92,7 @@ def replaced_folder(target: Path, only: Sequence[str], *, locked: bool = False) 
     other content, before anything is done, for a full disk and for a place that cannot be written.
     """
     require_replaceable(target, only)
+    made = [parent for parent in target.parents if not parent.exists()]
     building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     retired = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
@@ -112,3 +113,6 @@ def replaced_folder(target: Path, only: Sequence[str], *, locked: bool = False) 
     finally:
         shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
+        for parent in made:  # those that are empty still
+            with suppress(OSError):
+                parent.rmdir()

@@ -97,6 +97,9 @@ def run_twins(
     return twins
 
 
+_FORMER = ".former"  # what a call replaces, until it has run something
+
+
 @contextmanager
 def own_folder(root: Path, out: Path | None, command: Sequence[str]) -> Iterator[Path]:
     """The results' folder, empty and held against other calls; it goes again when nothing could be run in it.
@@ -115,16 +118,23 @@ def own_folder(root: Path, out: Path | None, command: Sequence[str]) -> Iterator
                     if _take(stack, out, command, 0.0):
                         break
         assert out
-        for path in out.iterdir():
-            if path.name != folders.LOCK:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        former = [path for path in out.iterdir() if path.name != folders.LOCK]
+        aside = out / _FORMER
+        aside.mkdir()
+        for path in former:
+            path.rename(aside / path.name)
         try:
             yield out
         except InputError:
-            if not any(path.is_dir() and path.name != "running" for path in out.iterdir()):
-                shutil.rmtree(out)
+            if not any(path.is_dir() and path.name not in ("running", _FORMER) for path in out.iterdir()):
+                for path in (out / path.name for path in former):
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                    (aside / path.name).rename(path)
+                if not former:
+                    shutil.rmtree(out)
             raise
         finally:
+            shutil.rmtree(aside, ignore_errors=True)
             (out / folders.LOCK).unlink(missing_ok=True)
 
 
