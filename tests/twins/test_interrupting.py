@@ -121,7 +121,7 @@ def test_who_ignores_the_signal_is_killed_in_the_end(run_twins: Twins, monkeypat
         ("--interrupt 0", "--interrupt '0' is no moment"),
         ("--interrupt log:", "--interrupt 'log:' is no moment"),
         ("--interrupt 5 --signal TURN", "--signal TURN: no signal of this system\n  such as TERM, INT, USR1 or KILL"),
-        ("--interrupt 5 --resume ''", "--resume is empty"),
+        ("--interrupt 5 --resume ''", "an empty word after --resume"),
         ('--interrupt 5 --resume "\'"', "no command (No closing quotation)"),
         ("--interrupt 5 --log", "--interrupt with --log"),
         ("--interrupt 5 --arm all", "--interrupt with --arm all"),

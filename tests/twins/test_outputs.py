@@ -251,7 +251,7 @@ def test_a_checkpoint_with_a_numpy_number_is_read_as_values(tmp_path: Path) -> N
     ("options", "code", "said"),
     [
         ("--outputs '**.pt'", 2, "--outputs '**.pt': no pattern of files"),
-        ("--outputs ''", 2, "--outputs '': no pattern of files"),
+        ("--outputs ''", 2, "an empty word after --outputs"),
         ("--metric '**.json:a'", 2, "--metric '**.json:a': no pattern of files"),
         ("--no-log", 2, "nothing to compare: the twins wrote no file"),
     ],
