@@ -167,9 +167,12 @@ def test_plan_of_the_thesis(cli: Cli, tmp_path: Path, monkeypatch: pytest.Monkey
         (["train", "shapes/sgd/0/det_1", "--out", ""], ["an empty word after --out", "is a variable not set?"]),
         (["export", "--to", "tensorboard", "--out="], ["an empty word after --out="]),
         (["compare", "", "b"], ["an empty word after compare"]),
-        (["compare", "0,912", "0.921", "--images", "20"], ["0,912: a decimal comma", "0.912"]),
-        (["locate", "train.py"], ["what is to be located?", "-- python train.py"]),
-        (["import", "prepared"], ["prepared: a folder, and none of `twinrun twins`", ".csv"]),
+        (
+            ["compare", "0,912", "0.921"],
+            ["0,912 0.921: a decimal comma", "write points: 0.912 0.921"],
+        ),
+        (["locate", "train.py"], ["train.py, and which other run?", "-- python train.py"]),
+        (["import", "prepared"], ["prepared: a folder, but not one that `twinrun twins` made", ".csv"]),
         (["train", "--replay=x="], ["which run?"]),  # a value that ends so
         (["audit", "shapes", "--steps", "3"], ["--steps and shapes", "a program after `--`"]),
         (["audit", "m:f", "--device", "cpu"], ["--device and m:f"]),

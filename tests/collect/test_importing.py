@@ -282,7 +282,7 @@ def test_a_study_of_its_own_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "collected" / "study.json").unlink()
     imported(tmp_path, long_table())
     assert imported(tmp_path, long_table()).runs == 6  # an import takes the place of another
-    (tmp_path / "table.csv").rename(tmp_path / "later.csv")
+    (tmp_path / "later.csv").write_text("model,seed,accuracy\na,1,0.5\nb,1,0.6\n")
     again = import_results([Source(tmp_path / "later.csv")], tmp_path / "collected", study="mine")
     assert again.sentences[-1] == "replaced the import of table.csv that was there"
 

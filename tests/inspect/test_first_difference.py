@@ -335,7 +335,7 @@ def test_words_for_runs_that_are_not_there(harness: Harness, cli: Cli) -> None: 
     for words, expected, said in (
         (("shapes/adam/0/det_1", "nd_9"), 2, "'shapes/adam/0/nd_9' is not in the grid"),
         (("det_1", "nd_1"), 3, "shapes/adam/0/nd_1 is not trained yet"),
-        (("det_1",), 2, "what is to be located?"),
+        (("det_1",), 2, "det_1, and which other run?"),
         (("--all", "det_1"), 2, "--all takes no runs"),
     ):
         code, _, err = cli("locate", *words)

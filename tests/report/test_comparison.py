@@ -19,7 +19,6 @@ from twinrun.report.csv_runs import table_runs
 from twinrun.report.evidence import Runs, unit_notes
 from twinrun.stats.intervals import PooledSd
 from twinrun.stats.published import published
-from twinrun.study.errors import InputError
 
 LONG = """model,seed,f1,lr
 sgd,1,0.900,x
@@ -498,13 +497,13 @@ def test_a_run_that_got_nothing_right_is_a_share_too() -> None:
     assert note.startswith("a has a mean of 0.5, b one of 75.5")
 
 
-def test_shares_and_percent_in_one_group_are_not_averaged() -> None:
-    with pytest.raises(InputError, match=r"a has 0.91 beside 90.3: a share and percent\?"):
-        unit_notes(Runs({"a": [0.9, 0.91, 90.3], "b": [0.8, 0.82, 0.84]}, "accuracy"))
-    assert unit_notes(Runs({"a": [1.0, 90.3, 91.0], "b": [80.0, 82.0, 84.0]}, "accuracy")) == (
-        "a has 1 beside 90.3: a share and percent?",
-    )
+def test_shares_and_percent_in_one_group_are_named() -> None:
+    mixed = "a has 0.91 beside 90.3: a share and percent?"
+    assert unit_notes(Runs({"a": [0.9, 0.91, 90.3], "b": [0.8, 0.82, 0.84]}, "accuracy")) == (mixed,)
+    (note,) = unit_notes(Runs({"val_acc": [0.91, 90.3], "b": [80.0, 82.0]}, ""))
+    assert note.startswith("val_acc has 0.91")
     assert unit_notes(Runs({"a": [1.0, 41.0], "b": [80.0, 82.0]}, "f1")) == ()
+    assert unit_notes(Runs({"a": [0.98, 90.0], "b": [80.0, 82.0]}, "loss")) == ()
 
 
 def test_published_numbers_are_equivalent_below_the_margin_and_not_at_it() -> None:

@@ -60,8 +60,17 @@ def test_results_are_not_replaced(run_twins: Twins) -> None:
 def test_a_call_that_runs_nothing_leaves_what_was_there(run_twins: Twins) -> None:
     assert run_twins("-n 2", [sys.executable, "trian.py"])[0] == 3
     before = {path: path.read_bytes() for path in Path("twins").rglob("*") if path.is_file()}
-    assert run_twins("-n 2 --link none", [sys.executable, "trian.py"])[0] == 2
-    assert {path: path.read_bytes() for path in Path("twins").rglob("*") if path.is_file()} == before != {}
+    for options, program in (("-n 2 --link none", sys.executable), ("-n 2", "no-such-program")):
+        assert run_twins(options, [program, "trian.py"])[0] == 2
+        assert {path: path.read_bytes() for path in Path("twins").rglob("*") if path.is_file()} == before != {}
+    # Nor is it lost to a call that was killed.
+    for aside, pattern in ((".former", "*"), (".former.part", "twins.json")):
+        paths = list(Path("twins").glob(pattern))
+        Path("twins", aside).mkdir()
+        for path in paths:
+            path.rename(Path("twins", aside, path.name))
+        assert run_twins("-n 2 --link none", [sys.executable, "trian.py"])[0] == 2
+        assert {path: path.read_bytes() for path in Path("twins").rglob("*") if path.is_file()} == before
 
 
 def test_a_bad_call_of_another_program_is_kept(run_twins: Twins) -> None:

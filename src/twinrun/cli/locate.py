@@ -70,7 +70,7 @@ def locate(
     refuse_given(context, ("out", "seconds", "link"), "two runs", "it is for a program after `--`")
     if not every and not (first and second):
         hint = "two runs of a study, such as digits/sgd/42/det_1 nd_1, --all, or a program: -- python train.py"
-        raise InputError("what is to be located?", hint)
+        raise InputError(f"{first}, and which other run?" if first else "what is to be located?", hint)
     from twinrun.inspect import first_difference as locating
     from twinrun.inspect.first_difference import first_pairs, resolve
     from twinrun.launch.processes import usable_cores

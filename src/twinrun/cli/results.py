@@ -63,8 +63,10 @@ def compare(
         raise InputError(f"--margin is {margin:g}", "give a difference above 0, in the unit of the metric")
     if expect is Expected.EQUIVALENT and margin is None:
         raise InputError("--expect equivalent without --margin", "say which difference does not matter: --margin 0.005")
-    if comma := next((word for word in what if re.fullmatch(r"\d+,\d+", word)), None):
-        raise InputError(f"{comma}: a decimal comma", f"write a point: {comma.replace(',', '.')}")
+    commas = [word for word in what if re.fullmatch(r"\d+[.,]\d+", word) and not Path(word).exists()]
+    if len(commas) == len(what) and "," in "".join(commas):
+        hint = f"write points: {' '.join(commas).replace(',', '.')}"
+        raise InputError(f"{' '.join(commas)}: a decimal comma", hint)
     numbers = [_as_number(word) for word in what]
     if len(set(what)) < len(what):
         raise InputError(f"{max(what, key=what.count)} is named twice", "a comparison needs two different things")
@@ -96,8 +98,6 @@ def compare(
             raise InputError("--by with several tables", "each of them is a group; --by is for one table that has all")
         runs = csv_runs.tables_runs([Path(word) for word in what], metric=metric, pair=pair)
     elif what[0].endswith(".csv") or Path(what[0]).is_file():
-        if other := next((word for word in what[1:] if Path(word).is_dir() and by is None), None):
-            raise InputError(f"{other}: a folder, and {what[0]} is a table", "give two tables, or two folders")
         runs = csv_runs.table_runs(Path(what[0]), what[1:], metric=metric, by=by, pair=pair)
     else:
         for name, option in (("--by", by), ("--pair", pair)):

@@ -42,7 +42,9 @@ class Source:
 def twins_sources(folder: Path, pattern: str | None) -> list[Source]:
     """The file of each twin in a folder of `twinrun twins` that `pattern` names; InputError for none, or several."""
     if not (folder / "twins.json").exists():
-        raise InputError(f"{folder}: a folder, and none of `twinrun twins`", f"files are {FORMATS}")
+        raise InputError(
+            f"{folder}: a folder, but not one that `twinrun twins` made", f"name tables ({FORMATS}) or such folders"
+        )
     twins = read_twins(folder)
     if pattern is None:
         raise InputError(f"{folder}: which file has the predictions of a twin?", "such as --predictions out/test.csv")
@@ -91,7 +93,8 @@ class ImportSummary:
             names = ", ".join(self.unread)
             lines.append(f"not read: {names}. What tells runs apart is named: --column model=model,{self.unread[0]}")
         if self.replaced:
-            lines.append(f"replaced the import of {', '.join(self.replaced)} that was there")
+            more = ", ..." if len(self.replaced) > 3 else ""
+            lines.append(f"replaced the import of {', '.join(self.replaced[:3])}{more} that was there")
         return lines
 
 
@@ -104,7 +107,7 @@ def import_results(
     `named` says which columns play which role, `classes` the order of the classes that are predicted. Raises InputError
     naming file, line, run and example of what is wrong.
     """
-    former = _former_import(folder)
+    former = _former_import(folder, {sha256_file(source.path) for source in sources if source.path.is_file()})
     tasks: dict[str, Gathered] = {}
     rows: list[tuple[Key, dict[str, float]]] = []
     read: list[Columns] = []
@@ -136,24 +139,26 @@ def import_results(
         metrics=tuple(metrics), positive=tuple(d["classes"][1] for d in described.values() if len(d["classes"]) == 2),
         unread=tuple(dict.fromkeys(name for part in read for name in part.unread)),
         inferred=not any(key.arm for key in keys), folder=folder,
-        replaced=tuple(name for name in former if former != [source.path.name for source in sources]),
+        replaced=former,
     )  # fmt: skip
 
 
-def _former_import(folder: Path) -> list[str]:
-    """The files of an import that is there and will be replaced; InputError for anything else that is."""
+def _former_import(folder: Path, digests: set[str]) -> tuple[str, ...]:
+    """The files of an import of others, which will be replaced; InputError for anything else that is there."""
     if (folder.parent / "params.yaml").exists():
         raise InputError(
             f"{folder.parent.resolve()} is the folder of a study of its own", "name another one with --out"
         )
-    if (folder / "study.json").is_file():
-        info = read_json(folder / "study.json")
-        if not (isinstance(info, dict) and info.get("imported")):
-            raise InputError(
-                f"{folder}: holds a study that was collected from records", "name another folder with --out"
-            )
-        return [str(file["name"]) for file in info["imported"].get("files", [])]
-    return []
+    if not (folder / "study.json").is_file():
+        return ()
+    info = read_json(folder / "study.json")
+    if not (isinstance(info, dict) and info.get("imported")):
+        raise InputError(f"{folder}: holds a study that was collected from records", "name another folder with --out")
+    try:
+        former = {str(file["sha256"]): str(file["name"]) for file in info["imported"]["files"]}
+    except (TypeError, LookupError, AttributeError):
+        return ()  # damaged
+    return () if former.keys() == digests else tuple(dict.fromkeys(former.values()))
 
 
 def _read(

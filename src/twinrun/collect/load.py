@@ -159,7 +159,7 @@ def one_row_a_run(frame: pd.DataFrame, runs: list[str], path: Path) -> pd.DataFr
         raise MismatchError(f"{path}: more than one row for {', '.join(doubles[:5])}", AGAIN)
     if set(frame["id"]) != set(runs):
         odd = sorted(set(frame["id"]) ^ set(runs))
-        said = "is in one of them alone" if len(frame) == len(runs) else "is missing or too many"
+        said = "is in only one of the two" if len(frame) == len(runs) else "is missing or extra"
         raise MismatchError(f"{path}: {len(frame)} rows for {len(runs)} runs in study.json; {odd[0]} {said}", AGAIN)
     return frame.set_index("id").loc[runs].reset_index()
 

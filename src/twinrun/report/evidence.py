@@ -120,7 +120,7 @@ def _is_number(word: str) -> bool:
 
 
 def unit_notes(runs: Runs) -> tuple[str, ...]:
-    """A note where a group in [0, 1] has a mean about a hundred times below that of another: a share and percent?
+    """Notes where values, or the mean of a group in [0, 1], are about a hundred times below others: share and percent?
 
     Raises InputError where that is certain: of a metric that is known for a share, the smaller values differ and are
     0.5 or more, and the ratio is near 100. A collapsed model in percent has one value, or a smaller one.
@@ -130,14 +130,9 @@ def unit_notes(runs: Runs) -> tuple[str, ...]:
     >>> unit_notes(Runs({"a": [0.9], "b": [0.91]}, "acc"))
     ()
     """
-    for name, group in runs.values.items() if runs.metric in SHARE_METRICS else ():
-        small = {value for value in group if 0.5 <= value <= 1}
-        large = [value for value in group if small and 80 * min(small) < value < min(125 * max(small), 100.5)]
-        if large:
-            message = f"{name} has {max(small):g} beside {large[0]:g}: a share and percent?"
-            if len(small) > 1:  # a single run in percent may have collapsed
-                raise InputError(message, "give all in one unit, such as shares")
-            return (message,)
+    mixed = tuple(_mixed_units(name, group) for name, group in runs.values.items()
+                  if _last_word(runs.metric or name) in SHARE_METRICS)  # fmt: skip
+    notes = tuple(filter(None, mixed))
     shares = [name for name, group in runs.values.items() if all(0 <= value <= 1 for value in group)]
     percent = [name for name, group in runs.values.items() if all(1 < value <= 100 for value in group)]
     for a, b in ((a, b) for a in shares for b in percent):
@@ -149,8 +144,15 @@ def unit_notes(runs: Runs) -> tuple[str, ...]:
         means, low = f"{a} has a mean of {share:.3g}, {b} one of {other:.3g}", min(runs.values[a])
         if what <= SHARE_METRICS and 0.5 <= low < max(runs.values[a]) and 80 * share < other < 125 * share:
             raise InputError(f"{means}: a share and percent?", "give both in one unit, such as shares")
-        return (f"{means}: if that is a share and percent, give both in one unit",)
-    return ()
+        return (*notes, f"{means}: if that is a share and percent, give both in one unit")
+    return notes
+
+
+def _mixed_units(name: str, group: Sequence[float]) -> str:
+    """A note where one group has values about a hundred times others: a collapsed run, or a share and percent."""
+    small = [value for value in group if 0.5 <= value <= 1]
+    large = [value for value in group if small and 80 * min(small) < value <= min(125 * max(small), 100)]
+    return f"{name} has {max(small):g} beside {large[0]:g}: a share and percent?" if large else ""
 
 
 def few(names: Sequence[str]) -> str:
@@ -207,9 +209,9 @@ def runs_of(study: Study, names: Sequence[str], metric: str | None = None) -> tu
     for name in names:
         if name not in sets:
             raise InputError(f"{name!r} is no set of runs of {study.folder}", f"there are: {', '.join(sets)}")
-    metric = metric or study.main_metric(names[0].split("/")[0])
+    given, metric = metric, metric or study.main_metric(names[0].split("/")[0])
     known = [name for name in dict.fromkeys((*study.metrics, "loss")) if study.results[name].notna().any()]
-    if metric not in known:
+    if given and metric not in known:
         raise InputError(f"--metric {metric!r}", f"this study has {', '.join(known) or 'no metric'}")
     frame = study.results[study.results["status"] == "complete"]
     frame = frame.assign(set=frame["task"] + "/" + frame["optimizer"])
@@ -247,7 +249,8 @@ def runs_of(study: Study, names: Sequence[str], metric: str | None = None) -> tu
     labels = [study.labels(task) for task in sorted(tasks)] if study.records("predictions") else []
     same_images = labels and all(np.array_equal(labels[0], other) for other in labels)
     if len(tasks) > 1 and not same_images:
-        note = f"{' and '.join(sorted(tasks))} are different tasks: their images differ as well as what was trained"
+        differ = "differ" if labels else "may differ"
+        note = f"{' and '.join(sorted(tasks))} are different tasks: their images {differ}, and not the models alone"
         runs = replace(runs, notes=(*runs.notes, note))
     if same_images:
         predicted = {name: _predicted(study, name, part) for name, part in rows.items()}

@@ -92,13 +92,14 @@ def replaced_folder(target: Path, only: Sequence[str], *, locked: bool = False) 
     other content, before anything is done, for a full disk and for a place that cannot be written.
     """
     require_replaceable(target, only)
-    made = [parent for parent in target.parents if not parent.exists()]
+    made: list[Path] = []
     building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     retired = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
         _clear_away(target, locked=locked)
         # A killed process may have had the same number, as the first one in every container has.
         shutil.rmtree(building, ignore_errors=True)
+        made = [parent for parent in target.parents if not parent.exists()]
         building.mkdir(parents=True)
         with _held(building):
             yield building

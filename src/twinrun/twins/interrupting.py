@@ -56,6 +56,8 @@ def interrupt(when: str, name: str, resume: Sequence[str]) -> Interrupt:
     number = getattr(signal, f"SIG{name.upper().removeprefix('SIG')}", None)
     if not isinstance(number, signal.Signals):
         raise InputError(f"--signal {name}: no signal of this system", "such as TERM, INT, USR1 or KILL")
+    if not resume:
+        raise InputError("--resume is empty", "give the command that goes on, or leave it out for the same one")
     return Interrupt(when, int(number), resume)
 
 

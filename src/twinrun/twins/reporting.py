@@ -85,8 +85,9 @@ class Result:
         seed = self.arm == "det" and self.apart and not self.resume_differs
         hint = [SEED_HINT] if seed or self.verdict == NO_EFFECT else []
         if seed:
-            command = shlex.join(self.plan.command)
-            hint.append(f"where they part, if the program uses PyTorch: twinrun locate -- {command}")
+            links = [word for name in self.plan.linked for word in ("--link", name)]
+            command = shlex.join(["twinrun", "locate", *links, "--", *self.plan.command])
+            hint.append(f"where they part, if the program uses PyTorch: {command}")
         reasons = [*hint, *_listed_otherwise(self), *self.self_test, *_explained(self)]
         return [*self.bad, *left, *_hidden_failures(self), *self.notes, *reasons, *_what_it_bears(self)]
 

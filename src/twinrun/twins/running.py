@@ -23,7 +23,8 @@ from twinrun.twins.interrupting import RANDOM, Interrupt, processor_seconds, run
 LAST_LINES = 8
 UNINTERRUPTED = 2  # with --interrupt: the reference, and its control
 ATTEMPTS = 3  # to reach a random moment before the program ends
-_OURS = (folders.LOCK, "twins.json", "index.html", "running", "caches", "left", "twin_*")
+_FORMER, _PART = ".former", ".former.part"  # what a call replaces, until it has run something; as it is put aside
+_OURS = (folders.LOCK, _FORMER, _PART, "twins.json", "index.html", "running", "caches", "left", "twin_*")
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,6 @@ def run_twins(
     return twins
 
 
-_FORMER = ".former"  # what a call replaces, until it has run something
-
-
 @contextmanager
 def own_folder(root: Path, out: Path | None, command: Sequence[str]) -> Iterator[Path]:
     """The results' folder, empty and held against other calls; it goes again when nothing could be run in it.
@@ -118,24 +116,49 @@ def own_folder(root: Path, out: Path | None, command: Sequence[str]) -> Iterator
                     if _take(stack, out, command, 0.0):
                         break
         assert out
-        former = [path for path in out.iterdir() if path.name != folders.LOCK]
-        aside = out / _FORMER
-        aside.mkdir()
-        for path in former:
-            path.rename(aside / path.name)
+        _put_back(out)  # of a call that was killed
+        former = bool(_entries(out))
+        ran = False
         try:
+            if former:
+                _put_aside(out)
             yield out
-        except InputError:
-            if not any(path.is_dir() and path.name not in ("running", _FORMER) for path in out.iterdir()):
-                for path in (out / path.name for path in former):
-                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-                    (aside / path.name).rename(path)
-                if not former:
-                    shutil.rmtree(out)
+            ran = True
+        except BaseException as error:
+            ran = any(path.is_dir() for path in out.glob("twin_*"))
+            if not ran and former:
+                _put_back(out)
+            elif not ran and isinstance(error, InputError):
+                shutil.rmtree(out)
             raise
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            if ran:
+                shutil.rmtree(out / _FORMER, ignore_errors=True)
             (out / folders.LOCK).unlink(missing_ok=True)
+
+
+def _entries(out: Path) -> list[Path]:
+    return [path for path in out.iterdir() if path.name not in (folders.LOCK, _FORMER, _PART)]
+
+
+def _put_aside(out: Path) -> None:
+    (out / _PART).mkdir()
+    for path in _entries(out):
+        path.rename(out / _PART / path.name)
+    (out / _PART).rename(out / _FORMER)  # the call may begin
+
+
+def _put_back(out: Path) -> None:
+    """What was put aside stands where it stood, and what a call that had begun made in its place goes."""
+    begun = (out / _FORMER).is_dir()
+    aside = out / (_FORMER if begun else _PART)
+    if not aside.is_dir():
+        return
+    for path in _entries(out) if begun else ():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in aside.iterdir():
+        path.rename(out / path.name)
+    aside.rmdir()
 
 
 def _take(stack: ExitStack, out: Path, command: Sequence[str], patience: float) -> bool:
@@ -155,6 +178,8 @@ def _replaceable(out: Path, command: Sequence[str]) -> bool:
     """Whether nothing in the results' folder is worth keeping, as after a misspelt call."""
     if not out.is_dir() or foreign_content(out, _OURS):
         return False
+    if (out / _PART).is_dir():  # a call was killed that was to replace it
+        return True
     if not (out / "twins.json").exists():
         return not any(path.is_dir() for path in out.glob("twin_*"))
     try:
