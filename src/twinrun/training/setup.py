@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,7 @@ from twinrun.training.randomness import Noise, StreamDropout, Streams, take_over
 
 NoiseKind = Literal["none", "native", "reorder", "ulp"]
 EMULATED = ("reorder", "ulp")
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # options of mallopt in glibc's malloc.h
 NO_CUDA = "`twinrun doctor` says why; in a container: docker run --gpus all, apptainer run --nv; or use --device cpu"
 
 
@@ -81,7 +84,21 @@ def set_conditions(
     kind = noise_kind(params, run, name) if instead is None else "none"
     packed = load_packed(layout.prepared(run.task), params.data_params_digest(run.task))
     flags = apply_flags(instead or own_flags(params, kind))
+    if name == "cpu":
+        keep_freed_memory()
     return Conditions(params, run, layout.root, torch.device(name), kind, flags, packed)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep the large blocks of a step for the next one: with large images that saves a fifth of a step.
+
+    Of itself it gives blocks from 32 MiB on back to the system, which has to map and clear all their pages again. From
+    128 MiB on, which only an evaluation asks for, they still go back. Other C libraries are left as they are.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        for option, value in ((_MMAP_THRESHOLD, 128 << 20), (_TRIM_THRESHOLD, (2 << 30) - 1)):
+            libc.mallopt(option, value)
 
 
 def assemble(conditions: Conditions, entropy: str | None = None) -> Setup:
