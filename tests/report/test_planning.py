@@ -156,3 +156,14 @@ def test_given_sds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "none: no number suffices: the true difference 1 is not within 1" in truly
     monkeypatch.chdir(tmp_path)
     assert isinstance(power().exception, IncompleteError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "first"),
+    [
+        ("--difference 0.000001", "SD 0.01: two models, 1e-06 apart: none: more than 1,000,000 replicates."),
+        ("--n 3", "SD 0.01: 3 runs of each: smallest difference that they show: 0.031."),
+    ],
+)  # fmt: skip
+def test_the_answer_comes_first(arguments: str, first: str) -> None:
+    assert power("--sd", "0.01", *arguments.split()).output.splitlines()[0] == first

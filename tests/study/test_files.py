@@ -16,7 +16,12 @@ from twinrun.study.errors import InputError
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(errno.ENOSPC, "the disk is full"), (errno.EFBIG, "larger than is allowed\n.*`ulimit -f`")]
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EFBIG, "larger than is allowed\n.*`ulimit -f`"),
+        (errno.EISDIR, "a folder stands where a file should be\n.*move that folder away"),
+    ],
 )
 def test_a_failed_write_keeps_the_old_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str

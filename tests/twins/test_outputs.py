@@ -225,7 +225,7 @@ def test_metrics_as_trainers_write_them(twin: Twin, wanted: str, value: float) -
         ("nothing.json:acc", "was not written\n  it wrote: log.jsonl, "),
         ("state.json:history.9.eval", "no entry 9 in state.json\n  the list has 3 entries"),
         ("state.json:history.acc", "no entry of the list in state.json has the key 'acc'"),
-        ("log:top1", "printed no number after 'top1'"),
+        ("log:top1", r"printed no number after 'top1'\n  it did after: acc, val_acc, speed"),
         ("metrics.json:lr", "no key 'lr' in metrics.json"),
     ],
 )

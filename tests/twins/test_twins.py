@@ -262,14 +262,28 @@ def test_mistakes_of_the_call(twins: Arguments, tmp_path: Path) -> None:
         assert not Path("twins").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["no-such-program"], "no-such-program: cannot be started (No such file or directory)"),
+        (
+            ["python", "no-such-script.py"],
+            "no-such-script.py: no such file\n  the command runs in a copy of this folder",
+        ),
+    ],
+)
 def test_a_command_that_does_not_exist(
-    twins: Arguments, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    twins: Arguments,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    words: str,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["twinrun", "twins", "--outputs", "a", "--", "no-such-program"])
+    monkeypatch.setattr(sys, "argv", ["twinrun", "twins", "--outputs", "a", "--", *command])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
-    assert "no-such-program: cannot be started (No such file or directory)" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
     assert not Path("twins").exists()
 
 

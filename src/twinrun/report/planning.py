@@ -151,8 +151,10 @@ def _answers(source: Source, wanted: Wanted) -> list[str]:
         else:
             planned = power.plan(source.sd.pooled, source.sd.kind, needed)
             answer, ends = planned.needed, planned.at_the_ends
-        if answer.n is not None:
-            lines.append(f"{source.title}: {what}: {answer.n:,} {' '.join(filter(None, (unit, ends)))}.")
+        said = f"none: {answer.reason}" if answer.n is None else f"{answer.n:,} {' '.join(filter(None, (unit, ends)))}"
+        lines.append(f"{source.title}: {what}: {said}.")
+    for words, shown in _detectable(source, wanted):
+        lines.append(f"{source.title}: {words}: {two_digits(shown(source.sd.pooled.value))}.")
     return lines
 
 

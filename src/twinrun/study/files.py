@@ -28,6 +28,7 @@ _REASONS = {
     errno.EACCES: ("permission denied", "check who owns the folder"),
     errno.EPERM: ("operation not permitted", "check who owns the folder"),
     errno.ENOTDIR: ("a file stands where a folder should be", "move that file away"),
+    errno.EISDIR: ("a folder stands where a file should be", "move that folder away"),
     errno.EEXIST: ("a file stands where a folder should be", "move that file away"),
 }
 

@@ -18,7 +18,7 @@ from twinrun.study.files import explain_os_error
 from twinrun.twins.running import Twin
 
 LOG = "log"  # in place of a file: what the program printed
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?inf|nan"
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?inf\b|nan\b"
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,12 @@ def _file(twin: Twin, name: str, wanted: str) -> Path:
 
 
 def _printed(text: str, wanted: str, word: str) -> float:
-    matches = re.findall(rf"(?<![\w.]){re.escape(word)}(?:\s*[:=]\s*|\s+)({_NUMBER})", text)
+    after = rf"(?:\s*[:=]\s*|\s+)({_NUMBER})"
+    matches = re.findall(rf"(?<![\w.]){re.escape(word)}{after}", text)
     if not matches:
-        raise InputError(f"--metric {wanted!r}: the program printed no number after {word!r}", "such as `acc 0.93`")
+        others = list(dict.fromkeys(found[1] for found in re.finditer(rf"([^\W\d][\w.-]*){after}", text)))
+        hint = f"it did after: {', '.join(others[:8])}" if others else "such as `acc 0.93`"
+        raise InputError(f"--metric {wanted!r}: the program printed no number after {word!r}", hint)
     return float(matches[-1])
 
 

@@ -40,6 +40,12 @@ def started(
     A program that no copy has, such as `../env/bin/python` or `.venv/bin/python`, is that of the current folder.
     Raises InputError when it cannot be started.
     """
+    # Python would say the same, once for each twin and as a failure of the program.
+    if Path(command[0]).name.startswith("python") and len(command) > 1:
+        script = command[1]
+        if not script.startswith("-") and not (folder / script).exists():
+            hint = "the command runs in a copy of this folder: name a script as seen from here, or by its whole path"
+            raise InputError(f"{script}: no such file", hint)
     outside = os.sep in command[0] and not (folder / command[0]).exists()
     program = os.path.abspath(command[0]) if outside else command[0]  # noqa: PTH100 - links stay
     with log.open("ab") as stream:
