@@ -62,17 +62,8 @@ def main() -> None:
         seen: dict[str, list[list[float]]] = {"plain": [], "kept": []}
         for pair in range(arguments.pairs):
             for way in ("plain", "kept") if pair % 2 else ("kept", "plain"):
-                words = [
-                    sys.executable,
-                    __file__,
-                    "--steps",
-                    str(arguments.steps),
-                    "--child",
-                    name,
-                    str(side),
-                    str(batch),
-                    way,
-                ]
+                call = [sys.executable, __file__, "--steps", str(arguments.steps)]
+                words = [*call, "--child", name, str(side), str(batch), way]
                 seen[way].append(json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
         pairs = list(zip(seen["kept"], seen["plain"], strict=True))
         times, memory = (spread([kept[place] / plain[place] for kept, plain in pairs]) for place in (0, 2))

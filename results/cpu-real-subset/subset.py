@@ -2,7 +2,7 @@
 
 - CIFAR-10: of three classes the first 800 training and 300 test images by the SHA-256 of their names.
 - BreastMNIST: whole.
-- EfficientNet-Lite0's weights of ImageNet, as the network of `cracks` takes them: without its head.
+- EfficientNet-Lite0's ImageNet weights, as the network of `cracks` takes them: without its head.
 """
 
 import hashlib

@@ -66,6 +66,10 @@ def test_what_n_runs_can_show(committed: Study, monkeypatch: pytest.MonkeyPatch)
     pairs = float(counts(text, "126 pairs that correlate by 0.3")[0])
     assert pairs / shown == pytest.approx(math.sqrt(0.7), rel=0.01)
     assert counts(text, "the same in pairs that correlate by 0.3")[0] == "90"
+    ends = [float(value) for value in counts(text, "126 runs of each: smallest difference that they show, points")[1:]]
+    first = re.search(r"difference that they show: ([\d.]+) points \(([\d.]+) to ([\d.]+) at the ends", text)
+    assert first
+    assert [float(value) for value in first.groups()] == [shown, *ends]
 
 
 def test_seeds_and_noise_together_where_no_arm_is_all(tmp_path: Path) -> None:
@@ -161,7 +165,7 @@ def test_given_sds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "first"),
     [
-        ("--difference 0.000001", "SD 0.01: two models, 1e-06 apart: none: more than 1,000,000 replicates."),
+        ("--difference 0.000001", "SD 0.01: two models, 1e-06 apart: more than 1,000,000 replicates."),
         ("--n 3", "SD 0.01: 3 runs of each: smallest difference that they show: 0.031."),
     ],
 )  # fmt: skip

@@ -266,10 +266,8 @@ def test_mistakes_of_the_call(twins: Arguments, tmp_path: Path) -> None:
     ("command", "words"),
     [
         (["no-such-program"], "no-such-program: cannot be started (No such file or directory)"),
-        (
-            ["python", "no-such-script.py"],
-            "no-such-script.py: no such file\n  the command runs in a copy of this folder",
-        ),
+        (["python", "no-such-script.py"], "no-such-script.py: no such file in the copy of this folder"),
+        (["python3.11", "x" * 300], "x: no such file in the copy of this folder"),
     ],
 )
 def test_a_command_that_does_not_exist(
@@ -285,6 +283,13 @@ def test_a_command_that_does_not_exist(
     assert stop.value.code == 2
     assert words in capsys.readouterr().err
     assert not Path("twins").exists()
+
+
+def test_a_program_whose_name_begins_as_pythons_is_no_interpreter(call_twins: Arguments) -> None:
+    Path("python_train.sh").write_text("#!/bin/sh\necho $1 > a\n")
+    Path("python_train.sh").chmod(0o755)
+    code, out, _ = call_twins("-n", "2", "--outputs", "a", "--", "./python_train.sh", "resnet18")
+    assert (code, "a: the same bytes in all 2" in out) == (0, True)
 
 
 def test_too_much_to_copy_is_said_before(twins: Arguments, monkeypatch: pytest.MonkeyPatch) -> None:

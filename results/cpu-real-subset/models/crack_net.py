@@ -12,8 +12,8 @@ class CrackNet(nn.Module):
     """Images (n, 3, h, w) to logits (n, classes), from timm's EfficientNet-Lite0.
 
     Later stages know objects, and concrete has none. Of each channel the head gets the mean and the maximum over the
-    tile: a hairline crack is in few places. The stem and the first three stages keep the weights they come with: where
-    the maps are large, nothing is calculated backwards.
+    tile: a hairline crack is in few places. The stem and the first three stages keep the weights they come with (their
+    batch statistics follow the tiles): where the maps are large, nothing is calculated backwards.
     """
 
     def __init__(self, lite: nn.Module, classes: int) -> None:

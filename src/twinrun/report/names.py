@@ -65,7 +65,7 @@ def corresponds(study: Study) -> bool:
 
 
 def network(model: dict[str, Any]) -> str:
-    """A task's network: its name and width, or the function that makes it with its arguments."""
+    """A task's network as `ModelSpec.words` has it."""
     return ModelSpec.model_validate(model).words
 
 

@@ -143,7 +143,9 @@ def plan_text(sources: Sequence[Source], wanted: Wanted) -> str:
 
 def _answers(source: Source, wanted: Wanted) -> list[str]:
     """Each question answered: `Digits, accuracy: two models, 0.5 points apart: 126 runs of each (...)."""
-    lines = []
+    lines = list[str]()
+    if not _columns(source):
+        return lines
     for words, needed in _questions(source, wanted):
         what, _, unit = words.rpartition(": ")
         if source.sd.kind == GIVEN:
@@ -151,23 +153,33 @@ def _answers(source: Source, wanted: Wanted) -> list[str]:
         else:
             planned = power.plan(source.sd.pooled, source.sd.kind, needed)
             answer, ends = planned.needed, planned.at_the_ends
-        said = f"none: {answer.reason}" if answer.n is None else f"{answer.n:,} {' '.join(filter(None, (unit, ends)))}"
+        said = answer.reason if answer.n is None else f"{answer.n:,} {' '.join(filter(None, (unit, ends)))}"
         lines.append(f"{source.title}: {what}: {said}.")
     for words, shown in _detectable(source, wanted):
-        lines.append(f"{source.title}: {words}: {two_digits(shown(source.sd.pooled.value))}.")
+        size, *others = (two_digits(shown(value)) for value in _columns(source))
+        between = f"({' to '.join(others)} at the ends of the SD's interval)" if others else ""
+        what = words.removesuffix(f", {source.unit}")
+        lines.append(f"{source.title}: {what}: {' '.join(filter(None, (size, source.unit, between)))}.")
     return lines
+
+
+def _columns(source: Source) -> list[float]:
+    """The SD, and the ends of its interval where it has one; none where it cannot be planned with."""
+    sd = source.sd
+    if sd.kind == GIVEN:
+        return [sd.pooled.value]
+    planned = power.plan(sd.pooled, sd.kind, lambda _: Needed(0))
+    if planned.sd_low is None or planned.sd_high is None:
+        return []
+    return [sd.pooled.value, planned.sd_low, planned.sd_high]
 
 
 def _block(source: Source, wanted: Wanted) -> list[str]:
     lines, sd = [source.heading], source.sd
-    if sd.kind == GIVEN:
-        columns = [sd.pooled.value]
-    else:
-        planned = power.plan(sd.pooled, sd.kind, lambda _: Needed(0))
-        if planned.sd_low is None or planned.sd_high is None:
-            why = NO_TOTAL if sd.kind == "total" and not sd.pooled.df else ""
-            return [f"{lines[0]}: {remarks(planned.needed.reason, why)}"]
-        columns = [sd.pooled.value, planned.sd_low, planned.sd_high]
+    if not (columns := _columns(source)):
+        why = NO_TOTAL if sd.kind == "total" and not sd.pooled.df else ""
+        reason = power.plan(sd.pooled, sd.kind, lambda _: Needed(0)).needed.reason
+        return [f"{lines[0]}: {remarks(reason, why)}"]
     rows, reasons = list[tuple[str, list[str]]](), []
     for words, needed in _questions(source, wanted):
         if sd.kind == GIVEN:

@@ -38,14 +38,13 @@ class ModelSpec(Block):
         >>> ModelSpec(factory="models.net:build", arguments={"width": 8}).words
         'models.net:build, width 8'
         >>> ModelSpec(name="resnet18", pretrained="data/imagenet.pth", pretrained_sha256="f37072fd").words
-        'resnet18, weights of imagenet.pth'
+        'resnet18 (from imagenet.pth)'
         """
         given = [f"{key} {value}" for key, value in (self.arguments or {}).items()]
         if self.width != 1.0:
             given.append(f"width {self.width:g}")
-        if self.pretrained:
-            given.append(f"weights of {Path(self.pretrained).name}")
-        return ", ".join([self.name or self.factory or "", *given])
+        start = f" (from {Path(self.pretrained).name})" if self.pretrained else ""
+        return ", ".join([self.name or self.factory or "", *given]) + start
 
     @field_validator("name")
     @classmethod

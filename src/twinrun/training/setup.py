@@ -90,15 +90,16 @@ def set_conditions(
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep the large blocks of a step for the next one: with large images that saves a fifth of a step.
+    """Have glibc keep the large blocks of a step for the next one; benchmarks/kept_memory.py says what that gains.
 
-    Of itself it gives blocks from 32 MiB on back to the system, which has to map and clear all their pages again. From
-    128 MiB on, which only an evaluation asks for, they still go back. Other C libraries are left as they are.
+    By itself it gives blocks from 32 MiB on back to the system, which has to map and clear all their pages again. From
+    128 MiB on they still go back: an evaluation's would stay for the whole run. Other C libraries are left as they are.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
-        for option, value in ((_MMAP_THRESHOLD, 128 << 20), (_TRIM_THRESHOLD, (2 << 30) - 1)):
-            libc.mallopt(option, value)
+        # Before 2.35 glibc refuses more than 32 MiB. The second alone would have it map every block from 128 KiB on.
+        if libc.mallopt(_MMAP_THRESHOLD, 128 << 20) or libc.mallopt(_MMAP_THRESHOLD, 32 << 20):
+            libc.mallopt(_TRIM_THRESHOLD, (2 << 30) - 1)
 
 
 def assemble(conditions: Conditions, entropy: str | None = None) -> Setup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import socket
@@ -41,11 +42,11 @@ def started(
     Raises InputError when it cannot be started.
     """
     # Python would say the same, once for each twin and as a failure of the program.
-    if Path(command[0]).name.startswith("python") and len(command) > 1:
+    if re.fullmatch(r"python[\d.]*", Path(command[0]).name) and len(command) > 1:
         script = command[1]
-        if not script.startswith("-") and not (folder / script).exists():
-            hint = "the command runs in a copy of this folder: name a script as seen from here, or by its whole path"
-            raise InputError(f"{script}: no such file", hint)
+        if not script.startswith("-") and not os.path.exists(folder / script):  # noqa: PTH110 - False for any name
+            hint = "environments, caches and what --outputs names are not copied: give the whole path of what is there"
+            raise InputError(f"{script}: no such file in the copy of this folder in which the command runs", hint)
     outside = os.sep in command[0] and not (folder / command[0]).exists()
     program = os.path.abspath(command[0]) if outside else command[0]  # noqa: PTH100 - links stay
     with log.open("ab") as stream:
