@@ -57,7 +57,7 @@ def finite_test_share(cells: Iterable[TestSetPart]) -> Interval:
     With V the variance of the accuracies and q what independent errors make of it, the share is 1 - N / (N - 1)
     (1 - q / V) (Jordan 2023, theorem on variance). Both are summed over the cells, weighted by degrees of freedom: a
     mean or median of the cells' ratios reads 0.64, 0.87 and 1.99 at 5, 3 and 2 runs where 0.51 is true. The interval
-    is the 95 % chi-square one of V, q taken as known; cut at 0 and 1, and none where it is wider than 0.9.
+    is the 95 % chi-square one of V, q taken as known, and none where it is wider than 0.9. All are cut at 0 and 1.
 
     >>> right = np.arange(10) < np.array([[6], [9], [7], [8]])
     >>> print(f"{finite_test_share([test_set_part(right)]).value:.2f}")
@@ -78,7 +78,7 @@ def finite_test_share(cells: Iterable[TestSetPart]) -> Interval:
     )
     if total == 0:
         return Interval(None, None, None, df, method, f"{UNDEFINED}all runs are equally accurate")
-    value, ratio = 1 - rest / total, own / total
+    value, ratio = min(max(1 - rest / total, 0.0), 1.0), own / total
     tail = (1 - CONFIDENCE) / 2
     low, high = (ratio * float(special.chdtri(df, share)) / df for share in (1 - tail, tail))
     low, high = min(low, 1.0), min(high, 1.0)

@@ -134,7 +134,7 @@ def _printed(text: str, wanted: str, word: str) -> float:
     after = rf"(?:\s*[:=]\s*|\s+)({_NUMBER})"
     matches = re.findall(rf"(?<![\w.]){re.escape(word)}{after}", text)
     if not matches:
-        others = list(dict.fromkeys(found[1] for found in re.finditer(rf"(?<![\w.-])([^\W\d][\w.-]*){after}", text)))
+        others = list(dict.fromkeys(match[1] for match in re.finditer(rf"(?<![\w.-])([^\W\d][\w.-]*){after}", text)))
         more = " ..." if len(others) > 8 else ""
         hint = f"it did after: {', '.join(others[:8])}{more}" if others else "such as `acc 0.93`"
         raise InputError(f"--metric {wanted!r}: the program printed no number after {word!r}", hint)
