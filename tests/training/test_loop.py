@@ -272,8 +272,8 @@ def in_child(work: Callable[[], object]) -> int:
 def test_kill_at_five_random_moments(params: Params, study: Layout) -> None:
     """kill -9 anywhere, from the first file to the last rename, and again: the same fingerprint, and no rubbish.
 
-    One moment in each fifth of a run and a tenth more, but the middle one as soon as there is a checkpoint, so that on a busy
-    machine one is met, too; benchmarks/kills.py tries as many as it is told to.
+    One moment in each fifth of a run and a tenth more, but the middle one as soon as there is a checkpoint, so that
+    one is met on a busy machine, too; benchmarks/kills.py tries as many as it is told to.
     """
     run = params.find("shapes/adam/7/det_1")
     eager = Options(device="cpu", checkpoint_seconds=0.0)
