@@ -123,8 +123,10 @@ def unused(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 def test_stage_names_equal_the_grid(file: Path, unused: Checkout) -> None:
     """DVC drops colliding matrix keys without a word: so its list is held against ours."""
     unused.write(file.read_text())
+    for own in (file.parent / "models").glob("*.py"):  # in the study's folder, as its factories are named there
+        shutil.copy(own, unused.root / "models")
     listed = [line.split()[0] for line in unused.run("dvc", "stage", "list").splitlines()]
-    params = read_params(file)
+    params = read_params(file, unused.root)
     assert [name for name in listed if name.startswith("train@")] == [run.stage for run in params.runs]
     assert [name for name in listed if name.startswith("prepare@")] == [f"prepare@{t}" for t in params.grid.tasks]
 

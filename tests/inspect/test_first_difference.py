@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ from twinrun.cli.locate import _locate_all, follow_run
 from twinrun.collect.first_difference import FirstDifference, described, read_first_difference, sentences
 from twinrun.inspect import lockstep
 from twinrun.inspect import replay as replaying
-from twinrun.inspect.first_difference import check_pair, differing_epoch, first_pairs, resolve
+from twinrun.inspect.first_difference import PREDICT_EVERY, check_pair, differing_epoch, first_pairs, resolve
 from twinrun.inspect.lockstep import Pair, Processes, ProcessSide
 from twinrun.inspect.replay import Replay
 from twinrun.inspect.trace import Tracer
@@ -431,6 +432,9 @@ def test_growth_ends_where_the_record_does(harness: Harness) -> None:
     short = record.model_copy(update={"fingerprints": record.fingerprints[:1]})
     found = drive(harness, at(1, 2, "aten.convolution.default", 1, 0, one_ulp), record=short, follow=50)
     assert {row.epoch for row in found.growth} == {1, 2}
+    ends = [row.step for row, after in pairwise([*found.growth, None]) if not after or after.epoch > row.epoch]
+    predicted = {row.step for row in found.growth if row.flipped is not None}
+    assert predicted == {0, *ends, *range(0, len(found.growth), PREDICT_EVERY)}
 
 
 def test_going_back_draws_the_same_dropout_masks(harness: Harness) -> None:

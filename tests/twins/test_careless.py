@@ -21,7 +21,8 @@ from twinrun.twins.running import own_folder
 @pytest.mark.parametrize(
     ("options", "script", "code"),
     [
-        ("", "trian.py", 3),
+        ("", "trian.py", 2),
+        ("", "fails.py", 3),
         ("--outputs 'uot/*'", "train.py", 2),
         ("--metric m.json:acc", "train.py", 2),
     ],
@@ -30,6 +31,7 @@ def test_a_misspelt_call_does_not_stand_in_the_way_of_the_right_one(
     run_twins: Twins, options: str, script: str, code: int
 ) -> None:
     Path("train.py").write_text("open('a', 'w')")
+    Path("fails.py").write_text("import no_such_module")
     assert run_twins(f"-n 2 {options}", [sys.executable, script])[0] == code
     assert run_twins("-n 2", [sys.executable, "train.py"])[0] == 0
     assert sorted(path.name for path in Path("twins").iterdir()) == [
@@ -58,10 +60,14 @@ def test_results_are_not_replaced(run_twins: Twins) -> None:
 
 
 def test_a_call_that_runs_nothing_leaves_what_was_there(run_twins: Twins) -> None:
-    assert run_twins("-n 2", [sys.executable, "trian.py"])[0] == 3
+    Path("fails.py").write_text("import no_such_module")
+    assert run_twins("-n 2", [sys.executable, "fails.py"])[0] == 3
     before = {path: path.read_bytes() for path in Path("twins").rglob("*") if path.is_file()}
-    for options, program in (("-n 2 --link none", sys.executable), ("-n 2", "no-such-program")):
-        assert run_twins(options, [program, "trian.py"])[0] == 2
+    python = sys.executable
+    for options, *command in (
+        ("-n 2 --link none", python, "fails.py"), ("-n 2", "no-such-program", "fails.py"), ("-n 2", python, "trian.py")
+    ):  # fmt: skip
+        assert run_twins(options, command)[0] == 2
         assert {path: path.read_bytes() for path in Path("twins").rglob("*") if path.is_file()} == before != {}
     # Nor is it lost to a call that was killed.
     for aside, pattern in ((".former", "*"), (".former.part", "twins.json")):
@@ -69,7 +75,7 @@ def test_a_call_that_runs_nothing_leaves_what_was_there(run_twins: Twins) -> Non
         Path("twins", aside).mkdir()
         for path in paths:
             path.rename(Path("twins", aside, path.name))
-        assert run_twins("-n 2 --link none", [sys.executable, "trian.py"])[0] == 2
+        assert run_twins("-n 2 --link none", [python, "fails.py"])[0] == 2
         assert {path: path.read_bytes() for path in Path("twins").rglob("*") if path.is_file()} == before
 
 

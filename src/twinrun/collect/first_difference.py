@@ -51,8 +51,8 @@ class Growth(_Block):
     ulps_max: int | None
     ulps_median: float | None  # over the elements that differ
     relative_l2: float | None  # |b - a| / |a| over all parameters; null when not finite
-    flipped: int  # test examples with another predicted class
-    examples: int
+    flipped: int | None  # test examples with another predicted class; null: not predicted after this step
+    examples: int | None
     loss_first: float | None
     loss_second: float | None
 

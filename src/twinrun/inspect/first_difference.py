@@ -18,6 +18,7 @@ from twinrun.study.layout import RECORD, Layout
 from twinrun.study.params import Params
 from twinrun.study.records import Record, current_code_digest, read_manifest, read_record
 
+PREDICT_EVERY = 10  # steps: to predict all test examples takes as long as many steps
 TRIES = 10  # of a step whose difference does not come again, as native noise may do
 
 
@@ -239,7 +240,8 @@ class Search:
         rows: list[Growth] = []
         answers, ended = [step, step], 0
         while True:
-            rows.append(self._distance(len(rows), answers[0]["epoch"]))
+            predict = len(rows) % PREDICT_EVERY == 0 or len(rows) == self.follow or answers[0]["last"]
+            rows.append(self._distance(len(rows), answers[0]["epoch"], predict))
             if answers[0]["last"]:
                 if any(answers[0]["epoch"] > len(side.record.fingerprints) for side in self.runs):
                     break  # a record ends before: the run diverged or was stopped
@@ -255,9 +257,9 @@ class Search:
             self.how.append(f"Both repetitions had the fingerprints of their records up to the end of epoch {ended}.")
         return rows
 
-    def _distance(self, number: int, epoch: int) -> Growth:
+    def _distance(self, number: int, epoch: int, predict: bool) -> Growth:
         path = self.pair.folder / "weights.safetensors"
-        loss = self.pair.only(0, "export", path=str(path))["loss"]
+        loss = self.pair.only(0, "export", path=str(path), predict=predict)["loss"]
         answer = self.pair.only(1, "distance", path=str(path))
         return Growth(step=number, epoch=epoch, loss_first=loss, loss_second=answer.pop("loss"), **answer)
 

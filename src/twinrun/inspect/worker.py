@@ -44,7 +44,8 @@ def serve(replay: Replay, receive: Callable[[], Message], send: Callable[[Messag
                 send({"fingerprint": replay.fingerprint()})
             case "export":
                 tensors = {f"weight/{name}": tensor for name, tensor in replay.weights().items()}
-                tensors["predicted"] = replay.predictions()
+                if request["predict"]:
+                    tensors["predicted"] = replay.predictions()
                 write_bytes(Path(request["path"]), save(tensors))
                 send({"loss": _finite(replay.loss())})
             case "distance":
@@ -109,8 +110,8 @@ def _bytes(replay: Replay) -> int:
 
 
 def _distance(replay: Replay, other: dict[str, torch.Tensor]) -> Message:
-    """How far this run's weights and predictions are from those of `other`."""
-    predicted = replay.predictions()
+    """How far this run's weights, and predictions where `other` has some, are from those of `other`."""
+    predicted = replay.predictions() if "predicted" in other else None
     first = torch.cat([other[f"weight/{name}"].reshape(-1) for name in replay.weights()])
     second = torch.cat([tensor.reshape(-1) for tensor in replay.weights().values()])
     apart = unequal(array_bits(first), array_bits(second))
@@ -122,8 +123,8 @@ def _distance(replay: Replay, other: dict[str, torch.Tensor]) -> Message:
         "ulps_max": int(ulps[-1]) if len(ulps) else None,
         "ulps_median": float(ulps[(len(ulps) - 1) // 2]) if len(ulps) else None,
         "relative_l2": _finite(float((second.double() - first.double()).norm() / norm)) if norm > 0 else None,
-        "flipped": int((other["predicted"] != predicted).sum()),
-        "examples": len(predicted),
+        "flipped": None if predicted is None else int((other["predicted"] != predicted).sum()),
+        "examples": None if predicted is None else len(predicted),
         "loss": _finite(replay.loss()),
     }
 

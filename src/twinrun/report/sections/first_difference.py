@@ -122,7 +122,7 @@ def figures(draft: Draft) -> list[Drawn]:
 
 
 def growth_figure(difference: FirstDifference, name: str) -> Drawn:
-    """Distance of the weights in length and in ulps, and predictions flipped, after each step of `found.growth`."""
+    """Distance of the weights in length and in ulps, and predictions flipped, after the steps of `growth`."""
     steps = [row.step for row in difference.growth]
     with drawing.style():
         figure, grid = drawing.new_figure(5.4, rows=3, sharex=True)
@@ -133,8 +133,9 @@ def growth_figure(difference: FirstDifference, name: str) -> Drawn:
         _line(ulps, steps, [row.ulps_median for row in difference.growth], drawing.GREEN, "^", "median")
         ulps.set_ylabel("ulps")
         ulps.legend()
-        shares = [100 * row.flipped / row.examples for row in difference.growth]
-        flipped.plot(steps, shares, color=drawing.PURPLE, marker="D")
+        predicted = [row for row in difference.growth if row.flipped is not None]
+        shares = [100 * row.flipped / row.examples for row in predicted]  # type: ignore[operator]
+        flipped.plot([row.step for row in predicted], shares, color=drawing.PURPLE, marker="D")
         flipped.set_ylabel("flipped (%)")
         flipped.set_ylim(bottom=0)
         flipped.set_xlabel("steps after the one in which they part")
@@ -146,7 +147,7 @@ def growth_figure(difference: FirstDifference, name: str) -> Drawn:
             f"After the step of the first difference (step 0: epoch {difference.epoch}, step {difference.step}) and "
             "each of the following: relative distance of all weights (top), largest and median distance in units in "
             "the last place over the weights that differ (middle), share of the test examples with another predicted "
-            "class (bottom). A distance of 0 does not show on the logarithmic axes; a weight that changes its sign is "
+            "class, looked at after every tenth step and the last (bottom). A distance of 0 does not show on the logarithmic axes; a weight that changes its sign is "
             "far in ulps. One pair of runs, n = 1."
         ),
         alt=(
