@@ -13,10 +13,11 @@ from tests.conftest import draw, write_packed
 
 from twinrun.study.errors import InputError
 from twinrun.study.layout import Layout
-from twinrun.study.params import read_params
+from twinrun.study.params import Params, read_params
 from twinrun.study.schema import Recipe
+from twinrun.training import setup
 from twinrun.training.loop import Options, train_run
-from twinrun.training.setup import training_loss
+from twinrun.training.setup import set_conditions, training_loss
 
 CUTS = ["whole", "cut"]
 CLASSES = ("common", "rare")
@@ -58,6 +59,13 @@ def test_a_run_trains_by_it(study: Layout) -> None:
     plain, weighted = (train_run(one, run, study, "c" * 64, Options(device="cpu")) for one in (before, params))
     assert plain.initial_fingerprint == weighted.initial_fingerprint
     assert plain.fingerprints[0] != weighted.fingerprints[0]
+
+
+def test_a_run_keeps_freed_memory(study: Layout, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(setup, "keep_freed_memory", lambda: calls.append(None))
+    set_conditions(params, params.find("shapes/sgd/0/det_1"), study, "cpu")
+    assert len(calls) == 1
 
 
 def test_freed_memory_is_kept_for_the_next_step() -> None:

@@ -196,7 +196,7 @@ def twin(tmp_path: Path) -> Twin:
     (folder / "metrics.json").write_text("\n".join(lines))  # JSON lines, whatever the suffix
     (folder / "state.json").write_text(json.dumps({"history": [{"eval": 0.5}, {"eval": 0.6}, {"time": 3}]}))
     (tmp_path / "twin_1.log").write_text(
-        "acc 0.1\nval_acc: 0.3 acc = 9e-1\nspeed 1\nacc is good\n12s 3ms/step\n" + 9 * "x" * 9999
+        "12s 3ms/step\nacc 0.1\nval_acc: 0.3 acc = 9e-1\nspeed 1\nacc is good\n" + "x" * 9999
     )
     return Twin(1, 0, folder, 0, 1.0, "")
 
