@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from tests.conftest import REPOSITORY
 from tools.sample.build import SAMPLE_SHA256
@@ -35,9 +37,10 @@ execution: {device: cpu, noise: auto, precision: fp32, fill_uninitialized_memory
 tasks:
   cracks:
     title: Cracks (procedural images)
+    keep_model: {det: final}
     data: {reader: sdnet2018, source: data/sample/cracks.zip, image_size: 16, procedural: true, test_share: 0.25, split_seed: 0}
     model: {name: preactresnet18, width: 0.0625}
-    recipe: {epochs: 1, batch_size: 128, heads_every: 1, metric: f1, keep_model: {det: final}}
+    recipe: {epochs: 1, batch_size: 128, heads_every: 1, metric: f1}
     optimizers: &both
       sgd: {lr: 0.05, momentum: 0.9, schedule: {kind: cosine, t_max_epochs: 2}}
       adam: {lr: 0.002, schedule: {kind: exponential, factor: 0.5}}
@@ -169,7 +172,7 @@ def commands_of(page: str) -> list[list[str]]:
 @pytest.mark.slow
 def test_a_study_is_shared_as_the_page_says(checkout: Checkout, tmp_path: Path) -> None:
     """And what DVC does to a remote with half of a study is what the page says."""
-    give, take, _remotes, _publish, _trackers, clean = commands_of("share.md")
+    give, take, remotes, _publish, _trackers, clean = commands_of("share.md")
     lab, origin, clone = tmp_path / "lab", tmp_path / "origin", tmp_path / "study"
     said = checkout.run("dvc", "push", code=1)
     assert "no remote specified" in said
@@ -183,15 +186,36 @@ def test_a_study_is_shared_as_the_page_says(checkout: Checkout, tmp_path: Path) 
     assert not checkout.run("git", "status", "--porcelain", folder=mine)
     sent = {file.relative_to(folder) for folder in (mine, REPOSITORY) for file in (folder / "datastore").rglob("*")}
     assert len(sent) == len(list((REPOSITORY / "datastore").rglob("*")))
+    address = tmp_path / "address"  # other kinds of remote are written down, and not asked
+    shutil.copytree(mine / ".dvc", address / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    checkout.run("git", "init", "--quiet", folder=address)
+    for command in remotes:
+        checkout.run(*command.partition(" && ")[2].replace("add", "add --force").split(), folder=address)
+    checkout.run("dvc", "remote", "modify", "--local", "lab", "user", "NAME", folder=address)
+    assert "user = NAME" in (address / ".dvc" / "config.local").read_text()
+    checkout.run("dvc", "push", "collected", "analysis", "report", folder=mine)
     clone_line, _, _, _, pull, status, repro = take
     checkout.run("bash", "-ec", clone_line.replace("https://git.example.org/you/study", str(origin)), folder=tmp_path)
+    checkout.run("dvc", "pull", "report", folder=clone)
+    assert (clone / "report" / "index.html").is_file()
+    assert not (clone / "runs").exists()
     checkout.run("bash", "-ec", pull, folder=clone)
     assert "8 complete" in checkout.run("bash", "-ec", status, folder=clone)
     assert "Data and pipelines are up to date" in checkout.run("bash", "-ec", repro, folder=clone)
     record = read_record(clone / "runs/cracks/sgd/0/det_1")
-    assert twinrun.fingerprint(twinrun.load(clone).model(record.run).network) == record.final_fingerprint
-    for command in clean:
+    study = twinrun.load(clone)
+    model, recorded = study.model(record.run), study.probabilities(record.run)
+    assert twinrun.fingerprint(model.network) == record.final_fingerprint
+    images = torch.from_numpy(np.load(clone / "prepared/cracks/images.npy")[-len(recorded) :])
+    np.testing.assert_array_equal(model(images).softmax(1).numpy(), recorded)
+    unused = clone / ".dvc/cache/files/md5/00" / ("0" * 30)
+    unused.parent.mkdir(exist_ok=True)
+    unused.write_text("of a study that was tried")
+    (gc,) = clean
+    for command, left in ((gc.replace("--force", "--dry"), True), (gc, False)):
         checkout.run("bash", "-ec", command, folder=clone)
+        assert unused.exists() is left
+    checkout.run("bash", "-ec", gc.replace("--workspace", "--all-commits"), folder=clone)
     shutil.rmtree(clone / "runs")
     checkout.run("dvc", "checkout", "--quiet", folder=clone)
     assert "8 complete" in checkout.run("twinrun", "status", folder=clone)
@@ -228,8 +252,20 @@ def test_a_study_is_shared_as_the_page_says(checkout: Checkout, tmp_path: Path) 
     assert "Checkout failed for following targets:\nruns/digits/sgd/0/nd_1" in said
     assert len(runs) == 7
     record_file.unlink()
+    said, runs = pull_again(code=1)
+    assert "failed to transfer" in said
+    assert not runs
     for file in lab.glob("files/md5/*/*.dir"):
         file.unlink()
+    for mount, code, words in (
+        (f"mount --bind {lab} {lab}; mount -o remount,ro,bind {lab}", 255, ["Read-only file system", str(lab)]),
+        (f"mount -t tmpfs -o size=64k tmpfs {lab}", 1, ["No space left on device", "files failed to upload"]),
+    ):
+        there = {file for file in lab.rglob("*") if file.is_file()}
+        push = ["unshare", "--mount", "--map-root-user", "bash", "-ec", f"{mount}; exec dvc push"]
+        said = checkout.run(*push, code=code, folder=mine)
+        assert all(word in said for word in words), said
+        assert there == {file for file in lab.rglob("*") if file.is_file()}
     checkout.run("dvc", "push", folder=mine)
     assert len(pull_again(code=0)[1]) == 8
 
@@ -246,9 +282,11 @@ def test_a_crate_is_verified_where_it_is_unpacked(checkout: Checkout, tmp_path: 
     said = checkout.run("twinrun", "export", "--to", "ro-crate", "--out", str(crate))
     assert f"SHA-256 {sha256_file(crate / 'ro-crate-metadata.json')} stands for all that is in the crate" in said
     assert "not prepared yet: digits" in checkout.run("twinrun", "verify", run, folder=crate, code=3)
-    shutil.copytree(checkout.root / "prepared", crate / "prepared")  # its data are not in it
+    shutil.copytree(checkout.root / "data", crate / "data")  # which are not in it
+    checkout.run("twinrun", "prepare", "digits", folder=crate)
     said = checkout.run("twinrun", "verify", run, folder=crate)
     assert "files of the crate are as they were packed" in said
+    assert f"SHA-256 of ro-crate-metadata.json: {sha256_file(crate / 'ro-crate-metadata.json')}" in said
     assert f"{run}\trecord\t1 epoch\tequal" in said
     with (crate / "report" / "index.html").open("ab") as stream:
         stream.write(b" ")
@@ -285,6 +323,18 @@ def test_an_edit_makes_stale_what_it_can_change_alone(
         file.write_bytes(content)
     assert changed == stale
     assert (f"{runs} other code" if runs else "8 complete") in said
+
+
+@pytest.mark.slow
+def test_keeping_more_networks_trains_no_other_run_again(checkout: Checkout) -> None:
+    content = yaml.safe_load(STUDY)
+    content["tasks"]["digits"]["keep_model"] = {"det": "final"}
+    checkout.write(yaml.safe_dump(content, sort_keys=False))
+    assert not {name for name in checkout.changed() if name.startswith("train@")}
+    said = checkout.run("twinrun", "status", code=3)
+    assert "2 without its model" in said
+    assert "6 complete" in said
+    checkout.write(STUDY)
 
 
 @pytest.mark.slow

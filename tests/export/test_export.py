@@ -219,8 +219,18 @@ def test_a_crate_that_is_not_as_it_was_packed(harm: str, words: str, finished: F
 def test_a_folder_of_something_else_is_no_place_for_a_crate(finished: Finished, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
-    with pytest.raises(InputError, match=r"thesis.tex, which is not of what is to be written there"):
+    with pytest.raises(InputError, match=r"thesis.tex without ro-crate-metadata.json, which is not of what is to be"):
         packed(finished, tmp_path / "out")
+    # Nor one whose folders have the names of a crate's, nor another tool's crate.
+    file = tmp_path / "study" / "runs" / "1.csv"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    with pytest.raises(InputError, match=r"holds runs without ro-crate-metadata\.json"):
+        packed(finished, tmp_path / "study")
+    (tmp_path / "study" / METADATA).write_text('{"@graph": []}')
+    with pytest.raises(InputError, match=r"study: holds an RO-Crate that twinrun did not make"):
+        packed(finished, tmp_path / "study")
+    assert file.is_file()
 
 
 def test_other_records_of_the_same_runs_are_refused(finished: Finished, tmp_path: Path) -> None:

@@ -36,6 +36,22 @@ def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_files_of_common_names_are_left_alone_without_what_marks_them_as_ours(tmp_path: Path) -> None:
+    target = tmp_path / "tables"
+    target.mkdir()
+    (target / "mine.csv").write_text("years of work")
+    with (
+        pytest.raises(InputError, match=r"tables: holds mine\.csv without study\.json, which is not of what"),
+        replaced_folder(target, ("study.json", "*.csv"), mark="study.json"),
+    ):
+        pytest.fail("the block must not be entered")
+    assert (target / "mine.csv").read_text() == "years of work"
+    (target / "study.json").touch()
+    with replaced_folder(target, ("study.json", "*.csv"), mark="study.json") as folder:
+        (folder / "study.json").touch()
+    assert [path.name for path in target.iterdir()] == ["study.json"]
+
+
 @pytest.mark.parametrize("name", ["thesis.docx", "src", ".git"])
 def test_a_folder_with_anything_else_in_it_is_left_alone(name: str, tmp_path: Path) -> None:
     target = tmp_path / "mine"

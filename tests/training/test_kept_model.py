@@ -40,7 +40,8 @@ def write_params(root: Path, **execution: str) -> Params:
     content["grid"] |= {"optimizers": ["sgd"], "seeds": [0], "runs": ["det_1", "nd_1"]}
     content["execution"] |= execution
     for task in content["tasks"].values():
-        task["recipe"] |= {"keep_model": {"det": "final"}, "epochs": 1}
+        task |= {"keep_model": {"det": "final"}}
+        task["recipe"] |= {"epochs": 1}
     content["tasks"]["cuts"]["model"] = {"factory": "models.net:build"}
     (root / "models").mkdir(exist_ok=True)
     (root / "models" / "net.py").write_text(OWN)
@@ -106,7 +107,8 @@ def reseal(folder: Path, sha256: str) -> None:
         ("other run", "it is the network of cuts/sgd/0/det_2, not of cuts/sgd/0/det_1"),
         ("edited", "it was changed after it was written"),
         ("other statistics", "it was changed after it was written"),
-        ("other code", "has another architecture: 0.0.bias differs"),
+        ("other shapes", "has another architecture: 0.0.bias differs"),
+        ("same shapes", "is not that with which it was trained"),
         ("edited and sealed", "its fingerprint is "),
     ],
 )
@@ -128,9 +130,11 @@ def test_another_file_in_its_place_is_named(harm: str, words: str, kept: Path, s
             rewrite(path, weight)
         case "other statistics":
             rewrite(path, tensors, channel_mean=[0.5])
-        case "other code":
-            (study.root / "models" / "net.py").write_text(OWN.replace("channels=8", "channels=9"))
-    if harm == "edited and sealed":
+        case "other shapes":
+            rewrite(path, tensors, model={"factory": "models.net:build", "arguments": {"channels": 9}})
+        case "same shapes":
+            (study.root / "models" / "net.py").write_text(OWN.replace("nn.ReLU", "nn.GELU"))
+    if harm in ("edited and sealed", "other shapes"):
         from twinrun.study.files import sha256_file
 
         reseal(kept, sha256_file(path))

@@ -214,14 +214,15 @@ def verify(
     """
     import shlex
 
-    from twinrun.export.crate import check_crate
+    from twinrun.export.crate import METADATA, check_crate
     from twinrun.launch import verify as verifying
     from twinrun.launch.processes import places
     from twinrun.launch.progress import say
     from twinrun.launch.status import require_prepared
+    from twinrun.study.files import sha256_file
 
     if files := check_crate(Path()):
-        say(f"{files} files of the crate are as they were packed")
+        say(f"{files} files of the crate are as they were packed; SHA-256 of {METADATA}: {sha256_file(Path(METADATA))}")
     try:
         before = shlex.split(prefix)
     except ValueError as error:

@@ -62,7 +62,7 @@ def collect(
     manifests = read_manifests(params, layout)
     items = read_runs(params, layout, manifests, code_digest, progress)
     if not check_only:
-        with replaced_folder(layout.collected, COLLECTED) as folder:
+        with replaced_folder(layout.collected, COLLECTED, mark=COLLECTED[0]) as folder:
             tasks = {
                 task: _write_task(folder / task, params, layout, items, manifests[task], task) for task in manifests
             }

@@ -120,7 +120,7 @@ def import_results(
     if not keys:
         raise InputError(f"{sources[0].path}: no rows", "the first line names the columns")
     entries = _entries(keys)
-    with replaced_folder(folder, COLLECTED) as building:
+    with replaced_folder(folder, COLLECTED, mark=COLLECTED[0]) as building:
         described: dict[str, Any] = {}
         computed: dict[int, dict[str, float | None]] = {}
         for task, gathered in tasks.items():

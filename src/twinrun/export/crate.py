@@ -9,6 +9,7 @@ from twinrun.study.errors import MismatchError
 from twinrun.study.files import read_json, sha256_file
 
 METADATA = "ro-crate-metadata.json"
+PROGRAM = "#twinrun"  # in the metadata, what made the runs
 
 
 def check_crate(folder: Path) -> int:

@@ -8,8 +8,9 @@ from pathlib import Path
 from rocrate.model import ContextEntity
 from rocrate.rocrate import ROCrate
 
-from twinrun.export.crate import METADATA
+from twinrun.export.crate import METADATA, PROGRAM
 from twinrun.export.exporting import FinishedRun
+from twinrun.study.errors import InputError
 from twinrun.study.files import sha256_file, write_json
 from twinrun.study.folders import replaced_folder
 from twinrun.study.layout import RECORD, Layout
@@ -50,7 +51,10 @@ def write_crate(params: Params, params_file: Path, layout: Layout, runs: Sequenc
         entry = stacks.setdefault(repr(stack), stack | {"runs": []})
         entry["runs"] += [run.id]  # type: ignore[operator] # a list
     root["datePublished"] = newest  # the time of the newest run: the same study makes the same crate
-    with replaced_folder(out, PACKED) as building:
+    if (out / METADATA).is_file() and f'"{PROGRAM}"' not in (out / METADATA).read_text(errors="replace"):
+        hint = "nothing was changed; name another folder with --out"
+        raise InputError(f"{out}: holds an RO-Crate that twinrun did not make", hint)
+    with replaced_folder(out, PACKED, mark=METADATA) as building:
         write_json(building / STACK, list(stacks.values()))
         _add(crate, building / STACK, STACK)
         _add(crate, params_file, "params.yaml")
@@ -68,7 +72,7 @@ def write_crate(params: Params, params_file: Path, layout: Layout, runs: Sequenc
         if (layout.root / "LICENSE").is_file():
             root["license"] = {"@id": "LICENSE"}
         program = {"@type": "SoftwareApplication", "name": "twinrun", "identifier": runs[0].tags["twinrun.code_digest"]}
-        root["mentions"] = crate.add(ContextEntity(crate, "#twinrun", properties=program))
+        root["mentions"] = crate.add(ContextEntity(crate, PROGRAM, properties=program))
         crate.write(building)
 
 

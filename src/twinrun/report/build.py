@@ -82,7 +82,8 @@ def analyze(collected: Path, out: Path, progress: Progress = silent) -> None:
     draft = Draft(study, lambda done, _: progress(done, steps))
     index: dict[str, Any] = {"schema": ANALYSIS_SCHEMA, "study_digest": study.digest}
     index |= {"sections": [], "tables": [], "figures": []}
-    with replaced_folder(out, ("analysis.json", "statistics.json", "tables", "figures")) as folder:
+    ours = ("analysis.json", "statistics.json", "tables", "figures")
+    with replaced_folder(out, ours, mark=ours[0]) as folder:
         made = [_add_tables(draft, section) for section in SECTIONS]
         for place, (section, tables) in enumerate(zip(SECTIONS, made, strict=True), 1):
             lacks = section.lacks(study)

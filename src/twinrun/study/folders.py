@@ -66,12 +66,15 @@ def _clear_away(target: Path, *, locked: bool) -> None:
             shutil.rmtree(building, ignore_errors=True)
 
 
-def require_replaceable(target: Path, only: Sequence[str]) -> None:
+def require_replaceable(target: Path, only: Sequence[str], mark: str = "") -> None:
     """InputError where `replaced_folder` would leave `target` alone: other content, a file, a link to nothing."""
     foreign = foreign_content(target, only)
+    if not foreign and mark and not (target / mark).exists():
+        foreign = foreign_content(target, ())
     if foreign:
+        without = f" without {mark}" if mark and not (target / mark).exists() else ""
         raise InputError(
-            f"{target}: holds {foreign}, which is not of what is to be written there",
+            f"{target}: holds {foreign}{without}, which is not of what is to be written there",
             "nothing was changed; move it away, or name another folder",
         )
     if target.is_symlink() and not target.exists():
@@ -81,17 +84,18 @@ def require_replaceable(target: Path, only: Sequence[str]) -> None:
 
 
 @contextmanager
-def replaced_folder(target: Path, only: Sequence[str], *, locked: bool = False) -> Iterator[Path]:
+def replaced_folder(target: Path, only: Sequence[str], *, mark: str = "", locked: bool = False) -> Iterator[Path]:
     """A temporary sibling of `target` to write into; it takes the target's place when the block ends well.
 
     `only` says what an old `target` may hold: patterns of names, or `*/name` for a folder that has `name` in it. With
-    anything else in it, it is somebody else's folder and is left alone. What killed processes left beside `target` is
-    removed; `locked` says that no other process can be at work on it, which needs no asking then.
+    anything else in it, it is somebody else's folder and is left alone; so it is where it is not empty and lacks the
+    file `mark`, which is for patterns that somebody else's files may have, too. What killed processes left beside
+    `target` is removed; `locked` says that no other process can be at work on it, which needs no asking then.
 
     An error inside the block leaves the target as it was and removes the sibling. Raises InputError for a folder with
     other content, before anything is done, for a full disk and for a place that cannot be written.
     """
-    require_replaceable(target, only)
+    require_replaceable(target, only, mark)
     made: list[Path] = []
     building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     retired = target.with_name(f".{target.name}.{os.getpid()}.old")

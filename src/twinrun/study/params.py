@@ -75,14 +75,14 @@ class Params(Block):
                 "execution": self.execution.model_dump(exclude={"device"}, exclude_defaults=True),
                 "data": task.data.model_dump(exclude_defaults=True),
                 "model": task.model.model_dump(exclude_defaults=True),
-                "recipe": task.recipe.model_dump(exclude={"keep_model"}, exclude_defaults=True),
+                "recipe": task.recipe.model_dump(exclude_defaults=True),
                 "optimizer": {run.optimizer: task.optimizer(run.optimizer).model_dump(exclude_defaults=True)},
             }
         )
 
     def keeps_model(self, run: Run) -> bool:
         """Whether the record of that run holds its trained network."""
-        return self.tasks[run.task].recipe.keep_model.get(run.arm) == "final"
+        return self.tasks[run.task].keep_model.get(run.arm) == "final"
 
     def data_params_digest(self, task: str) -> str:
         """SHA-256 of the keys that preparing the task's data reads."""

@@ -227,7 +227,7 @@ def agreed(folder: Path, expected: Expected) -> tuple[Record, Measured, dict[str
     if record.status == "complete" and len(record.fingerprints) != expected.epochs:
         faults["other length"] = [f"{len(record.fingerprints)} fingerprints in its record for {expected.epochs} epochs"]
     if expected.model and MODEL not in record.files:
-        faults["without its model"] = ["without its model, which recipe.keep_model asks for"]
+        faults["without its model"] = ["without its model, which keep_model asks for"]
     return record, measured, {state: "; ".join(words) for state, words in faults.items() if words}
 
 

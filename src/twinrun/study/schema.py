@@ -148,8 +148,6 @@ class Recipe(Block):
     heads_every: Positive  # epochs between two recorded copies of the head and samples of the other layers
     # Test images whose features (the head's input) are recorded after the last epoch: 0 none, else 4 or more (CKA).
     features: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    # Arms whose runs keep their network after the last epoch. In no digest: a run is the same with it or without.
-    keep_model: dict[str, Literal["none", "final"]] = Field(default_factory=dict)
     augment: Augment = Augment()
     # What an example weighs in the training loss: balanced: examples / (classes * examples of its class).
     class_weights: Literal["none", "balanced"] = "none"
@@ -160,13 +158,6 @@ class Recipe(Block):
     def _enough(cls, value: int) -> int:
         if 0 < value < 4:
             raise ValueError(f"{value} images are too few for CKA without bias; 0 for none, else 4 or more")
-        return value
-
-    @field_validator("keep_model")
-    @classmethod
-    def _arms(cls, value: dict[str, str]) -> dict[str, str]:
-        if unknown := sorted(value.keys() - ARMS.keys()):
-            raise ValueError(f"{unknown[0]!r} is no arm; arms: {', '.join(ARMS)}")
         return value
 
 
@@ -241,10 +232,20 @@ class Task(Block):
     title: Annotated[str, Field(min_length=1)]
     # Whether the licence allows pictures of the data in a report; beside `data`: no stage but collect reads it.
     show_images: bool = False
+    # Arms whose runs keep their network after the last epoch. Beside `recipe`, which DVC watches: runs that are there
+    # already are the same with it or without, and those of other arms must not be trained again for it.
+    keep_model: dict[str, Literal["none", "final"]] = Field(default_factory=dict)
     data: Annotated[Cifar10 | Sdnet2018 | CbisDdsm | ImageFolder, Discriminator("reader")]
     model: ModelSpec
     recipe: Recipe
     optimizers: TaskOptimizers
+
+    @field_validator("keep_model")
+    @classmethod
+    def _arms(cls, value: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(value.keys() - ARMS.keys()):
+            raise ValueError(f"{unknown[0]!r} is no arm; arms: {', '.join(ARMS)}")
+        return value
 
     def optimizer(self, name: str) -> Adam | Sgd:
         """The settings of that optimizer."""

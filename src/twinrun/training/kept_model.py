@@ -16,7 +16,7 @@ from twinrun.study.errors import IncompleteError, MismatchError
 from twinrun.study.files import canonical_json, sha256_file
 from twinrun.study.layout import MODEL
 from twinrun.study.records import read_record
-from twinrun.study.schema_model import ModelSpec
+from twinrun.study.schema_model import ModelSpec, models_digest
 from twinrun.training.batches import normalized, scale_and_shift
 from twinrun.training.checkpoint import model_state, restore_model
 from twinrun.training.fingerprint import fingerprint
@@ -61,6 +61,8 @@ def model_file(setup: Setup) -> bytes:
         "channel_mean": packed.channel_mean,
         "channel_std": packed.channel_std,
     }
+    if conditions.params.tasks[run.task].model.factory:
+        facts["models"] = models_digest(conditions.root)
     # Copies, for two names must not share memory in the file. One entry of metadata: several come in any order.
     tensors = {name: tensor.cpu().clone().contiguous() for name, tensor in model_state(setup.model).items()}
     return save(tensors, metadata={"twinrun": canonical_json(facts)})
@@ -73,7 +75,7 @@ def load_model(folder: Path, root: Path) -> TrainedModel:
     """
     record, path = read_record(folder), folder / MODEL
     if MODEL not in record.files:
-        hint = f"`keep_model: {{{record.arm}: final}}` in its recipe and `twinrun sweep` train it again and keep it"
+        hint = f"`keep_model: {{{record.arm}: final}}` for its task and `twinrun sweep` train it again and keep it"
         raise IncompleteError(f"{record.run}: its trained network was not kept", hint)
     if not path.is_file():
         hint = "`dvc pull` brings what was pushed, `twinrun sweep` makes it again"
@@ -115,6 +117,11 @@ def _build(path: Path, facts: dict[str, Any], root: Path) -> nn.Module:
         spec = ModelSpec.model_validate(facts["model"] | {"pretrained": None, "pretrained_sha256": None})
     except ValidationError as error:
         raise MismatchError(f"{path}: its model is not one of this version", AGAIN) from error
+    if spec.factory and facts.get("models") != models_digest(root):
+        raise MismatchError(
+            f"{path}: the code in {root / 'models'} is not that with which it was trained",
+            "go back to it: the same weights in another network would predict something else",
+        )
     with torch.random.fork_rng(devices=[]):  # a caller's own random numbers stay as they are
         network = build_model(spec, len(facts["classes"]), root, facts["image_size"])
     adapt_precision(network, "cpu", facts["precision"])
