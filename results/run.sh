@@ -14,6 +14,16 @@ twinrun analyze
 twinrun report
 echo "$((SECONDS - begin)) s, in $1"
 if [ -n "$out" ]; then
+  python - "$out/collected/results.csv" collected/results.csv <<'PYTHON'
+import pathlib, sys
+import pandas as pd
+
+before, now = (pd.read_csv(path) if pathlib.Path(path).is_file() else None for path in sys.argv[1:])
+if before is not None:
+    both = before.merge(now, on=["task", "optimizer", "seed", "label"]).query("arm_x == 'det'")
+    same = int((both["fingerprint_x"] == both["fingerprint_y"]).sum())
+    print(f"{same} of {len(both)} deterministic runs have the fingerprints of {sys.argv[1]}")
+PYTHON
   rm -rf "$out/collected" "$out/report"
   cp -r collected report "$out/"
   [ ! -e analysis/figures/sources.png ] || cp analysis/figures/sources.png "$out/"

@@ -281,6 +281,7 @@ def test_a_crate_is_verified_where_it_is_unpacked(checkout: Checkout, tmp_path: 
     crate, run = tmp_path / "crate", "digits/sgd/0/det_1"
     said = checkout.run("twinrun", "export", "--to", "ro-crate", "--out", str(crate))
     assert f"SHA-256 {sha256_file(crate / 'ro-crate-metadata.json')} stands for all that is in the crate" in said
+    assert "there is no LICENSE in the study folder, so the crate states none" in said
     assert "not prepared yet: digits" in checkout.run("twinrun", "verify", run, folder=crate, code=3)
     shutil.copytree(checkout.root / "data", crate / "data")  # which are not in it
     checkout.run("twinrun", "prepare", "digits", folder=crate)

@@ -21,7 +21,9 @@ from twinrun.inspect.ladder import CPU_PINS, Ladder, Rung, cpu_ladder, cuda_ladd
 from twinrun.study.errors import IncompleteError, InputError, MismatchError, OutOfMemoryError
 from twinrun.study.flags import NumericFlags
 from twinrun.study.layout import Layout
+from twinrun.study.params import read_params
 from twinrun.study.pins import PINNED, clean_environment
+from twinrun.training.models import build_model
 
 RUNGS = ["free", "free_again", "fill"]
 LADDER = Ladder({name: Rung(NumericFlags()) for name in RUNGS}, "free", "fill")
@@ -191,9 +193,15 @@ def test_an_unknown_task_is_named(cli: Cli) -> None:  # noqa: F811
 @pytest.mark.slow
 def test_a_plan_with_an_estimate_probes_each_kind_once(cli: Cli, study: Layout) -> None:  # noqa: F811
     file = study.root / "params.yaml"
-    file.write_text(file.read_text().replace("optimizers: [adam, sgd]", "optimizers: [sgd]"))
+    text = file.read_text().replace("optimizers: [adam, sgd]", "optimizers: [sgd]")
+    file.write_text(text.replace("title: Shapes", "title: Shapes\n    keep_model: {det: final}"))
     code, out, _ = cli("plan", "--estimate")
     assert code == 0
+    (kept,) = re.findall(r"^trained networks kept, of 4 runs: (\d+) MB$", out, re.MULTILINE)
+    params = read_params(file)
+    network = build_model(params.tasks["shapes"].model, 10, study.root, 8)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    assert int(kept) == round(4 * size / 1e6) == 1
     rows = [re.split(r"  +", line) for line in out.splitlines()[1:5]]
     counts = {row[0]: int(row[1]) for row in rows}
     assert sum(counts.values()) == 16

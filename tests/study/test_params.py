@@ -58,6 +58,16 @@ MISTAKES = {
     "epochs of 400 digits": ("t_max_epochs: 4", f"t_max_epochs: 1{'0' * 400}", ["schedule.t_max_epochs", "less than"]),
     "a number of 5,000 digits": ("seeds: [0, 7]", f"seeds: [0, {'7' * 5000}]", ["not valid YAML", "digits"]),
     "a width beyond any network": ("width: 0.0625", "width: 1.0e+300", ["tasks.shapes.model.width", "or equal to 64"]),
+    "networks kept of an arm that is none": (
+        "title: Shapes",
+        "title: Shapes\n    keep_model: {dte: final}",
+        ["tasks.shapes.keep_model", "'dte' is no arm; arms: det, nd"],
+    ),
+    "networks kept of no arm": (
+        "title: Shapes",
+        "title: Shapes\n    keep_model: final",
+        ["tasks.shapes.keep_model", "got 'final'"],
+    ),
     "lists without end": ("seeds: [0, 7]", f"seeds: {'[' * 3000}0{']' * 3000}", ["within each other without end"]),
     "not YAML": ("study: tiny", "study: [tiny", ["not valid YAML"]),
 }

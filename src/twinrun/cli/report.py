@@ -98,6 +98,8 @@ def export(
 
         summary = pack(params, params_file, Layout(), folder)
         print(f"{folder / METADATA}: SHA-256 {sha256_file(folder / METADATA)} stands for all that is in the crate")
+        if not (folder / "LICENSE").is_file():
+            print("there is no LICENSE in the study folder, so the crate states none: add one and export again")
     else:
         with Progress(f"export to {to}", 0) as progress:
 
