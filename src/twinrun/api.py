@@ -118,7 +118,7 @@ class Loaded:
         return np.array(self.study.labels(task))
 
     def model(self, run_id: str) -> TrainedModel:
-        """The trained network of a run whose recipe keeps it, ready to predict: images in bytes to logits.
+        """The trained network of a run whose task keeps it, ready to predict: images in bytes to logits.
 
         `.model(id)(torch.from_numpy(images))` with images as in prepared/<task>/images.npy. Raises IncompleteError
         where it was not kept or is not there, MismatchError for a file that is not that of the collected run.

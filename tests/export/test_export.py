@@ -219,13 +219,13 @@ def test_a_crate_that_is_not_as_it_was_packed(harm: str, words: str, finished: F
 def test_a_folder_of_something_else_is_no_place_for_a_crate(finished: Finished, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
-    with pytest.raises(InputError, match=r"thesis.tex without ro-crate-metadata.json, which is not of what is to be"):
+    with pytest.raises(InputError, match=r"thesis.tex, which is not of what is to be written there"):
         packed(finished, tmp_path / "out")
     # Nor one whose folders have the names of a crate's, nor another tool's crate.
     file = tmp_path / "study" / "runs" / "1.csv"
     file.parent.mkdir(parents=True)
     file.touch()
-    with pytest.raises(InputError, match=r"holds runs without ro-crate-metadata\.json"):
+    with pytest.raises(InputError, match=r"holds runs and no ro-crate-metadata\.json"):
         packed(finished, tmp_path / "study")
     (tmp_path / "study" / METADATA).write_text('{"@graph": []}')
     with pytest.raises(InputError, match=r"study: holds an RO-Crate that twinrun did not make"):
@@ -351,7 +351,7 @@ def test_a_missing_extra_is_one_sentence(
     with pytest.raises(InputError) as caught:
         (packed(finished, tmp_path) if target == "ro-crate" else run(finished, target, tmp_path / "out"))
     assert f"--to {target} needs the package {package}" in str(caught.value)
-    assert f"in a checkout of twinrun: pip install '.[{target}]'" in str(caught.value)
+    assert f"in a checkout of twinrun: pip install --editable '.[{target}]'" in str(caught.value)
     assert "'twinrun[" not in str(caught.value)  # it is on no index: a stranger's package of that name could come
 
 

@@ -41,7 +41,7 @@ def test_files_of_common_names_are_left_alone_without_what_marks_them_as_ours(tm
     target.mkdir()
     (target / "mine.csv").write_text("years of work")
     with (
-        pytest.raises(InputError, match=r"tables: holds mine\.csv without study\.json, which is not of what"),
+        pytest.raises(InputError, match=r"tables: holds mine\.csv and no study\.json, so that it may be"),
         replaced_folder(target, ("study.json", "*.csv"), mark="study.json"),
     ):
         pytest.fail("the block must not be entered")

@@ -20,7 +20,7 @@ from twinrun.study.flags import INSTRUCTION_SET
 from twinrun.study.grid import Run
 from twinrun.study.layout import Layout
 from twinrun.study.params import Params
-from twinrun.study.records import AttemptNote, Expected, Measured, Record, agreed, read_manifest
+from twinrun.study.records import WITHOUT_MODEL, AttemptNote, Expected, Measured, Record, agreed, read_manifest
 
 SHOWN = 20  # offending runs named in one error
 
@@ -93,9 +93,14 @@ def read_runs(
     wrong.extend(_mixed(items))
     if wrong:
         also = f"\n(and {len(missing)} runs are missing)" if missing else ""
+        hint = (
+            "remove their folders and run `twinrun sweep`, or go back to the params and code that they were made with"
+        )
+        if {text for _, text in wrong} == {WITHOUT_MODEL}:
+            hint = "`twinrun sweep` trains them again, to the same bits where they are deterministic, and keeps it"
         raise MismatchError(
             _listed(f"{len({run_id for run_id, _ in wrong})} of {len(runs)} runs do not fit this study", wrong) + also,
-            "remove their folders and run `twinrun sweep`, or go back to the params and code that they were made with",
+            hint,
         )
     if missing:
         title = f"{len(missing)} of {len(runs)} runs are missing"

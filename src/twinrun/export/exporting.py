@@ -141,7 +141,7 @@ def _module(target: str) -> Any:
     except ModuleNotFoundError as error:
         raise InputError(
             f"--to {target} needs the package {error.name}, which is not installed",
-            f"in a checkout of twinrun: pip install '.[{target}]'",
+            f"in a checkout of twinrun: pip install --editable '.[{target}]'",
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from rocrate.rocrate import ROCrate
 from twinrun.export.crate import METADATA, PROGRAM
 from twinrun.export.exporting import FinishedRun
 from twinrun.study.errors import InputError
-from twinrun.study.files import sha256_file, write_json
+from twinrun.study.files import read_json, sha256_file, write_json
 from twinrun.study.folders import replaced_folder
 from twinrun.study.layout import RECORD, Layout
 from twinrun.study.params import Params
@@ -51,7 +52,7 @@ def write_crate(params: Params, params_file: Path, layout: Layout, runs: Sequenc
         entry = stacks.setdefault(repr(stack), stack | {"runs": []})
         entry["runs"] += [run.id]  # type: ignore[operator] # a list
     root["datePublished"] = newest  # the time of the newest run: the same study makes the same crate
-    if (out / METADATA).is_file() and f'"{PROGRAM}"' not in (out / METADATA).read_text(errors="replace"):
+    if (out / METADATA).is_file() and f'"{PROGRAM}"' not in json.dumps(read_json(out / METADATA)):
         hint = "nothing was changed; name another folder with --out"
         raise InputError(f"{out}: holds an RO-Crate that twinrun did not make", hint)
     with replaced_folder(out, PACKED, mark=METADATA) as building:

@@ -45,7 +45,7 @@ class Writer:
 
 
 def _write(folder: Path, events: Iterable[tuple[int, Any]], wall_time: float | None) -> None:
-    with replaced_folder(folder, ("events.out.tfevents.*",)) as building:
+    with replaced_folder(folder, ("events.out.tfevents.*.twinrun",)) as building:
         at = time.time() if wall_time is None else wall_time
         # Written at once: tensorboard's own writer has a thread, in which a full disk is noticed late or never.
         with (building / f"events.out.tfevents.{int(at)}.twinrun").open("wb") as stream:

@@ -20,7 +20,7 @@ LONGEST = 28  # letters of a name; of a longer one the end is shown
 def write_page(compared: Compared, out: Path) -> Path:
     """Write index.html, compare.json, compare.svg and compare.png into `out`; returns the path of the page."""
     lines, drawn = sentences(compared), draw(compared)
-    with replaced_folder(out, FILES) as folder:
+    with replaced_folder(out, FILES, mark="compare.json") as folder:
         drawing.save(drawn, folder)
         source = svg_link(folder / "compare.svg")
         verdicts = lines[: lines.index("")]

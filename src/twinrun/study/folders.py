@@ -69,14 +69,15 @@ def _clear_away(target: Path, *, locked: bool) -> None:
 def require_replaceable(target: Path, only: Sequence[str], mark: str = "") -> None:
     """InputError where `replaced_folder` would leave `target` alone: other content, a file, a link to nothing."""
     foreign = foreign_content(target, only)
-    if not foreign and mark and not (target / mark).exists():
-        foreign = foreign_content(target, ())
     if foreign:
-        without = f" without {mark}" if mark and not (target / mark).exists() else ""
         raise InputError(
-            f"{target}: holds {foreign}{without}, which is not of what is to be written there",
+            f"{target}: holds {foreign}, which is not of what is to be written there",
             "nothing was changed; move it away, or name another folder",
         )
+    entry = foreign_content(target, ())
+    if mark and entry and not (target / mark).exists():
+        hint = "nothing was changed; move the folder away"
+        raise InputError(f"{target}: holds {entry} and no {mark}, so that it may be somebody else's", hint)
     if target.is_symlink() and not target.exists():
         raise InputError(f"{target}: a link to nothing", f"remove it, or make {target.readlink()}")
     if target.exists() and not target.is_dir():

@@ -80,6 +80,11 @@ class Params(Block):
             }
         )
 
+    @property
+    def models_digest(self) -> str | None:
+        """The digest of the study's models/ as it was when the params were read; None: no task has a model from it."""
+        return self._models
+
     def keeps_model(self, run: Run) -> bool:
         """Whether the record of that run holds its trained network."""
         return self.tasks[run.task].keep_model.get(run.arm) == "final"

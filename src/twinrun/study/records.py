@@ -171,6 +171,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 FINISHED = ("complete", "diverged")
+WITHOUT_MODEL = "without its network, which keep_model asks for"
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def agreed(folder: Path, expected: Expected) -> tuple[Record, Measured, dict[str
     if record.status == "complete" and len(record.fingerprints) != expected.epochs:
         faults["other length"] = [f"{len(record.fingerprints)} fingerprints in its record for {expected.epochs} epochs"]
     if expected.model and MODEL not in record.files:
-        faults["without its model"] = ["without its model, which keep_model asks for"]
+        faults["without its model"] = [WITHOUT_MODEL]
     return record, measured, {state: "; ".join(words) for state, words in faults.items() if words}
 
 

@@ -62,7 +62,7 @@ def model_file(setup: Setup) -> bytes:
         "channel_std": packed.channel_std,
     }
     if conditions.params.tasks[run.task].model.factory:
-        facts["models"] = models_digest(conditions.root)
+        facts["models"] = conditions.params.models_digest
     # Copies, for two names must not share memory in the file. One entry of metadata: several come in any order.
     tensors = {name: tensor.cpu().clone().contiguous() for name, tensor in model_state(setup.model).items()}
     return save(tensors, metadata={"twinrun": canonical_json(facts)})
@@ -117,7 +117,9 @@ def _build(path: Path, facts: dict[str, Any], root: Path) -> nn.Module:
         spec = ModelSpec.model_validate(facts["model"] | {"pretrained": None, "pretrained_sha256": None})
     except ValidationError as error:
         raise MismatchError(f"{path}: its model is not one of this version", AGAIN) from error
-    if spec.factory and facts.get("models") != models_digest(root):
+    if spec.factory and "models" not in facts:
+        raise MismatchError(f"{path}: it does not say with which code in models/ it was trained", AGAIN)
+    if spec.factory and facts["models"] != models_digest(root):
         raise MismatchError(
             f"{path}: the code in {root / 'models'} is not that with which it was trained",
             "go back to it: the same weights in another network would predict something else",
