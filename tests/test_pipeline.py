@@ -335,6 +335,7 @@ def test_keeping_more_networks_trains_no_other_run_again(checkout: Checkout) -> 
     said = checkout.run("twinrun", "status", code=3)
     assert "2 without its model" in said
     assert "6 complete" in said
+    assert "`twinrun sweep` trains them again" in checkout.run("twinrun", "collect", code=4)
     checkout.write(STUDY)
 
 

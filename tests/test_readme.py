@@ -32,7 +32,8 @@ NO_RESULTS = {
         r"process is at work, 6 memory ran out,\s+130", r"1,797 handwritten digits", r"CC BY 4\.0",
     ),
     "ARTIFACT.md": (
-        r"[CPF]\d\b", r"x86-64", r"SHA-256", r"exit [04]", r"Debian 12", r"6 GB", r"5\.7 GB", r"CIFAR-10", r"\| [\d.]+( idle)? \|",
+        r"[CPF]\d\b", r"x86-64", r"SHA-256", r"exit [04]", r"Debian 12", r"6 GB", r"5\.7 GB", r"CIFAR-10",
+        r"\| [\d.]+( idle)? \|",
         r"step 1 of epoch 1", r"[\d.]+ minutes", r"67 minutes on", r"p < 0\.05", r"95 % of", r"what 10 runs",
         r"factor of 1\.5\b", r"8 degrees",
     ),

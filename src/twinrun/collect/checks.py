@@ -93,15 +93,11 @@ def read_runs(
     wrong.extend(_mixed(items))
     if wrong:
         also = f"\n(and {len(missing)} runs are missing)" if missing else ""
-        hint = (
-            "remove their folders and run `twinrun sweep`, or go back to the params and code that they were made with"
-        )
+        hint = "remove their folders and run `twinrun sweep`, or go back to the params and code they were made with"
         if {text for _, text in wrong} == {WITHOUT_MODEL}:
             hint = "`twinrun sweep` trains them again, to the same bits where they are deterministic, and keeps it"
-        raise MismatchError(
-            _listed(f"{len({run_id for run_id, _ in wrong})} of {len(runs)} runs do not fit this study", wrong) + also,
-            hint,
-        )
+        title = f"{len({run_id for run_id, _ in wrong})} of {len(runs)} runs do not fit this study"
+        raise MismatchError(_listed(title, wrong) + also, hint)
     if missing:
         title = f"{len(missing)} of {len(runs)} runs are missing"
         raise IncompleteError(_listed(title, [(run_id, "") for run_id in missing]), "train them with `twinrun sweep`")
