@@ -147,8 +147,9 @@ def growth_figure(difference: FirstDifference, name: str) -> Drawn:
             f"After the step of the first difference (step 0: epoch {difference.epoch}, step {difference.step}) and "
             "each of the following: relative distance of all weights (top), largest and median distance in units in "
             "the last place over the weights that differ (middle), share of the test examples with another predicted "
-            "class, looked at after every tenth step, the last of an epoch and the last of all (bottom). A distance of 0 "
-            "does not show on the logarithmic axes; a weight that changes its sign is far in ulps. One pair of runs, n = 1."
+            "class, looked at after every tenth step, the last of an epoch and the last of all (bottom). A distance of "
+            "0 does not show on the logarithmic axes; a weight that changes its sign is far in ulps. One pair of runs, "
+            "n = 1."
         ),
         alt=(
             f"Three line charts over {steps[-1]} steps: distance of the weights, ulps, flipped predictions; at the end "
