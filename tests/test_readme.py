@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import yaml
 from tests.conftest import REPOSITORY
 from typer.testing import CliRunner
 
 from twinrun.cli.app import app
 from twinrun.cli.cost import _plan
+from twinrun.collect.pictures import flipping_places
 from twinrun.inspect.ladder import ladder_for
 from twinrun.study.params import read_params
 
@@ -40,6 +42,7 @@ NO_RESULTS = {
 }
 # fmt: on
 TABLES = REPOSITORY / "src" / "twinrun" / "report" / "thesis" / "data" / "tables_5_1_to_5_3_and_5_5.csv"
+SUBSET = REPOSITORY / "results" / "cpu-real-subset"
 STUDY = "cifar10/"  # read in the folder of results/cpu-real-subset
 
 
@@ -107,7 +110,7 @@ def test_verify_is_shown_with_the_epochs_that_it_compares() -> None:
 @cache
 def photographs() -> dict[str, dict[str, float]]:
     """Of each task of `results/cpu-real-subset`, what its README says: shares in percent, SDs in points."""
-    folder, found = REPOSITORY / "results" / "cpu-real-subset" / "collected", {}
+    folder, found = SUBSET / "collected", {}
     twins = pd.read_csv(folder / "results.csv")
     for task, metric in (("cifar10", "accuracy"), ("cracks", "f1"), ("breast", "auc")):
         predicted, labels = (
@@ -139,8 +142,8 @@ def photographs() -> dict[str, dict[str, float]]:
 @cache
 def claims() -> dict[str, tuple[float, ...]]:
     """What README.md and ARTIFACT.md claim of committed results, as words around numbers, and what these files say."""
-    subset, sources = REPOSITORY / "results" / "cpu-real-subset", REPOSITORY / "results" / "cpu-sources"
-    twins, shown = pd.read_csv(subset / "collected" / "results.csv"), photographs()
+    sources = REPOSITORY / "results" / "cpu-sources"
+    twins, shown = pd.read_csv(SUBSET / "collected" / "results.csv"), photographs()
     churns, errors = ([row[name] for row in shown.values()] for name in ("churn", "error"))
     det = twins[twins["arm"] == "det"].groupby(["task", "optimizer", "seed"])["fingerprint"].nunique()
     # | task | optimizer | churn | arm | cells | n | churn, low, high | to all, low, high | to nd, low, high |
@@ -215,7 +218,7 @@ def agree(said: tuple[str, ...], values: list[float]) -> bool:
 
 @pytest.mark.parametrize("task", ["cifar10", "cracks", "breast"])
 def test_the_tables_of_real_photographs_are_what_their_files_say(task: str) -> None:
-    text = (REPOSITORY / "results" / "cpu-real-subset" / "README.md").read_text()
+    text = (SUBSET / "README.md").read_text()
     row = rf"^\| `{task}` \| "
     percent = r" \| ([\d.]+) % \| ([\d.]+) % \| ([\d.]+) % \|$"
     scores = r"\w+ \| ([\d.]+) \| ([\d.]+) \(([\d.]+) to ([\d.]+)\) \| ([\d.]+) % of ([\d,]+)[ a-z]*" + percent
@@ -225,3 +228,26 @@ def test_the_tables_of_real_photographs_are_what_their_files_say(task: str) -> N
         (said,) = re.findall(row + words, text, re.MULTILINE)
         values = [photographs()[task][name] for name in wanted]
         assert agree(tuple(number.replace(",", "") for number in said), values), (said, values)
+    (said,) = re.findall(row + r"([\d,]+) train, ([\d,]+) test;.*? (\d+)x\d+ \|", text, re.MULTILINE)
+    described = json.loads((SUBSET / "collected" / "study.json").read_text())["tasks"][task]
+    params = yaml.safe_load((SUBSET / "params.yaml").read_text())["tasks"][task]
+    assert agree(
+        tuple(number.replace(",", "") for number in said),
+        [described["n_train"], described["n_test"], params["data"]["image_size"]],
+    )
+
+
+@pytest.mark.parametrize("task", ["cifar10", "cracks"])
+def test_the_images_that_were_looked_at_are_those_that_flip_most(task: str) -> None:
+    folder = SUBSET / "collected" / task
+    described = json.loads((SUBSET / "collected" / "study.json").read_text())["tasks"][task]
+    labels, ids = np.load(folder / "labels.npy"), list(pd.read_csv(folder / "ids.csv")["id"])
+    twins = pd.read_csv(SUBSET / "collected" / "results.csv").query("task == @task").reset_index(drop=True)
+    cells = [list(rows.index) for _, rows in twins.query("arm == 'nd'").groupby(["optimizer", "seed"])]
+    places = flipping_places(np.load(folder / "probabilities.npy"), cells, 20)
+    seen = pd.read_csv(SUBSET / "by_eye.csv").query("task == @task")
+    assert list(seen["image"]) == [ids[place] for place in places]
+    assert list(seen["label"]) == [described["classes"][labels[place]] for place in places]
+    text = (SUBSET / "README.md").read_text()
+    (doubtful,) = re.findall(rf"On `{task}` (\d+) of the 20 labels", text)
+    assert int(doubtful) == (seen["in_doubt"] == "yes").sum()
