@@ -234,6 +234,8 @@ def test_a_study_is_shared_as_the_page_says(checkout: Checkout, tmp_path: Path) 
     said, runs = pull_again(code=1)
     assert "Checkout failed for following targets" in said, said
     assert not runs
+    shutil.rmtree(lab, ignore_errors=True)  # DVC has made it, empty
+    assert f"DVC's remote lab: no folder {lab};" in checkout.run("twinrun", "doctor", folder=clone)
     shutil.rmtree(lab, ignore_errors=True)
     (tmp_path / "away").rename(lab)
     interrupted = listing.rename(tmp_path / "listing")

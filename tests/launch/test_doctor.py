@@ -27,6 +27,21 @@ def test_a_good_machine(tmp_path: Path) -> None:
     assert "torchvision: 0.26.0" in good
 
 
+@pytest.mark.parametrize(
+    ("address", "named"), [("../lab", True), ("../there", False), ("s3://bucket/study", False), ("", False)]
+)
+def test_a_remote_whose_disk_is_not_mounted(address: str, named: bool, tmp_path: Path) -> None:
+    shutil.copy(TINY, tmp_path / "params.yaml")
+    for folder in (".dvc", "there"):
+        (tmp_path / folder).mkdir()
+    text = "[core]\n    analytics = false\n    remote = lab\n['remote \"lab\"']\n    verify = true\n"
+    (tmp_path / ".dvc" / "config").write_text(text)
+    if address:  # what a machine adds stands in a file of its own
+        (tmp_path / ".dvc" / "config.local").write_text(f"['remote \"lab\"']\n    url = {address}\n")
+    said = f"DVC's remote lab: no folder {tmp_path}/lab; is its disk mounted?" in texts(examine(tmp_path), "note")
+    assert said is named
+
+
 @pytest.mark.parametrize(("driver", "level"), [("580.65.06", "good"), ("591.1", "good"), ("575.57.08", "bad")])
 def test_driver(driver: str, level: str) -> None:
     finding = judge_gpu("H200", driver, "143771 MiB", "9.0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import shutil
 import subprocess
@@ -32,7 +33,8 @@ class Finding:
 def examine(root: Path) -> list[Finding]:
     """Every finding about this machine and about the study folder `root`."""
     gpu = _gpu()
-    return [*_processor(), *gpu, *_study(root, gpu), *_code(root), *_folders(root), *_variables(), *_packages()]
+    machine, study = [*_processor(), *gpu], [*_study(root, gpu), *_code(root), *_folders(root), *_remote(root)]
+    return [*machine, *study, *_variables(), *_packages()]
 
 
 def _processor() -> list[Finding]:
@@ -155,6 +157,24 @@ def _folders(root: Path) -> list[Finding]:
     if not os.environ.get("HOME"):
         findings.append(Finding("note", "HOME is not set: nothing here needs it"))
     return findings
+
+
+def _remote(root: Path) -> list[Finding]:
+    """Where DVC's default remote is a folder that is not there: DVC itself names neither when it can bring nothing."""
+    config = configparser.ConfigParser(interpolation=None)
+    try:
+        config.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")
+    except (configparser.Error, OSError, UnicodeError):
+        return []  # DVC says so in any command
+    name = config.get("core", "remote", fallback="")
+    address = config.get(f"'remote \"{name}\"'", "url", fallback="")
+    folder = Path(os.path.normpath(root.resolve() / ".dvc" / address))
+    if not address or "://" in address or folder.is_dir():
+        return []
+    text = (
+        f"DVC's remote {name}: no folder {folder}; is its disk mounted? `dvc pull` finds nothing, `dvc push` makes it"
+    )
+    return [Finding("note", text)]
 
 
 def _variables() -> list[Finding]:
