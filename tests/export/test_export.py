@@ -222,14 +222,14 @@ def test_a_folder_of_something_else_is_no_place_for_a_crate(finished: Finished, 
     with pytest.raises(InputError, match=r"thesis.tex, which is not of what is to be written there"):
         packed(finished, tmp_path / "out")
     # Nor one whose folders have the names of a crate's, nor another tool's crate.
-    file = tmp_path / "study" / "runs" / "1.csv"
+    file = tmp_path / "theirs" / "runs" / "1.csv"
     file.parent.mkdir(parents=True)
     file.touch()
     with pytest.raises(InputError, match=r"holds runs and no ro-crate-metadata\.json"):
-        packed(finished, tmp_path / "study")
-    (tmp_path / "study" / METADATA).write_text('{"@graph": []}')
-    with pytest.raises(InputError, match=r"study: holds an RO-Crate that twinrun did not make"):
-        packed(finished, tmp_path / "study")
+        packed(finished, tmp_path / "theirs")
+    (tmp_path / "theirs" / METADATA).write_text('{"@graph": []}')
+    with pytest.raises(InputError, match=r"theirs: holds an RO-Crate that twinrun did not make"):
+        packed(finished, tmp_path / "theirs")
     assert file.is_file()
 
 
