@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from twinrun.cli.app import app
 from twinrun.cli.cost import _plan
+from twinrun.collect.first_difference import read_first_difference, sentences
 from twinrun.collect.pictures import flipping_places
 from twinrun.inspect.ladder import ladder_for
 from twinrun.study.params import read_params
@@ -235,6 +236,46 @@ def test_the_tables_of_real_photographs_are_what_their_files_say(task: str) -> N
         tuple(number.replace(",", "") for number in said),
         [described["n_train"], described["n_test"], params["data"]["image_size"]],
     )
+
+
+def test_the_minutes_of_the_photographs_study_are_those_of_its_runs() -> None:
+    measured = pd.read_csv(SUBSET / "collected" / "measured.csv")
+    text = " ".join((SUBSET / "README.md").read_text().split())
+    words = r"in (\d+) minutes on .* \((\d+) runs, (\d+) minutes of their own together\)"
+    ((whole, runs, own),) = re.findall(words, text)
+    assert agree((own, runs), [measured["total_seconds"].sum() / 60, len(measured)])
+    trained = pd.to_datetime(measured["finished"]).max() - pd.to_datetime(measured["started"]).min()
+    assert trained.total_seconds() / 60 < float(whole) < 60
+    assert f"| {whole} minutes on two cores" in (REPOSITORY / "ARTIFACT.md").read_text()
+
+
+def test_minutes_of_the_claims_are_those_that_were_measured() -> None:
+    """Rounded up, and a minute at most for each claim that is looked at alone."""
+    text = (REPOSITORY / "ARTIFACT.md").read_text()
+    measured = pd.read_csv(REPOSITORY / "benchmarks" / "artifact.csv").set_index("claim")["seconds"]
+    assert {*("C1", "C2", "C3", "C4"), *("P1", "P3", "P4", "P5", "P6", "P7")} <= set(measured.index)
+    for claim, seconds in measured.items():
+        (row,) = re.findall(rf"^\| {claim}\. .*$", text, re.MULTILINE)
+        if claim.startswith("C"):
+            assert seconds <= 60, claim
+        else:
+            shown = row.split(" | ")[2]
+            step = 0.1 if "." in shown else 1
+            assert shown == f"{math.ceil(seconds / 60 / step) * step:g}", (claim, seconds)
+
+
+def test_where_two_runs_part_is_shown_as_it_was_found_once() -> None:
+    page = (REPOSITORY / "README.md").read_text()
+    (shown,) = re.findall(r"^    \$ twinrun locate digits/sgd/42/det_1 nd_1\n((?:    .*\n)+?)    \.\.\.$", page, re.M)
+    found = read_first_difference(REPOSITORY / "examples" / "first_difference.json")
+    assert " ".join(shown.split()) == " ".join(sentences(found)[:3])
+
+
+def test_verify_compares_as_often_as_is_shown() -> None:
+    """With expected/ and with the record, for each task and optimizer."""
+    grid = read_params(REPOSITORY / "params.yaml").grid
+    (shown,) = re.findall(r"^    (\d+) comparisons, all equal", (REPOSITORY / "README.md").read_text(), re.M)
+    assert int(shown) == 2 * len(grid.tasks) * len(grid.optimizers)
 
 
 @pytest.mark.parametrize("task", ["cifar10", "cracks"])
