@@ -287,6 +287,14 @@ def test_a_study_of_its_own_is_never_replaced(tmp_path: Path) -> None:
     assert again.sentences[-1] == "replaced the import of table.csv that was there"
 
 
+def test_a_file_of_ones_own_in_the_folder_is_not_lost(tmp_path: Path) -> None:
+    imported(tmp_path, long_table())
+    (tmp_path / "collected" / "notes.csv").write_text("years of work")
+    with pytest.raises(InputError, match=r"collected: holds notes\.csv, which is not of what is to be written there"):
+        imported(tmp_path, long_table())
+    assert (tmp_path / "collected" / "notes.csv").read_text() == "years of work"
+
+
 def test_a_refused_import_leaves_no_folder(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text('model,seed,accuracy\na,1,0.5\n"b,1,0.6\n')
     with pytest.raises(InputError, match="a quote that is never closed"):

@@ -189,6 +189,17 @@ def test_same_bytes_again_whatever_the_order_of_rows(reported: Layout, copy: Lay
     assert snapshot(copy.report) == snapshot(reported.report)
 
 
+@pytest.mark.parametrize("name", ["index.html", "report.md"])
+def test_somebody_elses_page_is_not_replaced(name: str, reported: Layout, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("my own")
+    with pytest.raises(InputError, match=rf"{name}: is no report of twinrun's"):
+        write_report(reported.analysis, reported.collected, tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "my own")]
+    shutil.copy(reported.report / name, tmp_path)
+    write_report(reported.analysis, reported.collected, tmp_path)
+    assert snapshot(tmp_path) == snapshot(reported.report)
+
+
 def test_a_file_that_is_not_the_one_of_the_analysis_is_refused(reported: Layout, copy: Layout) -> None:
     shutil.copytree(reported.analysis, copy.analysis)
     index = copy.analysis / "analysis.json"

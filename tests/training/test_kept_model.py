@@ -70,7 +70,7 @@ def test_it_predicts_what_was_recorded(precision: str, study: Layout) -> None:
         packed = load_packed(study.prepared(run.task), params.data_params_digest(run.task))
         model = loaded.model(run.id)
         with torch.no_grad():
-            logits = model(torch.from_numpy(np.array(packed.images[packed.n_train :])))
+            logits = model(np.array(packed.images[packed.n_train :]))
         np.testing.assert_array_equal(logits.float().softmax(1).numpy(), loaded.probabilities(run.id))
         assert twinrun.fingerprint(model.network) == read_record(study.run(run)).final_fingerprint
         assert model.classes == packed.classes

@@ -82,7 +82,8 @@ def status(
     print(count(states))
     open_runs = sum(state not in FINISHED for state in states.values())
     if open_runs:
-        raise IncompleteError(f"still to be trained: {open_runs}", "`twinrun sweep` trains what is missing")
+        hint = "`twinrun sweep` trains what is missing; `dvc pull` brings what somebody has trained and pushed"
+        raise IncompleteError(f"still to be trained: {open_runs}", hint)
 
 
 def slurm(

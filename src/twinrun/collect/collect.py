@@ -48,7 +48,8 @@ class CollectSummary:
         return text
 
 
-COLLECTED = ("study.json", DIGESTS, "*.csv", "*/labels.npy", "*/heads.npy")  # what collected/ consists of
+_TABLES = ("results.csv", "curves.csv", "measured.csv", "unfinished.csv")
+COLLECTED = ("study.json", DIGESTS, *_TABLES, "*/labels.npy", "*/heads.npy")  # what collected/ consists of
 
 
 def collect(

@@ -29,8 +29,11 @@ _THESIS = re.compile(r"(Table|Figure)s? (?:[\d.]+-)?(\d+)\.(\d+)")
 def write_report(analysis: Path, collected: Path, out: Path) -> Path:
     """Write `out`/index.html and `out`/report.md; returns the path of the page.
 
-    Raises InputError or MismatchError when files are missing or the analysis is that of another study.
+    Raises InputError or MismatchError when files are missing, when the analysis is that of another study, and when
+    somebody else's page is in the place.
     """
+    for name, mark in (("report.md", "# Report of the study"), ("index.html", ": twinrun report</title>")):
+        _require_own(out / name, mark)
     study = load_study(collected)
     index = _read_index(analysis, study)
     shown = [entry for entry in index["tables"] if not entry["for_programs"]]
@@ -52,6 +55,15 @@ def write_report(analysis: Path, collected: Path, out: Path) -> Path:
     write_text(out / "report.md", _markdown(study, index, frames))
     write_text(out / "index.html", page)
     return out / "index.html"
+
+
+def _require_own(path: Path, mark: str) -> None:
+    """InputError where the file is there and has not the words with which a report begins."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        if mark not in stream.read(1000):
+            raise InputError(f"{path}: is no report of twinrun's", "nothing was changed; move it away")
 
 
 def template(name: str) -> Template:

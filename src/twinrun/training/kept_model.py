@@ -43,8 +43,8 @@ class TrainedModel(nn.Module):
         self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (n, classes) of images in bytes."""
-        logits: torch.Tensor = self.network(normalized(images, self.scale, self.shift))
+        """Logits (n, classes) of images in bytes, a tensor or an array."""
+        logits: torch.Tensor = self.network(normalized(torch.as_tensor(images), self.scale, self.shift))
         return logits
 
 
