@@ -89,7 +89,8 @@ def kept(study: Layout) -> Path:
 def rewrite(path: Path, tensors: dict[str, torch.Tensor], **facts: object) -> None:
     with safe_open(path, framework="pt") as file:
         written = json.loads(file.metadata()["twinrun"])
-    save_file(tensors, path, metadata={"twinrun": json.dumps(written | facts)})
+    changed = {name: fact for name, fact in (written | facts).items() if fact is not None}
+    save_file(tensors, path, metadata={"twinrun": json.dumps(changed)})
 
 
 def reseal(folder: Path, sha256: str) -> None:
@@ -109,6 +110,7 @@ def reseal(folder: Path, sha256: str) -> None:
         ("other statistics", "it was changed after it was written"),
         ("other shapes", "has another architecture: 0.0.bias differs"),
         ("same shapes", "is not that with which it was trained"),
+        ("no word of its code", "it does not say with which code in models/ it was trained"),
         ("edited and sealed", "its fingerprint is "),
     ],
 )
@@ -132,9 +134,11 @@ def test_another_file_in_its_place_is_named(harm: str, words: str, kept: Path, s
             rewrite(path, tensors, channel_mean=[0.5])
         case "other shapes":
             rewrite(path, tensors, model={"factory": "models.net:build", "arguments": {"channels": 9}})
+        case "no word of its code":
+            rewrite(path, tensors, models=None)
         case "same shapes":
             (study.root / "models" / "net.py").write_text(OWN.replace("nn.ReLU", "nn.GELU"))
-    if harm in ("edited and sealed", "other shapes"):
+    if harm in ("edited and sealed", "other shapes", "no word of its code"):
         from twinrun.study.files import sha256_file
 
         reseal(kept, sha256_file(path))
