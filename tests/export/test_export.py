@@ -233,6 +233,17 @@ def test_a_folder_of_something_else_is_no_place_for_a_crate(finished: Finished, 
     assert file.is_file()
 
 
+def test_events_of_another_program_are_left_alone(finished: Finished, tmp_path: Path) -> None:
+    theirs = tmp_path / "out" / RUN / "events.out.tfevents.1.host"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("theirs")
+    with pytest.raises(
+        InputError, match=r"holds events\.out\.tfevents\.1\.host, which is not of what is to be written"
+    ):
+        run(finished, "tensorboard", tmp_path / "out")
+    assert theirs.read_text() == "theirs"
+
+
 def test_other_records_of_the_same_runs_are_refused(finished: Finished, tmp_path: Path) -> None:
     run(finished, "tensorboard", tmp_path / "out")
     note = tmp_path / "out" / exporting.NOTE

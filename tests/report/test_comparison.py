@@ -489,6 +489,10 @@ def test_out_writes_the_page_and_leaves_a_foreign_folder_alone(table: str, tmp_p
     assert f"{out}/index.html" in said(table, "sgd", "adam", *BY, "--out", str(out))
     (out / "mine.txt").write_text("kept")
     assert "holds mine.txt" in refused(table, "sgd", "adam", *BY, "--out", str(out))
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("my own")
+    out_of_place = refused(table, "sgd", "adam", *BY, "--out", str(tmp_path / "site"))
+    assert "site: holds index.html and no compare.json" in out_of_place
     assert "--out is for runs" in refused("0.91", "0.92", "--images", "100", "--out", str(out))
 
 

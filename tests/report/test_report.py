@@ -189,6 +189,15 @@ def test_same_bytes_again_whatever_the_order_of_rows(reported: Layout, copy: Lay
     assert snapshot(copy.report) == snapshot(reported.report)
 
 
+def test_somebody_elses_analysis_is_not_replaced(reported: Layout, tmp_path: Path) -> None:
+    file = tmp_path / "analysis" / "tables" / "mine.csv"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    with pytest.raises(InputError, match=r"analysis: holds tables and no analysis\.json"):
+        analyze(reported.collected, tmp_path / "analysis")
+    assert file.exists()
+
+
 @pytest.mark.parametrize("name", ["index.html", "report.md"])
 def test_somebody_elses_page_is_not_replaced(name: str, reported: Layout, tmp_path: Path) -> None:
     (tmp_path / name).write_text("my own")
